@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counting what is asked of a store: for reports, and for promises about cost."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapvault.ports.store import Readable, Store, StoredObject, StoreTraits
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCounts:
+    """Calls by kind, and bytes of objects moved.
+
+    `deletes` counts objects, everything else calls; `opens` and `gets` together are the
+    objects fetched. `bytes_up` counts puts that returned, `bytes_down` what was read.
+    """
+
+    stats: int = 0
+    gets: int = 0
+    opens: int = 0
+    listings: int = 0
+    puts: int = 0
+    deletes: int = 0
+    probes: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    @property
+    def fetches(self) -> int:
+        """Objects whose bytes were asked for."""
+        return self.gets + self.opens
+
+
+class MeteredStore:
+    """Passes everything on and counts it. Around the retrying store, a call retried counts once."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self._counter: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def counts(self) -> StoreCounts:
+        """Return what was counted so far."""
+        with self._lock:
+            return StoreCounts(**self._counter)
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for messages."""
+        return self._inner.location
+
+    def stat(self, name: str) -> StoredObject:
+        """Return the object's name and size."""
+        self._count("stats")
+        return self._inner.stat(name)
+
+    def get(self, name: str) -> bytes:
+        """Return a whole object."""
+        self._count("gets")
+        data = self._inner.get(name)
+        self._count("bytes_down", len(data))
+        return data
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Readable]:
+        """Open an object to be read once, in order."""
+        self._count("opens")
+        with self._inner.open(name) as readable:
+            yield _MeteredReadable(readable, lambda size: self._count("bytes_down", size))
+
+    def names(self, prefix: str = "") -> Iterator[StoredObject]:
+        """List the objects whose names start with `prefix`."""
+        self._count("listings")
+        return self._inner.names(prefix)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Make `data` readable under `name`."""
+        self._count("puts")
+        self._inner.put(name, data)
+        self._count("bytes_up", len(data))
+
+    def put_file(self, name: str, path: Path, *, size: int, sha256: str) -> None:
+        """Make a file's bytes readable under `name`."""
+        self._count("puts")
+        self._inner.put_file(name, path, size=size, sha256=sha256)
+        self._count("bytes_up", size)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects."""
+        self._count("deletes", len(names))
+        self._inner.delete(names)
+
+    def probe(self) -> StoreTraits:
+        """Probe the inner store; what the probe itself asks is not counted."""
+        self._count("probes")
+        return self._inner.probe()
+
+    def _count(self, kind: str, amount: int = 1) -> None:
+        with self._lock:
+            self._counter[kind] += amount
+
+
+class _MeteredReadable:
+    """Counts what is read."""
+
+    def __init__(self, inner: Readable, count: Callable[[int], None]) -> None:
+        self._inner = inner
+        self._count = count
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+        data = self._inner.read(size)
+        self._count(len(data))
+        return data

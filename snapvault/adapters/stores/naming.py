@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every store accepts as an object's name: docs/format.md, section 2."""
+
+import re
+
+# A part never starts with a dot, so "..", "." and the directory store's own files cannot be named.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+# LIMIT: keys have at most 1024 bytes, prefix included (Amazon S3).
+NAME_LIMIT = 900
+
+
+def require_name(name: str) -> str:
+    """Return the name as it is.
+
+    Raises:
+        ValueError: it is no object name.
+    """
+    if len(name) > NAME_LIMIT or _NAME.fullmatch(name) is None:
+        raise ValueError(f"not an object name: {name!r}")
+    return name
