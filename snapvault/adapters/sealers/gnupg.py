@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sealer that is GnuPG: docs/format.md, section 3."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from snapvault.adapters.sealers import keys, packets, verdicts
+from snapvault.adapters.sealers.passphrase import read_passphrase
+from snapvault.adapters.sealers.process import PIECE, Gpg, Outcome
+from snapvault.errors import KeyMissingError, SealError
+from snapvault.ports.sealer import Readers, Signed
+from snapvault.ports.store import Readable
+
+_RECIPIENT = "recipient key"
+_SIGNER = "signer key"
+_TRUSTED = "trusted signer key"
+
+
+def open_sealer(
+    home: Path,
+    *,
+    recipients: Sequence[str],
+    signer: str,
+    trusted_signers: Sequence[str] = (),
+    passphrase_file: str | None = None,
+) -> "GnupgSealer":
+    """Resolve the keys that a person typed to full fingerprints, once; `check` judges them.
+
+    `home` is the GnuPG home. `passphrase_file` is a path or `credential:NAME`; without it,
+    gpg-agent is asked.
+
+    Raises:
+        KeyMissingError: a name fits no key, or several.
+        ConfigError: the home or the passphrase file is unusable.
+        SealError: gpg is not installed.
+    """
+    passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
+    if not recipients:
+        raise KeyMissingError("no recipient key is named", hint="Name at least one recipient.")
+    gpg = Gpg(home, passphrase)
+    ring = keys.list_keys(gpg)
+    return GnupgSealer(
+        gpg,
+        recipients=[keys.resolve(typed, ring, _RECIPIENT) for typed in recipients],
+        signer=keys.resolve(signer, ring, _SIGNER),
+        trusted=[keys.resolve(typed, ring, _TRUSTED) for typed in trusted_signers],
+    )
+
+
+class GnupgSealer:
+    """GnuPG with its keys chosen; made by `open_sealer`."""
+
+    def __init__(
+        self, gpg: Gpg, *, recipients: Sequence[str], signer: str, trusted: Iterable[str]
+    ) -> None:
+        self._gpg = gpg
+        self._recipients = tuple(sorted(set(recipients)))
+        self._signer = signer
+        self._trusted = frozenset({signer, *trusted})
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Fingerprints of the recovery keys."""
+        return self._recipients
+
+    @property
+    def signer(self) -> str:
+        """Fingerprint of this host's own key."""
+        return self._signer
+
+    @property
+    def trusted(self) -> frozenset[str]:
+        """Fingerprints whose signatures count."""
+        return self._trusted
+
+    def check(self) -> None:
+        """Prove that every key can do its part, by one signed and encrypted message."""
+        readers = self._to(Readers.RECOVERY_AND_HOST)
+        outcome = self._gpg.run(
+            ["--local-user", self._signer, *readers, "--sign", "--encrypt"],
+            [b"check"],
+            _drop,
+            unlock=True,
+        )
+        if outcome.returncode != 0:
+            self._judge_keys()
+        verdicts.require_signed(outcome, self._signer)
+        verdicts.require_sealed(outcome)
+
+    def export(self, fingerprint: str) -> bytes:
+        """Return a public key, without other people's signatures on it."""
+        armored: list[bytes] = []
+        self._gpg.run(
+            ["--armor", "--export-options=export-minimal", "--export", fingerprint],
+            sink=armored.append,
+        )
+        if not armored:
+            raise KeyMissingError(f'key "{fingerprint}" is not in the key ring')
+        return b"".join(armored)
+
+    def seal(self, data: bytes, readers: Readers) -> bytes:
+        """Encrypt bytes in memory."""
+        sealed: list[bytes] = []
+        outcome = self._gpg.run([*self._to(readers), "--encrypt"], [data], sealed.append)
+        self._require_sealed(outcome)
+        return b"".join(sealed)
+
+    def seal_to_file(self, chunks: Iterable[bytes], path: Path, readers: Readers) -> None:
+        """Encrypt chunks into a new file, which gpg itself writes.
+
+        Raises:
+            SealError: the file exists, or could not be written.
+        """
+        if path.exists():
+            raise SealError(f'could not seal into file "{path}": it exists')
+        arguments = [*self._to(readers), "--output", str(path), "--encrypt"]
+        try:
+            self._require_sealed(self._gpg.run(arguments, chunks))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def open(self, sealed: bytes) -> bytes:
+        """Decrypt bytes in memory."""
+        opened: list[bytes] = []
+        verdicts.require_opened(self._decrypt([sealed], opened.append))
+        return b"".join(opened)
+
+    def open_stream(self, sealed: Readable, sink: Callable[[bytes], None]) -> None:
+        """Decrypt in pieces of at most a mebibyte."""
+        verdicts.require_opened(self._decrypt(_pieces(sealed), sink))
+
+    def sign(self, content: bytes) -> bytes:
+        """Return a signed message that holds `content`."""
+        signed: list[bytes] = []
+        outcome = self._gpg.run(
+            ["--local-user", self._signer, "--sign"], [content], signed.append, unlock=True
+        )
+        if outcome.returncode != 0:
+            keys.require(self._signer, keys.list_keys(self._gpg), _SIGNER, encrypt=False, sign=True)
+        verdicts.require_signed(outcome, self._signer)
+        return b"".join(signed)
+
+    def read_signed(self, message: bytes) -> Signed:
+        """Return what a signed message says, once its signature is proven."""
+        packets.require_one_signed_text(message)
+        content: list[bytes] = []
+        outcome = self._gpg.run(["--output", "-", "--verify"], [message], content.append)
+        return Signed(b"".join(content), verdicts.require_verified(outcome))
+
+    def _to(self, readers: Readers) -> list[str]:
+        own = [self._signer] if readers is Readers.RECOVERY_AND_HOST else []
+        return [
+            argument
+            for fingerprint in dict.fromkeys([*self._recipients, *own])
+            for argument in ("--recipient", fingerprint)
+        ]
+
+    def _decrypt(self, feed: Iterable[bytes], sink: Callable[[bytes], None]) -> Outcome:
+        return self._gpg.run(["--decrypt"], feed, sink, unlock=True)
+
+    def _require_sealed(self, outcome: Outcome) -> None:
+        if outcome.has("INV_RECP"):
+            self._judge_keys(sign=False)
+        verdicts.require_sealed(outcome)
+
+    def _judge_keys(self, *, sign: bool = True) -> None:
+        """Look for the key that stood in the way, to say which and why."""
+        ring = keys.list_keys(self._gpg)
+        for fingerprint in self._recipients:
+            keys.require(fingerprint, ring, _RECIPIENT, encrypt=True, sign=False)
+        keys.require(self._signer, ring, _SIGNER, encrypt=True, sign=sign)
+
+
+def _pieces(sealed: Readable) -> Iterator[bytes]:
+    while piece := sealed.read(PIECE):
+        yield piece
+
+
+def _drop(piece: bytes) -> None:
+    """Take what nobody needs."""
