@@ -3,6 +3,9 @@
 .PHONY: help setup test check format demo bench clean
 BIN := .venv/bin
 
+# An ordinary user's path often lacks mkfs.ext4, which the demo and the tests run.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 # Passed on to what a target runs: make test ARGS="-k restore"
 ARGS ?=
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from snapvault.config.policies import load_policies
+from snapvault.config.settings import load_settings
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 NOT_OURS = {"__pycache__", "build", "dist", "htmlcov"}
@@ -16,6 +19,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 MENTIONED = re.compile(r"\bdocs/[\w./-]*\w")
 MAKE = re.compile(r"\bmake ([a-z]+)\b")
 FENCED = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+SHOWN_FILE = re.compile(r"```yaml\n# /etc/snapvault/(\S+)\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 
 # Split, so that this file does not find itself.
@@ -109,6 +113,19 @@ def test_readme_leads_to_every_document() -> None:
     unnamed = [path.name for path in (ROOT / "docs").glob("*.md") if path.name not in readme]
 
     assert unnamed == []
+
+
+def test_the_readmes_settings_and_policy_are_right_as_they_stand(tmp_path: Path) -> None:
+    for name, text in SHOWN_FILE.findall(README.read_text()):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    settings = load_settings(tmp_path / "snapvault.yaml")
+    policies = load_policies(settings)
+
+    assert list(settings.vaults) == ["offsite"]
+    assert [source.name for policy in policies for source in policy.sources] == ["web01", "etc"]
 
 
 def test_decisions_are_numbered_without_gaps() -> None:
