@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of policy files, read into model values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from snapvault.config.document import Document, Location, read_document
+from snapvault.config.paths import resolve
+from snapvault.config.problems import Problem, ProblemError, nearest_hint, quoted
+from snapvault.config.shapes import (
+    CommandShape,
+    ImageShape,
+    PolicyShape,
+    SettingsShape,
+    SourceShape,
+    StreamShape,
+)
+from snapvault.config.validate import problem_at, validate
+from snapvault.errors import ConfigError
+from snapvault.model.policy import (
+    CommandSpec,
+    ImageSpec,
+    Objectives,
+    Policy,
+    Retention,
+    Schedule,
+    SourceSpec,
+    StreamSpec,
+)
+from snapvault.model.settings import Settings
+
+_ENDINGS: Final = (".yaml", ".yml")
+
+
+def load_policies(settings: Settings) -> tuple[Policy, ...]:
+    """Read every policy file of the settings' folder, sorted by file name; may be empty.
+
+    Raises:
+        ConfigError: the folder is not there, or a file is wrong; the first problem.
+    """
+    policies, problems = read_policies(settings)
+    if problems:
+        raise ProblemError(problems[0])
+    return policies
+
+
+def check_policies(settings: Settings) -> tuple[Problem, ...]:
+    """Return everything that is wrong with the policies, file by file; empty: nothing."""
+    return read_policies(settings)[1]
+
+
+def read_policies(settings: Settings) -> tuple[tuple[Policy, ...], tuple[Problem, ...]]:
+    """Read every policy file: the whole ones, and everything wrong with the others.
+
+    `*.yaml` and `*.yml` count, unless they are hidden; other files and folders below do not.
+    """
+    try:
+        paths = _policy_files(settings.policies_dir)
+    except ProblemError as error:
+        return (), (error.problem,)
+    policies: list[Policy] = []
+    problems: list[Problem] = []
+    names: dict[str, Path] = {}
+    # The place of each source by vault and name, for the second that has the same.
+    seen: dict[tuple[str, str], str] = {}
+    for path in paths:
+        if (other := names.setdefault(path.stem, path)) is not path:
+            message = f"policy {quoted(path.stem)} is already file {quoted(str(other))}"
+            problems.append(Problem(path, message, "Rename one of the two files."))
+            continue
+        result = _read_policy(path, settings, seen)
+        if isinstance(result, Policy):
+            policies.append(result)
+        else:
+            problems.extend(result)
+    return tuple(policies), tuple(problems)
+
+
+def select_sources(
+    policies: Sequence[Policy], names: Sequence[str]
+) -> tuple[tuple[Policy, SourceSpec], ...]:
+    """Pick sources by name, in the order asked for and each once; no names: every source.
+
+    A name that several vaults have picks them all.
+
+    Raises:
+        ConfigError: no policy has a source of that name.
+    """
+    everything = [(policy, source) for policy in policies for source in policy.sources]
+    if not names:
+        return tuple(everything)
+    picked: list[tuple[Policy, SourceSpec]] = []
+    for name in dict.fromkeys(names):
+        matches = [pair for pair in everything if pair[1].name == name]
+        if not matches:
+            known = dict.fromkeys(source.name for _, source in everything)
+            raise ConfigError(
+                f"no policy has a source {quoted(name)}",
+                hint=nearest_hint(name, known, what="sources"),
+            )
+        picked.extend(matches)
+    return tuple(picked)
+
+
+def policy_schema() -> dict[str, Any]:
+    """Return the JSON schema of a policy file, for editors."""
+    return PolicyShape.model_json_schema()
+
+
+def settings_schema() -> dict[str, Any]:
+    """Return the JSON schema of the settings file, for editors."""
+    return SettingsShape.model_json_schema()
+
+
+def _policy_files(folder: Path) -> list[Path]:
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError as error:
+        hint = 'Make it, or name another with "policies" in the settings.'
+        problem = Problem(folder, "there is no such folder of policies", hint)
+        raise ProblemError(problem) from error
+    except NotADirectoryError as error:
+        raise ProblemError(
+            Problem(folder, "expected a folder of policies, found a file")
+        ) from error
+    except OSError as error:
+        message = f"could not list it: {(error.strerror or 'unknown error').lower()}"
+        raise ProblemError(Problem(folder, message)) from error
+    return [folder / name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
+
+
+def _read_policy(
+    path: Path, settings: Settings, seen: dict[tuple[str, str], str]
+) -> Policy | Sequence[Problem]:
+    try:
+        document = read_document(path)
+        shape = validate(document, PolicyShape)
+        if isinstance(shape, tuple):
+            return shape
+        faults = [*_vault_faults(document, shape, settings), *_twins(document, shape, seen)]
+        return faults or _policy(document, shape)
+    except ProblemError as error:
+        return (error.problem,)
+
+
+def _vault_faults(document: Document, shape: PolicyShape, settings: Settings) -> list[Problem]:
+    if shape.vault in settings.vaults:
+        return []
+    hint = nearest_hint(shape.vault, settings.vaults, what="vaults")
+    message = f"expected a vault of the settings, found {quoted(shape.vault)}"
+    return [problem_at(document, ("vault",), message, hint)]
+
+
+def _twins(
+    document: Document, shape: PolicyShape, seen: dict[tuple[str, str], str]
+) -> list[Problem]:
+    problems = []
+    for name in shape.sources:
+        location = ("sources", name)
+        here = f"file {quoted(str(document.path))}, line {document.place(location).line}"
+        first = seen.setdefault((shape.vault, name), here)
+        if first is not here:
+            message = f"source {quoted(name)} is already in vault {quoted(shape.vault)}: {first}"
+            hint = "A source's name is unique in its vault: rename one of the two."
+            problems.append(problem_at(document, location, message, hint))
+    return problems
+
+
+def _policy(document: Document, shape: PolicyShape) -> Policy:
+    return Policy(
+        name=document.path.stem,
+        path=document.path,
+        vault=shape.vault,
+        sources=tuple(_source(document, name, each) for name, each in shape.sources.items()),
+        schedule=Schedule(**dict(shape.schedule)) if shape.schedule else None,
+        objectives=Objectives(**dict(shape.objectives)),
+        retention=Retention(**dict(shape.retention)) if shape.retention else None,
+        volume_size=shape.volume_size,
+        compression_level=shape.compression_level,
+        enabled=shape.enabled,
+    )
+
+
+def _source(document: Document, name: str, shape: SourceShape) -> SourceSpec:
+    location: Location = ("sources", name)
+    if shape.streams is None:
+        return SourceSpec(name, (_stream(document, location, None, shape),), single=True)
+    streams = tuple(
+        _stream(document, (*location, "streams", stream), stream, each)
+        for stream, each in shape.streams.items()
+    )
+    return SourceSpec(name, streams)
+
+
+def _stream(
+    document: Document, location: Location, name: str | None, shape: StreamShape
+) -> StreamSpec:
+    if shape.image is not None:
+        image = _image(document, (*location, "image"), shape.image)
+        return StreamSpec(name or "image", image)
+    if shape.command is not None:
+        command = _command(document, (*location, "command"), shape.command)
+        return StreamSpec(name or "command", command)
+    raise AssertionError("a shape has exactly one kind")  # pragma: no cover - shapes.py checks
+
+
+def _image(document: Document, location: Location, shape: ImageShape) -> ImageSpec:
+    return ImageSpec(_path(document, (*location, "path"), shape.path))
+
+
+def _command(document: Document, location: Location, shape: CommandShape) -> CommandSpec:
+    folder = shape.working_directory
+    return CommandSpec(
+        run=tuple(shape.run),
+        allow_empty=shape.allow_empty,
+        environment=dict(shape.environment),
+        working_directory=(
+            None if folder is None else _path(document, (*location, "working_directory"), folder)
+        ),
+        timeout=shape.timeout,
+    )
+
+
+def _path(document: Document, location: Location, text: str) -> Path:
+    try:
+        return resolve(text, beside=document.path)
+    except ValueError as error:
+        raise ProblemError(problem_at(document, location, str(error))) from error

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings file, read into model values."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from snapvault.config.document import Document, Location, read_document
+from snapvault.config.paths import absolute, resolve
+from snapvault.config.problems import Problem, ProblemError
+from snapvault.config.shapes import SettingsShape, VaultShape
+from snapvault.config.validate import problem_at, validate
+from snapvault.model.settings import Settings, VaultSettings
+
+# Where systemd puts the credentials of our service, for commands run outside of it.
+_SERVICE_CREDENTIALS: Final = "/run/credentials/snapvault.service"
+_MISSING_HINT: Final = "Write it, or name another with --config or SNAPVAULT_CONFIG."
+
+
+def load_settings(path: Path) -> Settings:
+    """Read the settings file.
+
+    Raises:
+        ConfigError: it is not there or wrong; the first problem in the file's order.
+    """
+    result = _read(path)
+    if isinstance(result, Settings):
+        return result
+    raise ProblemError(result[0])
+
+
+def check_settings(path: Path) -> tuple[Problem, ...]:
+    """Return everything that is wrong with the settings file, in its order; empty: nothing."""
+    result = _read(path)
+    return () if isinstance(result, Settings) else result
+
+
+def _read(path: Path) -> Settings | tuple[Problem, ...]:
+    try:
+        document = read_document(absolute(path), hint_when_missing=_MISSING_HINT)
+    except ProblemError as error:
+        return (error.problem,)
+    except RuntimeError:  # "~nobody"
+        return (Problem(path, "there is no such home folder"),)
+    shape = validate(document, SettingsShape)
+    if isinstance(shape, tuple):
+        return shape
+    try:
+        return Settings(
+            path=document.path,
+            state_dir=_path(document, ("state_dir",), shape.state_dir),
+            policies_dir=_path(document, ("policies",), shape.policies),
+            vaults={name: _vault(document, name, vault) for name, vault in shape.vaults.items()},
+        )
+    except ProblemError as error:
+        return (error.problem,)
+
+
+def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
+    def path(key: str, text: str | None) -> Path | None:
+        return None if text is None else _path(document, ("vaults", name, key), text)
+
+    passphrase_file = path("passphrase_file", shape.passphrase_file)
+    if shape.passphrase_credential is not None:
+        folder = os.environ.get("CREDENTIALS_DIRECTORY") or _SERVICE_CREDENTIALS
+        passphrase_file = Path(folder) / shape.passphrase_credential
+    return VaultSettings(
+        name=name,
+        store=shape.store,
+        recipients=tuple(shape.recipients),
+        signer=shape.signer,
+        trusted_signers=tuple(shape.trusted_signers),
+        gnupg_home=path("gnupg_home", shape.gnupg_home),
+        passphrase_file=passphrase_file,
+        endpoint_url=shape.endpoint_url,
+        region=shape.region,
+        storage_class=shape.storage_class,
+        request_checksum_calculation=shape.request_checksum_calculation,
+        response_checksum_validation=shape.response_checksum_validation,
+        ca_bundle=path("ca_bundle", shape.ca_bundle),
+        create_only=shape.create_only,
+    )
+
+
+def _path(document: Document, location: Location, text: str) -> Path:
+    try:
+        return resolve(text, beside=document.path)
+    except ValueError as error:
+        raise ProblemError(problem_at(document, location, str(error))) from error

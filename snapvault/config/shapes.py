@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shape of the two kinds of files, key by key; docs/policies.md says the same in prose."""
+
+from datetime import timedelta
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from snapvault.config.values import (
+    Count,
+    Cron,
+    DayWindow,
+    Duration,
+    EndpointUrl,
+    KeyText,
+    Level,
+    Name,
+    PathText,
+    PositiveDuration,
+    StorageClass,
+    StoreUrl,
+    VolumeSize,
+    ZoneName,
+)
+from snapvault.model import policy, settings
+
+# Kinds of sources that the design names and this release does not have.
+LATER_KINDS: Final = frozenset(
+    ("ebs", "files", "libvirt", "lvm", "mariadb", "mysql", "postgresql", "qemu", "sqlite")
+)
+
+
+class Shape(BaseModel):
+    """A mapping with known keys, read without conversions."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+
+class ImageShape(Shape):
+    """A raw disk image or a block device."""
+
+    path: PathText
+    """The file or device; relative to the policy file."""
+
+
+class CommandShape(Shape):
+    """A program whose standard output is kept."""
+
+    run: list[str] = Field(min_length=1)
+    """The program and its arguments; no shell."""
+    allow_empty: bool = False
+    """Whether an empty output is a restore point and no failure."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables added to SnapVault's own environment."""
+    working_directory: PathText | None = None
+    """The folder to run in; relative to the policy file."""
+    timeout: PositiveDuration | None = None
+    """The longest time that the program may take."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.run[0].strip():
+            raise ValueError("expected the name of a program first in run, found no name")
+        if any(not name or "=" in name for name in self.environment):
+            raise ValueError('expected names of variables without "=" in environment')
+        return self
+
+
+class StreamShape(Shape):
+    """Where one stream comes from: exactly one kind."""
+
+    image: ImageShape | None = None
+    """A raw disk image or a block device."""
+    command: CommandShape | None = None
+    """The output of a program."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [key for key in type(self).model_fields if getattr(self, key) is not None]
+        if len(given) != 1:
+            keys = ", ".join(f'"{key}"' for key in sorted(type(self).model_fields))
+            names = " and ".join(f'"{key}"' for key in given) or "none"
+            raise ValueError(f"expected exactly one of {keys}, found {names}")
+        return self
+
+
+class SourceShape(StreamShape):
+    """One thing protected: `streams`, or for a single stream its kind directly."""
+
+    streams: dict[Name, StreamShape] | None = Field(default=None, min_length=1)
+    """Streams by name."""
+
+
+class ScheduleShape(Shape):
+    """When to run: `cron` or `every`."""
+
+    cron: Cron | None = None
+    """Minute, hour, day of month, month, day of week."""
+    every: PositiveDuration | None = None
+    """The time from one run to the next."""
+    timezone: ZoneName | None = None
+    """An IANA time zone; left out: the host's own."""
+    jitter: Duration = timedelta(0)
+    """The longest random delay before a run."""
+    catch_up: bool = True
+    """Whether a missed run is made up for."""
+    window: DayWindow | None = None
+    """The span of the day in which runs may start."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.cron is None) == (self.every is None):
+            names = "none" if self.cron is None else "both"
+            raise ValueError(f'expected exactly one of "cron" and "every", found {names}')
+        return self
+
+
+class ObjectivesShape(Shape):
+    """What a disaster may cost at most."""
+
+    rpo: PositiveDuration | None = None
+    """The age that the newest restore point may reach."""
+    rto: PositiveDuration | None = None
+    """The time that a restore may take."""
+
+
+class RetentionShape(Shape):
+    """How many restore points are kept. A point that any rule wants stays."""
+
+    last: Count = 0
+    """The newest points, whenever they were taken."""
+    hourly: Count = 0
+    """The newest point of each of that many hours."""
+    daily: Count = 0
+    """The newest point of each of that many days."""
+    weekly: Count = 0
+    """The newest point of each of that many weeks."""
+    monthly: Count = 0
+    """The newest point of each of that many months."""
+    yearly: Count = 0
+    """The newest point of each of that many years."""
+    within: PositiveDuration | None = None
+    """Everything younger than this."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not any(getattr(self, key) for key in type(self).model_fields):
+            raise ValueError("expected a rule that keeps at least one restore point, found none")
+        return self
+
+
+class PolicyShape(Shape):
+    """A policy file."""
+
+    model_config = ConfigDict(title="SnapVault policy")
+
+    vault: str
+    """The vault of the settings to store in."""
+    schedule: ScheduleShape | None = None
+    """When to run; left out: only when asked."""
+    objectives: ObjectivesShape = ObjectivesShape()
+    """What a disaster may cost at most."""
+    retention: RetentionShape | None = None
+    """How many restore points are kept; left out: all."""
+    sources: dict[Name, SourceShape] = Field(min_length=1)
+    """What to protect, by name."""
+    volume_size: VolumeSize = policy.DEFAULT_VOLUME_SIZE
+    """How much data goes into one stored object, before compression."""
+    compression_level: Level = policy.DEFAULT_COMPRESSION_LEVEL
+    """The zstd level."""
+    enabled: bool = True
+    """Whether the schedule counts."""
+
+
+class VaultShape(Shape):
+    """A vault."""
+
+    store: StoreUrl
+    """Where it is: an S3 bucket, with a prefix if wanted, or a folder."""
+    endpoint_url: EndpointUrl | None = None
+    """The address of an S3 service; left out: AWS."""
+    region: KeyText | None = None
+    """The S3 region."""
+    storage_class: StorageClass | None = None
+    """The S3 storage class of what is stored."""
+    request_checksum_calculation: settings.ChecksumMode | None = None
+    """When uploads carry a checksum."""
+    response_checksum_validation: settings.ChecksumMode | None = None
+    """When checksums of downloads are compared."""
+    ca_bundle: PathText | None = None
+    """Certificates to trust instead of the system's."""
+    create_only: bool | None = None
+    """Whether the store refuses to replace objects; left out: found out by trying."""
+    gnupg_home: PathText | None = None
+    """GnuPG's folder; left out: GnuPG's own default."""
+    recipients: list[KeyText] = Field(min_length=1)
+    """Keys that can restore."""
+    signer: KeyText
+    """This host's own key."""
+    trusted_signers: list[KeyText] = []
+    """Keys of other hosts that write into this vault."""
+    passphrase_file: PathText | None = None
+    """A file with the passphrase of this host's keys."""
+    passphrase_credential: Name | None = None
+    """The systemd credential with that passphrase."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.passphrase_file is not None and self.passphrase_credential is not None:
+            raise ValueError(
+                'expected at most one of "passphrase_file" and "passphrase_credential", found both'
+            )
+        return self
+
+
+class SettingsShape(Shape):
+    """The settings file."""
+
+    model_config = ConfigDict(title="SnapVault settings")
+
+    state_dir: PathText = settings.DEFAULT_STATE_DIR
+    """The folder for the catalog, locks and unfinished work."""
+    policies: PathText = settings.DEFAULT_POLICIES
+    """The folder with the policy files."""
+    vaults: dict[Name, VaultShape] = Field(min_length=1)
+    """Vaults by name."""

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From pydantic's errors to our problems: file, line, field, expected, found, nearest key."""
+
+import types
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from snapvault.config.document import Document, Location
+from snapvault.config.problems import Problem, found, nearest_hint, quoted
+from snapvault.config.shapes import LATER_KINDS, Shape, StreamShape
+
+AnyShape = TypeVar("AnyShape", bound=Shape)
+
+_EXPECTED: Final = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_YES_AND_NO: Final = frozenset(("yes", "no", "on", "off", "y", "n"))
+
+
+def validate(document: Document, shape: type[AnyShape]) -> AnyShape | tuple[Problem, ...]:
+    """Read a document as a shape, or return everything wrong with it, in the file's order."""
+    try:
+        return shape.model_validate(document.value)
+    except ValidationError as error:
+        # A missing key comes after what else is wrong there: a misspelled one explains it.
+        details = sorted(
+            error.errors(include_url=False), key=lambda each: each["type"] == "missing"
+        )
+    problems = [_problem(document, shape, each) for each in details]
+    return tuple(sorted(problems, key=lambda problem: problem.line or 0))
+
+
+def problem_at(
+    document: Document, location: Location, message: str, hint: str | None = None
+) -> Problem:
+    """Make a problem of one field of a document."""
+    return Problem(
+        document.path,
+        message,
+        hint,
+        line=document.place(location).line,
+        field=_dotted(location) or None,
+    )
+
+
+def _problem(document: Document, shape: type[Shape], details: ErrorDetails) -> Problem:
+    # Pydantic marks a wrong key of a mapping with "[key]" after it.
+    location = tuple(part for part in details["loc"] if part != "[key]")
+    message, hint = _say(shape, location, details)
+    return problem_at(document, location, message, hint)
+
+
+def _say(shape: type[Shape], location: Location, details: ErrorDetails) -> tuple[str, str | None]:
+    kind, value = details["type"], details["input"]
+    # What is put into the environment of a program may be a password.
+    shown = "another kind of value" if "environment" in location else found(value)
+    if kind == "extra_forbidden":
+        return _say_unknown(_shape_at(shape, location[:-1]), str(location[-1]))
+    if kind == "missing":
+        return "expected a value, found no such key", None
+    if expected := _EXPECTED.get(kind):
+        return f"expected {expected}, found {shown}", _type_hint(kind, value)
+    return _say_refused(details, shown), None
+
+
+def _say_refused(details: ErrorDetails, shown: str) -> str:
+    match details.get("ctx", {}):
+        case {"error": error}:
+            message = str(error)
+        case {"expected": choices}:
+            message = f"expected {str(choices).replace(chr(39), chr(34))}, found {shown}"
+        case {"min_length": _}:
+            message = "expected at least one entry, found none"
+        case {"ge": least}:
+            message = f"expected a number of at least {least}, found {shown}"
+        case {"le": most}:
+            message = f"expected a number of at most {most}, found {shown}"
+        case _:
+            message = details["msg"].lower().rstrip(".")
+    return message
+
+
+def _say_unknown(parent: type[Shape] | None, key: str) -> tuple[str, str | None]:
+    known = sorted(parent.model_fields) if parent else []
+    if parent and issubclass(parent, StreamShape):
+        kinds = sorted(StreamShape.model_fields)
+        if key in LATER_KINDS:
+            names = " and ".join(quoted(each) for each in kinds)
+            return (
+                f"source kind {quoted(key)} is not in this release",
+                f"The kinds of sources in this release are {names}.",
+            )
+        return f"unknown source kind {quoted(key)}", nearest_hint(key, known, what="keys")
+    return f"unknown key {quoted(key)}", nearest_hint(key, known, what="keys")
+
+
+def _type_hint(kind: str, value: object) -> str | None:
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return "Put it in quotes to make it text."
+    if kind == "bool_type" and isinstance(value, str) and value.lower() in _YES_AND_NO:
+        return "Write true or false."
+    if kind == "int_type" and isinstance(value, str) and value.strip().isdecimal():
+        return "Write it without quotes and leading zeros."
+    return None
+
+
+def _shape_at(shape: type[Shape], location: Location) -> type[Shape] | None:
+    """Follow a location through the shapes; None where it leads to no shape."""
+    current: Any = shape
+    for part in location:
+        current = _plain(current)
+        if isinstance(current, type) and issubclass(current, Shape):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+        elif get_origin(current) in (dict, list, Mapping):
+            current = get_args(current)[-1]
+        else:
+            return None
+    current = _plain(current)
+    return current if isinstance(current, type) and issubclass(current, Shape) else None
+
+
+def _plain(annotation: Any) -> Any:
+    """Take `X` out of `X | None`."""
+    if get_origin(annotation) is types.UnionType:
+        return next(each for each in get_args(annotation) if each is not type(None))
+    return annotation
+
+
+def _dotted(location: Location) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text

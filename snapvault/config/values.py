@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of values that settings and policies are made of, as pydantic reads them.
+
+Each refuses with a `ValueError` that says "expected ..., found ...".
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import time, timedelta
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    WithJsonSchema,
+)
+
+from snapvault.config.problems import found, quoted
+from snapvault.config.zones import is_zone
+from snapvault.model.policy import NAME_LENGTH, Window, is_name
+from snapvault.units import MIB, format_size, parse_duration, parse_size
+
+MIN_VOLUME_SIZE: Final = MIB
+MAX_VOLUME_SIZE: Final = 1024 * MIB
+
+_WINDOW: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
+_MONTHS: Final = (
+    "jan",
+    "feb",
+    "mar",
+    "apr",
+    "may",
+    "jun",
+    "jul",
+    "aug",
+    "sep",
+    "oct",
+    "nov",
+    "dec",
+)
+_WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+# Name, lowest, highest, and the words for numbers from the lowest on.
+_CRON_FIELDS: Final[tuple[tuple[str, int, int, Sequence[str]], ...]] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 7, _WEEKDAYS),
+)
+_CRON_PART: Final = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/([1-9][0-9]?))?", re.ASCII)
+# LIMIT: S3 returns objects of these classes only after a restore request that takes hours.
+_ARCHIVE_CLASSES: Final = frozenset(("GLACIER", "DEEP_ARCHIVE"))
+
+
+def _needs_text(value: object, expected: str) -> str:
+    if not isinstance(value, str):
+        # Pydantic reports a ValueError as a problem of the file and lets a TypeError through.
+        raise ValueError(f"expected {expected}, found {found(value)}")  # noqa: TRY004 - see above
+    return value
+
+
+def _duration(value: object) -> timedelta:
+    return parse_duration(_needs_text(value, 'a duration with its unit, such as "10m" or "26h"'))
+
+
+def _positive_duration(value: object) -> timedelta:
+    duration = _duration(value)
+    if not duration:
+        raise ValueError(f"expected a duration longer than zero, found {found(value)}")
+    return duration
+
+
+def _volume_size(value: object) -> int:
+    size = parse_size(_needs_text(value, 'a size with its unit, such as "64 MiB"'))
+    if not MIN_VOLUME_SIZE <= size <= MAX_VOLUME_SIZE:
+        raise ValueError(
+            f"expected a size from {format_size(MIN_VOLUME_SIZE)} to"
+            f" {format_size(MAX_VOLUME_SIZE)}, found {found(value)}"
+        )
+    return size
+
+
+def _window(value: object) -> Window:
+    expected = 'a span of the day such as "22:00-06:00"'
+    match = _WINDOW.fullmatch(_needs_text(value, expected))
+    if match is None or match[1] + match[2] == match[3] + match[4]:
+        raise ValueError(f"expected {expected}, found {found(value)}")
+    hours = [int(group) for group in match.groups()]
+    return Window(time(hours[0], hours[1]), time(hours[2], hours[3]))
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(
+            f"expected a name of at most {NAME_LENGTH} of a-z, 0-9, dots, hyphens and underscores"
+            f" that starts with a letter or digit, found {quoted(text, limit=80)}"
+        )
+    return text
+
+
+def _some_text(expected: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not text.strip():
+            raise ValueError(f"expected {expected}, found {quoted(text)}")
+        return text
+
+    return check
+
+
+def _zone(text: str) -> str:
+    if not is_zone(text):
+        raise ValueError(
+            f'expected a time zone such as "Europe/Paris" or "UTC", found {quoted(text, limit=60)}'
+        )
+    return text
+
+
+def _cron(text: str) -> str:
+    fields = text.split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise ValueError(
+            "expected five cron fields (minute, hour, day of month, month, day of week),"
+            f" found {len(fields)} in {quoted(text, limit=60)}"
+        )
+    for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
+        if not all(_is_cron_part(part, low, high, words) for part in field.split(",")):
+            raise ValueError(
+                f"expected a cron {name} from {low} to {high}, found {quoted(field, limit=60)}"
+            )
+    return " ".join(fields)
+
+
+def _is_cron_part(part: str, low: int, high: int, words: Sequence[str]) -> bool:
+    match = _CRON_PART.fullmatch(part.lower())
+    if match is None:
+        return False
+    if match[1] == "*":
+        return True
+    numbers = [
+        low + words.index(word) if word in words else int(word) if word.isdigit() else -1
+        for word in (match[2], match[3])
+        if word is not None
+    ]
+    # A step after a single number means different things to different crons.
+    if match[4] and len(numbers) == 1:
+        return False
+    return all(low <= number <= high for number in numbers) and numbers == sorted(numbers)
+
+
+def _store(text: str) -> str:
+    expected = 'a store such as "s3://bucket/prefix" or "file:///folder"'
+    kind, separator, rest = text.rstrip("/").partition("://")
+    if kind == "s3" and separator:
+        bucket, *prefix = rest.split("/")
+        if _BUCKET.fullmatch(bucket) and all(part not in ("", ".", "..") for part in prefix):
+            return f"s3://{rest}"
+    if kind == "file" and rest.startswith("/"):
+        return f"file://{rest}"
+    raise ValueError(f"expected {expected}, found {quoted(text, limit=60)}")
+
+
+def _endpoint(text: str) -> str:
+    refusal = ValueError(
+        f'expected an address such as "https://s3.example.org:9000", found {quoted(text)}'
+    )
+    try:
+        url = urlsplit(text)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        raise refusal from None
+    # Addresses are shown in messages and logs, where no password belongs.
+    if url.username is not None or url.password is not None:
+        raise ValueError("expected an address without user and password, found one with them")
+    if not good or any(c.isspace() for c in text) or url.query or url.fragment:
+        raise refusal
+    return text.rstrip("/")
+
+
+def _storage_class(text: str) -> str:
+    if text in _ARCHIVE_CLASSES or not re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", text):
+        raise ValueError(
+            'expected a storage class whose objects can be read at once, such as "STANDARD_IA"'
+            f' or "GLACIER_IR", found {quoted(text, limit=60)}'
+        )
+    return text
+
+
+_DURATION_SCHEMA: Final = WithJsonSchema(
+    {"type": "string", "examples": ["90s", "10m", "26h", "7d", "1h 30m"]}
+)
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), _DURATION_SCHEMA]
+PositiveDuration = Annotated[timedelta, BeforeValidator(_positive_duration), _DURATION_SCHEMA]
+VolumeSize = Annotated[
+    int,
+    BeforeValidator(_volume_size),
+    WithJsonSchema({"type": "string", "examples": ["64 MiB", "500 MB"]}),
+]
+DayWindow = Annotated[
+    InstanceOf[Window],
+    BeforeValidator(_window),
+    WithJsonSchema({"type": "string", "pattern": f"^{_WINDOW.pattern}$"}),
+]
+Name = Annotated[str, AfterValidator(_name)]
+PathText = Annotated[str, AfterValidator(_some_text("a path"))]
+KeyText = Annotated[str, AfterValidator(_some_text("a fingerprint, key id or e-mail address"))]
+ZoneName = Annotated[str, AfterValidator(_zone), WithJsonSchema({"type": "string"})]
+Cron = Annotated[str, AfterValidator(_cron)]
+StoreUrl = Annotated[str, AfterValidator(_store)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
+StorageClass = Annotated[str, AfterValidator(_storage_class)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+Level = Annotated[int, Field(ge=1, le=19)]

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of policy files."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import time, timedelta
+from pathlib import Path
+
+import pytest
+
+from snapvault.config.policies import (
+    check_policies,
+    load_policies,
+    policy_schema,
+    read_policies,
+    select_sources,
+    settings_schema,
+)
+from snapvault.errors import ConfigError
+from snapvault.model.policy import (
+    CommandSpec,
+    ImageSpec,
+    Objectives,
+    Policy,
+    Retention,
+    Schedule,
+    SourceSpec,
+    StreamSpec,
+    Window,
+)
+from snapvault.model.settings import Settings
+
+Write = Callable[[str, str], Path]
+
+DESIGNED = """\
+# policies/nightly.yaml
+vault: offsite
+schedule: {cron: "30 1 * * *", timezone: Europe/Paris, jitter: 10m, catch_up: true}
+objectives: {rpo: 26h, rto: 30m}
+retention: {last: 3, daily: 7, weekly: 5, monthly: 12, yearly: 3}
+sources:
+  web01:                                  # a machine: several streams, one restore point
+    streams:
+      root: {lvm: {volume: vg0/web01-root}}
+      data: {image: {path: /var/lib/libvirt/images/web01-data.raw}}
+  shop:                                   # one stream: its kind directly
+    mysql: {defaults_file: /etc/snapvault/my.cnf, databases: [shop]}
+  etc:
+    command: {run: [tar, --sort=name, -cf, "-", /etc]}
+"""
+AVAILABLE = DESIGNED.replace(
+    "lvm: {volume: vg0/web01-root}", "image: {path: /dev/vg0/web01-root}"
+).replace(
+    "mysql: {defaults_file: /etc/snapvault/my.cnf, databases: [shop]}",
+    "command: {run: [mysqldump, shop]}",
+)
+SMALLEST = "vault: offsite\nsources:\n  web: {image: {path: /srv/web.raw}}\n"
+
+
+def test_the_designed_policy_is_read(host: Settings, write: Write) -> None:
+    path = write("policies/nightly.yaml", AVAILABLE)
+
+    policies = load_policies(host)
+
+    assert policies == (
+        Policy(
+            name="nightly",
+            path=path,
+            vault="offsite",
+            schedule=Schedule(
+                cron="30 1 * * *", timezone="Europe/Paris", jitter=timedelta(minutes=10)
+            ),
+            objectives=Objectives(rpo=timedelta(hours=26), rto=timedelta(minutes=30)),
+            retention=Retention(last=3, daily=7, weekly=5, monthly=12, yearly=3),
+            sources=(
+                SourceSpec(
+                    "web01",
+                    (
+                        StreamSpec("root", ImageSpec(Path("/dev/vg0/web01-root"))),
+                        StreamSpec(
+                            "data", ImageSpec(Path("/var/lib/libvirt/images/web01-data.raw"))
+                        ),
+                    ),
+                ),
+                SourceSpec(
+                    "shop",
+                    (StreamSpec("command", CommandSpec(("mysqldump", "shop"))),),
+                    single=True,
+                ),
+                SourceSpec(
+                    "etc",
+                    (
+                        StreamSpec(
+                            "command", CommandSpec(("tar", "--sort=name", "-cf", "-", "/etc"))
+                        ),
+                    ),
+                    single=True,
+                ),
+            ),
+        ),
+    )
+
+
+def test_the_designed_policy_is_refused_only_for_kinds_of_later_releases(
+    host: Settings, write: Write
+) -> None:
+    write("policies/nightly.yaml", DESIGNED)
+
+    problems = check_policies(host)
+
+    assert [(problem.line, problem.message) for problem in problems] == [
+        (9, 'source kind "lvm" is not in this release'),
+        (12, 'source kind "mysql" is not in this release'),
+    ]
+    assert {problem.hint for problem in problems} == {
+        'The kinds of sources in this release are "command" and "image".'
+    }
+
+
+def test_everything_that_can_be_left_out_has_a_default(host: Settings, write: Write) -> None:
+    write("policies/p.yaml", SMALLEST)
+
+    (policy,) = load_policies(host)
+
+    assert policy == Policy(
+        name="p",
+        path=host.policies_dir / "p.yaml",
+        vault="offsite",
+        sources=(
+            SourceSpec("web", (StreamSpec("image", ImageSpec(Path("/srv/web.raw"))),), single=True),
+        ),
+        schedule=None,
+        objectives=Objectives(None, None),
+        retention=None,
+        volume_size=64 * 1024 * 1024,
+        compression_level=3,
+        enabled=True,
+    )
+
+
+def test_every_other_key_is_read(host: Settings, write: Write) -> None:
+    write(
+        "policies/p.yaml",
+        """\
+vault: second
+schedule: {every: 6h, window: 22:00-06:00, catch_up: false}
+retention: {within: 2d, hourly: 24}
+volume_size: 32 MiB
+compression_level: 19
+enabled: false
+sources:
+  db:
+    streams:
+      dump:
+        command:
+          run: [./dump, "5"]
+          allow_empty: true
+          environment: {PGPASSWORD: hunter2}
+          working_directory: a folder/ü
+          timeout: 1h
+""",
+    )
+
+    (policy,) = load_policies(host)
+
+    assert policy.schedule == Schedule(
+        every=timedelta(hours=6), window=Window(time(22), time(6)), catch_up=False
+    )
+    assert policy.retention == Retention(within=timedelta(days=2), hourly=24)
+    assert (policy.volume_size, policy.compression_level) == (32 * 1024 * 1024, 19)
+    assert not policy.enabled
+    assert policy.sources[0].streams[0].spec == CommandSpec(
+        run=("./dump", "5"),
+        allow_empty=True,
+        environment={"PGPASSWORD": "hunter2"},
+        working_directory=host.policies_dir / "a folder/ü",
+        timeout=timedelta(hours=1),
+    )
+    assert "hunter2" not in repr(policy)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("vault: offsite", "vault: ofsite", 'field "vault": expected a vault of the settings'),
+        ("vault: offsite", "vault: 5", "expected text, found the number 5"),
+        ("vault: offsite", "", 'line 2, field "vault": expected a value, found no such key'),
+        ("web:", "Web:", 'field "sources.Web": expected a name of at most 64'),
+        ("web:", "../etc:", 'field "sources.../etc": expected a name of at most 64'),
+        ("web:", "a" * 65 + ":", "expected a name of at most 64"),
+        ("image:", "imgae:", 'field "sources.web.imgae": unknown source kind "imgae"'),
+        ("path: /srv/web.raw", "path: 5", 'line 3, field "sources.web.image.path": expected text'),
+        ("path: /srv/web.raw", "path:", "expected text, found nothing"),
+        ("path: /srv/web.raw", 'path: " "', 'expected a path, found " "'),
+        ("path: /srv/web.raw", "path: '~nobody-here/x'", "whose home folder is unknown"),
+        ("path: /srv/web.raw", "", 'field "sources.web.image.path": expected a value'),
+        ("{path: /srv/web.raw}", "/srv/web.raw", 'expected a mapping, found "/srv/web.raw"'),
+        ("{path: /srv/web.raw}", "", 'field "sources.web": expected exactly one of "command"'),
+        ("image: {path: /srv/web.raw}", "streams: {}", "expected at least one entry, found none"),
+        ("image: {path: /srv/web.raw}", "streams: {a: {}}", "found none"),
+        ("image: {path: /srv/web.raw}", "streams: {A: {image: {path: a}}}", "expected a name of"),
+        ("image: {path: /srv/web.raw}", "command: {run: []}", "expected at least one entry"),
+        ("image: {path: /srv/web.raw}", 'command: {run: [""]}', "expected the name of a program"),
+        ("image: {path: /srv/web.raw}", "command: {run: tar}", 'expected a list, found "tar"'),
+        (
+            "image: {path: /srv/web.raw}",
+            "image: {path: a}, command: {run: [b]}",
+            'expected exactly one of "command", "image", "streams", found "image" and "command"',
+        ),
+        (
+            "image: {path: /srv/web.raw}",
+            "command: {run: [a], environment: {A: 80}}",
+            'environment.A": expected text, found another kind of value',
+        ),
+        (
+            "image: {path: /srv/web.raw}",
+            'command: {run: [a], environment: {"A=B": c}}',
+            'expected names of variables without "="',
+        ),
+        ("image: {path: /srv/web.raw}", "command: {run: [a], timeout: 0s}", "longer than zero"),
+    ],
+)
+def test_wrong_values_are_refused_with_their_field(
+    host: Settings, write: Write, old: str, new: str, message: str
+) -> None:
+    assert old in SMALLEST
+    path = write("policies/p.yaml", SMALLEST.replace(old, new))
+
+    with pytest.raises(ConfigError) as refusal:
+        load_policies(host)
+
+    assert str(refusal.value).startswith(f'file "{path}", line ')
+    assert message in str(refusal.value)
+    assert refusal.value.exit_status == 10
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("schedule: {}", 'expected exactly one of "cron" and "every", found none'),
+        ('schedule: {cron: "0 1 * * *", every: 1h}', 'and "every", found both'),
+        ('schedule: {cron: "0 1 * *"}', "expected five cron fields .* found 4"),
+        ('schedule: {cron: "60 1 * * *"}', 'expected a cron minute from 0 to 59, found "60"'),
+        ('schedule: {cron: "0 5-1 * * *"}', 'expected a cron hour from 0 to 23, found "5-1"'),
+        ('schedule: {cron: "0 1 0 * *"}', "expected a cron day of month from 1 to 31"),
+        ('schedule: {cron: "0 1 * thirteenth *"}', "expected a cron month from 1 to 12"),
+        ('schedule: {cron: "0 5/2 * * *"}', "expected a cron hour"),
+        ("schedule: {every: 10}", "expected a duration .* found the number 10"),
+        ("schedule: {every: 10 minutes}", 'expected a duration .* found "10 minutes"'),
+        ("schedule: {every: 1h, jitter:}", "expected a duration .* found nothing"),
+        ("schedule: {every: 1h, timezone: Europe/Pariss}", "expected a time zone such as"),
+        ("schedule: {every: 1h, timezone: ../../etc/passwd}", "expected a time zone such as"),
+        ("schedule: {every: 1h, catch_up: yes}", 'expected true or false, found "yes"'),
+        ("schedule: {every: 1h, window: 22-6}", "expected a span of the day such as"),
+        ("schedule: {every: 1h, window: 22:00-22:00}", "expected a span of the day such as"),
+        ("objectives: {rto: 0s}", "expected a duration longer than zero"),
+        ("retention: {}", "expected a rule that keeps at least one restore point, found none"),
+        ("retention: {last: 0, daily: 0}", "keeps at least one restore point, found none"),
+        ("retention: {daily: -1}", "expected a number of at least 0, found the number -1"),
+        ("retention: {daily: '7'}", 'expected a whole number, found "7"'),
+        ("retention: {daily: 1.5}", r"expected a whole number, found the number 1\.5"),
+        ("retention: {daily: true}", "expected a whole number, found true"),
+        ("volume_size: 64", "expected a size .* found the number 64"),
+        ("volume_size: 64 K", 'expected a size .* found "64 K"'),
+        ("volume_size: 1 KiB", r"expected a size from 1\.0 MiB to 1\.0 GiB"),
+        ("compression_level: 20", "expected a number of at most 19"),
+        ("enabled: 1", "expected true or false, found the number 1"),
+        ("vault: offsite", 'column 1: key "vault" is already on line 1'),
+        ("volumesize: 1 GiB", 'unknown key "volumesize"'),
+    ],
+)
+def test_wrong_keys_of_a_policy_are_refused(
+    host: Settings, write: Write, line: str, message: str
+) -> None:
+    write("policies/p.yaml", SMALLEST + line + "\n")
+
+    with pytest.raises(ConfigError, match=message) as refusal:
+        load_policies(host)
+
+    assert "line 4" in str(refusal.value)
+
+
+@pytest.mark.parametrize("cron", ["0 0 1 1 7", "*/15 * * * *", "0 9-17/2,22 * JAN-mar mon-fri,0"])
+def test_the_usual_cron_expressions_are_read(host: Settings, write: Write, cron: str) -> None:
+    write("policies/p.yaml", SMALLEST + f'schedule: {{cron: "{cron}"}}\n')
+
+    (policy,) = load_policies(host)
+
+    assert policy.schedule == Schedule(cron=cron)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("vault: offsite", "vault: Offsite", 'Did you mean "offsite"?'),
+        ("vault: offsite", "vault: x", 'The vaults here are "offsite", "second".'),
+        ("image:", "imgae:", 'Did you mean "image"?'),
+        ("path:", "patch:", 'Did you mean "path"?'),
+        ("path: /srv/web.raw", "path: 12", "Put it in quotes to make it text."),
+        ("sources:", "enabled: yes\nsources:", "Write true or false."),
+        ("sources:", "retention: {last: '3'}\nsources:", "Write it without quotes"),
+    ],
+)
+def test_hints_say_what_was_meant(
+    host: Settings, write: Write, old: str, new: str, hint: str
+) -> None:
+    write("policies/p.yaml", SMALLEST.replace(old, new))
+
+    (problem, *_) = check_policies(host)
+
+    assert problem.hint is not None
+    assert hint in problem.hint
+
+
+def test_a_source_is_unique_in_its_vault(host: Settings, write: Write) -> None:
+    first = write("policies/a.yaml", SMALLEST)
+    second = write("policies/b.yaml", "enabled: false\n" + SMALLEST)
+    write("policies/c.yaml", SMALLEST.replace("offsite", "second"))
+
+    problems = check_policies(host)
+
+    assert [str(problem) for problem in problems] == [
+        (
+            f'file "{second}", line 4, field "sources.web": source "web" is already in vault'
+            f' "offsite": file "{first}", line 3'
+        )
+    ]
+
+
+def test_two_files_cannot_make_one_policy(host: Settings, write: Write) -> None:
+    write("policies/a.yaml", SMALLEST)
+    write("policies/a.yml", SMALLEST.replace("web", "db"))
+
+    with pytest.raises(ConfigError, match='policy "a" is already file'):
+        load_policies(host)
+
+
+def test_policies_are_sorted_and_other_files_left_alone(host: Settings, write: Write) -> None:
+    write("policies/b.yaml", SMALLEST)
+    write("policies/a nightly ü.yml", SMALLEST.replace("web", "db"))
+    for name in (".hidden.yaml", "README.md", "c.yaml~", "below/d.yaml"):
+        write(f"policies/{name}", "not a policy")
+
+    assert [policy.name for policy in load_policies(host)] == ["a nightly ü", "b"]
+
+
+def test_an_empty_folder_has_no_policies(host: Settings) -> None:
+    assert load_policies(host) == ()
+
+
+def test_a_missing_folder_and_a_file_in_its_place_are_refused(
+    host: Settings, write: Write, tmp_path: Path
+) -> None:
+    missing = replace(host, policies_dir=tmp_path / "gone")
+    file = replace(host, policies_dir=write("file", ""))
+
+    with pytest.raises(ConfigError, match=r'file ".*/gone": there is no such folder'):
+        load_policies(missing)
+    with pytest.raises(ConfigError, match="expected a folder of policies, found a file"):
+        load_policies(file)
+
+
+def test_a_folder_named_like_a_policy_is_refused(host: Settings, write: Write) -> None:
+    write("policies/a.yaml/b.yaml", SMALLEST)
+
+    with pytest.raises(ConfigError, match=r'a\.yaml": expected a file, found a folder'):
+        load_policies(host)
+
+
+def test_whole_policies_are_read_beside_wrong_ones(host: Settings, write: Write) -> None:
+    write("policies/a.yaml", "vault: offsite\nsources: 5\nenabled: 5\n")
+    write("policies/b.yaml", SMALLEST)
+    write("policies/c.yaml", "\t")
+
+    policies, problems = read_policies(host)
+
+    assert [policy.name for policy in policies] == ["b"]
+    assert [(problem.path.name, problem.field) for problem in problems] == [
+        ("a.yaml", "sources"),
+        ("a.yaml", "enabled"),
+        ("c.yaml", None),
+    ]
+
+
+def test_sources_are_picked_by_name(host: Settings, write: Write) -> None:
+    write("policies/a.yaml", SMALLEST + "  db: {image: {path: db.raw}}\n")
+    write("policies/b.yaml", SMALLEST.replace("offsite", "second"))
+    policies = load_policies(host)
+
+    def picked(*names: str) -> list[tuple[str, str]]:
+        return [(policy.name, source.name) for policy, source in select_sources(policies, names)]
+
+    assert picked() == [("a", "web"), ("a", "db"), ("b", "web")]
+    assert picked("db", "web", "db") == [("a", "db"), ("a", "web"), ("b", "web")]
+    with pytest.raises(ConfigError, match='no policy has a source "webb"') as refusal:
+        picked("webb")
+    assert refusal.value.hint == 'Did you mean "web"?'
+
+
+def test_schemas_name_every_key() -> None:
+    assert set(policy_schema()["properties"]) >= {"vault", "schedule", "sources", "retention"}
+    assert set(settings_schema()["properties"]) == {"state_dir", "policies", "vaults"}
