@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from snapvault.ports.store import Readable
 
@@ -19,6 +19,7 @@ class Consistency(Enum):
     APPLICATION = "application"  # the application itself took part
 
 
+@runtime_checkable
 class DiskStream(Protocol):
     """Random access to a disk of a fixed size. Read from several threads at once."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from snapvault.model.streams import Readable as Readable
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -18,14 +20,6 @@ class StoredObject:
 
     name: str
     size: int
-
-
-class Readable(Protocol):
-    """Bytes that arrive in order."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return the next bytes, at most `size`; empty only at the end."""
-        ...
 
 
 class StoreReader(Protocol):
@@ -79,7 +73,7 @@ class StoreWriter(Protocol):
         """Make `data` readable under `name`, whole or not at all.
 
         On return the object is durable and `names` shows it. Putting the same
-        bytes again is allowed, so that a retry is safe; it is recognised as such
+        bytes again is allowed, so that a retry is safe; it is recognized as such
         also when the answer to the first try was lost.
 
         Raises:

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `blocks` engine: find what changed on a disk by hashing fixed blocks in place.
+
+A disk is walked region by region (65,536 blocks), so memory holds a few hash tables of one
+megabyte and a few read buffers, whatever the disk's size.
+"""
+
+import mmap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import BinaryIO, Generic, TypeVar
+
+import numpy as np
+from blake3 import blake3
+
+from snapvault.engine.journal import PendingBlocks
+from snapvault.engine.pipeline import WORKERS, ordered
+from snapvault.engine.volumes import Piece, VolumeWriter
+from snapvault.formats.signatures import (
+    HASH_SIZE,
+    REGION_BLOCKS,
+    Hashes,
+    Page,
+    differ,
+    hashes_from,
+    is_nonzero,
+    no_hashes,
+    page_of,
+)
+from snapvault.model.extents import (
+    FIRST_VOLUME,
+    PARENT,
+    U32,
+    U64,
+    ZERO,
+    ExtentMap,
+    coalesce,
+    concatenate,
+    without_unused,
+)
+from snapvault.ports.source import DiskStream
+
+_CHUNK = 4 << 20  # bytes read at once
+_AHEAD = 3  # chunks in work beside the one being looked at
+
+
+def block_hashes(view: memoryview, key: bytes, block_size: int) -> Hashes:
+    """Hash a run of whole blocks (the last may be short); zeros get the hash of zeros."""
+    raw = b"".join(
+        blake3(view[start : start + block_size], key=key).digest(HASH_SIZE)
+        for start in range(0, len(view), block_size)
+    )
+    hashes = hashes_from(raw)
+    zero = differ(hashes, _hash_of_zeros(key, block_size)) == 0
+    tail = len(view) % block_size
+    if tail:
+        zero[-1] = not differ(hashes[-1:], _hash_of_zeros(key, tail))[0]
+    if zero.any():
+        hashes = hashes.copy()
+        hashes[zero] = no_hashes(1)
+    return hashes
+
+
+def _hash_of_zeros(key: bytes, size: int) -> Hashes:
+    found = _ZEROS.get((key, size))
+    if found is None:
+        found = _ZEROS[key, size] = hashes_from(blake3(bytes(size), key=key).digest(HASH_SIZE))
+    return found
+
+
+_ZEROS: dict[tuple[bytes, int], Hashes] = {}
+
+
+@dataclass(slots=True)
+class ScanResult:
+    """What a scan found: the changes to the parent's map (a full map when there is no parent).
+
+    `digest` is the stream's content digest in lower-case hex; sizes are in bytes.
+    """
+
+    changes: ExtentMap
+    digest: str
+    read_bytes: int
+    changed_bytes: int
+
+
+@dataclass(slots=True)
+class BlockScan:
+    """One disk to be scanned against its parent.
+
+    `parent_pages` are those of the parent's full signature, `parent_size` its bytes (0: none).
+    `full_pages` takes the new full signature, `changed_pages` what differs from the parent.
+    """
+
+    stream: DiskStream
+    key: bytes
+    block_size: int
+    parent_size: int
+    parent_pages: Iterator[Page]
+    pending: PendingBlocks
+    writer: VolumeWriter
+    full_pages: BinaryIO
+    changed_pages: BinaryIO
+    on_stored: Callable[[Piece, int, Hashes], None]
+    on_read: Callable[[int], None]
+    _volumes: dict[str, int] = field(default_factory=dict)
+    _changed_bytes: int = 0
+    _read_bytes: int = 0
+
+    def run(self) -> ScanResult:
+        """Read the disk once and append what is new to the writer.
+
+        Raises:
+            SourceError: the disk could not be read.
+        """
+        digest = blake3()
+        columns: list[tuple[U64, U32, U64]] = []
+        parent = _Peekable(self.parent_pages)
+        blocks = -(-self.stream.size // self.block_size)
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="scan") as pool:
+            chunks = _Peekable(self._hashed_chunks(pool))
+            for first in range(0, blocks, REGION_BLOCKS):
+                count = min(REGION_BLOCKS, blocks - first)
+                hashes = no_hashes(count)
+                region = first // REGION_BLOCKS
+                page = parent.take_if(lambda page, region=region: page.region == region)
+                columns.append(self._region(region, count, hashes, page, chunks))
+                digest.update(hashes.tobytes())
+                if found := page_of(region, hashes, is_nonzero(hashes)):
+                    self.full_pages.write(found.encode())
+        changes = concatenate(columns, tuple(self._volumes))
+        return ScanResult(
+            without_unused(changes), digest.hexdigest(), self._read_bytes, self._changed_bytes
+        )
+
+    def _region(
+        self,
+        region: int,
+        count: int,
+        hashes: Hashes,
+        page: Page | None,
+        chunks: "_Peekable[_Chunk]",
+    ) -> tuple[U64, U32, U64]:
+        first = region * REGION_BLOCKS
+        inherited = self._inheritable(first, count)
+        head = chunks.peek()
+        if page is None and (head is None or head.block >= first + count):
+            return self._hole(first, count, all_inherited=bool(inherited.all()))
+        before = no_hashes(REGION_BLOCKS)
+        if page is not None:
+            page.apply(before)
+        place = np.zeros(count, dtype=np.uint32)
+        offset = np.zeros(count, dtype=np.uint64)
+        while chunk := chunks.take_if(lambda chunk: chunk.block < first + count):
+            at = chunk.block - first
+            here = slice(at, at + len(chunk.hashes))
+            hashes[here] = chunk.hashes
+            new = is_nonzero(chunk.hashes) & (
+                differ(chunk.hashes, before[here]) | ~inherited[here]
+            )
+            self._store(chunk, new, place[here], offset[here])
+        same = inherited & ~differ(hashes, before[:count])
+        place[same] = PARENT
+        starts = (np.arange(count, dtype=np.uint64) + first) * np.uint64(self.block_size)
+        offset[same] = starts[same]
+        # What the parent had beyond this disk's end is gone with it: only blocks that are here count.
+        changed = page_of(region, hashes, differ(hashes, before[:count]))
+        if changed is not None:
+            self.changed_pages.write(changed.encode())
+        length = np.full(count, self.block_size, dtype=np.uint64)
+        length[-1] = min(self.block_size, self.stream.size - int(starts[-1]))
+        return coalesce(length, place, offset)
+
+    def _hole(self, first: int, count: int, *, all_inherited: bool) -> tuple[U64, U32, U64]:
+        """Return the extent of a region that is, and was, nothing but zeros."""
+        start = first * self.block_size
+        length = min(count * self.block_size, self.stream.size - start)
+        return (
+            np.array([length], dtype=np.uint64),
+            np.array([PARENT if all_inherited else ZERO], dtype=np.uint32),
+            np.array([start if all_inherited else 0], dtype=np.uint64),
+        )
+
+    def _inheritable(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell which blocks cover the very same bytes in the parent."""
+        if self.parent_size == self.stream.size:
+            return np.ones(count, dtype=bool)
+        whole = min(self.parent_size, self.stream.size) // self.block_size
+        return np.arange(first, first + count) < whole
+
+    def _store(
+        self, chunk: "_Chunk", new: np.ndarray[tuple[int], np.dtype[np.bool_]], place: U32, offset: U64
+    ) -> None:
+        self._changed_bytes += int(new.sum()) * self.block_size
+        pending = self.pending.find(chunk.block, chunk.hashes, new)
+        for index, volume, position in pending:
+            place[index] = self._number(volume)
+            offset[index] = position
+            new[index] = False
+        edges = np.flatnonzero(np.diff(new, prepend=False, append=False)).tolist()
+        for begin, end in zip(edges[::2], edges[1::2], strict=True):
+            at = begin
+
+            def on_piece(piece: Piece) -> None:
+                nonlocal at
+                blocks = -(-piece.length // self.block_size)
+                place[at : at + blocks] = self._number(piece.volume)
+                offset[at : at + blocks] = piece.offset + np.arange(
+                    0, blocks * self.block_size, self.block_size, dtype=np.uint64
+                )
+                self.on_stored(piece, chunk.block + at, chunk.hashes[at : at + blocks])
+                at += blocks
+
+            data = chunk.data[begin * self.block_size : end * self.block_size]
+            self.writer.append(data, unit=self.block_size, on_piece=on_piece)
+
+    def _number(self, volume: str) -> int:
+        return FIRST_VOLUME + self._volumes.setdefault(volume, len(self._volumes))
+
+    def _hashed_chunks(self, pool: ThreadPoolExecutor) -> Iterator["_Chunk"]:
+        size = max(_CHUNK, self.block_size)
+        buffers = [memoryview(mmap.mmap(-1, size)) for _ in range(_AHEAD + 1)]
+
+        def work(item: tuple[int, tuple[int, int]]) -> _Chunk:
+            number, (begin, end) = item
+            view = buffers[number % len(buffers)][: end - begin]
+            self.stream.read_into(begin, view)
+            return _Chunk(
+                begin // self.block_size, view, block_hashes(view, self.key, self.block_size)
+            )
+
+        ranges = enumerate(self._chunk_ranges(size))
+        for chunk in ordered(work, ranges, ahead=_AHEAD, pool=pool):
+            yield chunk
+            self._read_bytes += len(chunk.data)
+            self.on_read(len(chunk.data))
+
+    def _chunk_ranges(self, size: int) -> Iterator[tuple[int, int]]:
+        """Yield the block-aligned ranges to read, none longer than `size`, none across a multiple of it."""
+        done = 0
+        for begin, end in self.stream.data_ranges():
+            begin = max(done, begin - begin % self.block_size)
+            end = min(self.stream.size, -(-end // self.block_size) * self.block_size)
+            while begin < end:
+                stop = min(end, begin - begin % size + size)
+                yield begin, stop
+                begin = stop
+            done = max(done, end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Some blocks as read, with their hashes; `block` is the number of the first."""
+
+    block: int
+    data: memoryview
+    hashes: Hashes
+
+
+_Item = TypeVar("_Item")
+
+
+class _Peekable(Generic[_Item]):
+    """An iterator whose next item can be left for later; none is fetched before it is asked for."""
+
+    def __init__(self, items: Iterator[_Item]) -> None:
+        self._items = items
+        self._next: _Item | None = None
+
+    def peek(self) -> _Item | None:
+        """Return the next item, and leave it there; None at the end."""
+        if self._next is None:
+            self._next = next(self._items, None)
+        return self._next
+
+    def take_if(self, wanted: Callable[[_Item], bool]) -> _Item | None:
+        """Return the next item if there is one and it is wanted."""
+        item = self.peek()
+        if item is None or not wanted(item):
+            return None
+        self._next = None
+        return item

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commit a restore point: metadata first, the manifest last."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from snapvault import clock
+from snapvault.engine import fetch
+from snapvault.engine.files import write_durably
+from snapvault.engine.vault import Held, Vault
+from snapvault.errors import IntegrityError, VolumeError
+from snapvault.formats import manifest, maps, meta, names, volume_list
+from snapvault.formats.volume_list import VolumeRecord
+from snapvault.model.extents import ExtentMap
+from snapvault.model.point import LogEntry, ObjectRecord, ParentRecord, Point, StreamRecord
+from snapvault.ports.catalog import CatalogRow
+from snapvault.ports.sealer import Readers
+from snapvault.ports.source import Consistency
+
+_LONGEST_LOG = 64
+_PIECE = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDraft:
+    """One stream as it was read.
+
+    The logs in `record` are still the base's. `changed_signature` is None where a signature is always
+    written whole.
+    """
+
+    record: StreamRecord
+    changes: ExtentMap
+    full: ExtentMap
+    full_signature: Path
+    changed_signature: Path | None
+    read_bytes: int
+    changed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A point in the making.
+
+    `base` is the point that changes refer to, `previous` the newest one there is (or none); they differ
+    only when the newest could not be used. `volumes` are those stored by this run
+    and by the unfinished ones before it.
+    """
+
+    point: str
+    source: str
+    view_taken_at: datetime
+    consistency: Consistency
+    streams: tuple[StreamDraft, ...]
+    base: Held | None
+    previous: tuple[Held, ...]
+    hash_key: ObjectRecord
+    volumes: Mapping[str, VolumeRecord]
+    host: str
+    tool: str
+
+
+def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
+    """Store maps, signatures and lists, then the manifest; `folder` takes what is in the making.
+
+    Raises:
+        IntegrityError: a list of the base is damaged, or a volume in use is nowhere vouched for.
+        SealError, StoreError: sealing or storing failed; the point does not exist then.
+    """
+    map_name = names.map_of(draft.source, draft.point)
+    signature_name = names.signature_of(draft.source, draft.point)
+    map_sections, signature_sections, records = [], [], []
+    for stream in draft.streams:
+        map_log, map_section = _map_section(draft, stream)
+        signature_log, signature_section = _signature_section(draft, stream)
+        map_sections.append(map_section)
+        signature_sections.append(signature_section)
+        records.append(replace(stream.record, map_log=map_log, signature_log=signature_log))
+    own = [
+        _put_sealed(vault, map_name, meta.encode(map_sections), folder),
+        _put_sealed(vault, signature_name, meta.encode(signature_sections), folder),
+    ]
+    lists, new_volumes, list_bytes = _put_lists(vault, draft)
+
+    previous = draft.previous[-1] if draft.previous else None
+    needed = {entry.point for record in records for entry in record.map_log + record.signature_log}
+    point = Point(
+        vault=vault.record.vault,
+        source=draft.source,
+        point=draft.point,
+        sequence=previous.point.sequence + 1 if previous else 1,
+        taken_at=draft.view_taken_at,
+        finished_at=clock.now(),
+        parent=ParentRecord(
+            previous.point.point, previous.manifest.name, previous.manifest.sha256
+        )
+        if previous
+        else None,
+        consistency=draft.consistency.value,
+        streams=tuple(records),
+        hash_key=draft.hash_key,
+        objects=(*_inherited_objects(draft, needed), *own),
+        lists=lists,
+        host=draft.host,
+        tool=draft.tool,
+        counters={
+            "read_bytes": sum(stream.read_bytes for stream in draft.streams),
+            "changed_bytes": sum(stream.changed_bytes for stream in draft.streams),
+            "new_volumes": len(new_volumes),
+            "volume_bytes": sum(record.size for record in new_volumes),
+            "metadata_bytes": sum(record.size for record in own) + list_bytes,
+            "stored_bytes": sum(record.size for record in (*own, *new_volumes)) + list_bytes,
+        },
+    )
+    return _put_manifest(vault, point)
+
+
+def _put_manifest(vault: Vault, point: Point) -> Held:
+    name = names.point(point.source, point.taken_at, point.point)
+    content = manifest.encode(point)
+    message = vault.sealer.sign(content)
+    # ORDER: the manifest goes last. It is what makes the restore point exist, so a crash before
+    # this line leaves only objects that nothing refers to (docs/design.md, order of writes).
+    vault.store.put(name, message)
+    record = ObjectRecord(name, len(message), hashlib.sha256(message).hexdigest())
+    row = CatalogRow(
+        name=name,
+        source=point.source,
+        point=point.point,
+        taken_at=clock.to_text(point.taken_at),
+        size=record.size,
+        sha256=record.sha256,
+        signer=vault.sealer.signer,
+        content=content,
+    )
+    vault.catalog.add([row])
+    vault.events.emit("point.committed", source=point.source, point=point.point)
+    return Held(point, record, vault.sealer.signer)
+
+
+def extend_log(
+    log: tuple[LogEntry, ...], point: str, *, changes: int, full: int
+) -> tuple[tuple[LogEntry, ...], bool]:
+    """Return a log with one more entry, and whether that entry is a full one (a checkpoint).
+
+    Sizes are in bytes. A checkpoint is written once it is no larger than the changes that
+    readers would have to fetch instead, or the log is long.
+    """
+    if log and len(log) < _LONGEST_LOG and sum(each.size for each in log[1:]) + changes < full:
+        return (*log, LogEntry(point, changes)), False
+    return (LogEntry(point, full),), True
+
+
+def _map_section(
+    draft: Draft, stream: StreamDraft
+) -> tuple[tuple[LogEntry, ...], meta.Section]:
+    changes, full = maps.encode(stream.changes), maps.encode(stream.full)
+    log, is_full = extend_log(
+        stream.record.map_log, draft.point, changes=len(changes), full=len(full)
+    )
+    extents, payload = (stream.full, full) if is_full else (stream.changes, changes)
+    header = maps.header(stream.record.name, extents)
+    return log, meta.Section(header, len(payload), (payload,))
+
+
+def _signature_section(
+    draft: Draft, stream: StreamDraft
+) -> tuple[tuple[LogEntry, ...], meta.Section]:
+    record = stream.record
+    full = stream.full_signature.stat().st_size
+    changed = stream.changed_signature
+    log, is_full = extend_log(
+        record.signature_log if changed else (),
+        draft.point,
+        changes=changed.stat().st_size if changed else full,
+        full=full,
+    )
+    path = stream.full_signature if is_full or changed is None else changed
+    header = {
+        "kind": "signature",
+        "stream": record.name,
+        "engine": record.engine,
+        "full": is_full,
+        "size": record.size,
+        "block_size": record.block_size,
+    }
+    return log, meta.Section(header, log[-1].size, _file_pieces(path))
+
+
+def _file_pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _put_sealed(vault: Vault, name: str, chunks: Iterator[bytes], folder: Path) -> ObjectRecord:
+    path = folder / name.rpartition("/")[2]
+    try:
+        vault.sealer.seal_to_file(chunks, path, Readers.RECOVERY_AND_HOST)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        record = ObjectRecord(name, path.stat().st_size, digest)
+        vault.store.put_file(name, path, size=record.size, sha256=record.sha256)
+    finally:
+        path.unlink(missing_ok=True)
+    return record
+
+
+def _put_lists(
+    vault: Vault, draft: Draft
+) -> tuple[tuple[ObjectRecord, ...], list[VolumeRecord], int]:
+    """Store the lists that are not there yet.
+
+    Returns all lists of the point, the volumes that the base did not have, and the bytes stored.
+    """
+    before = draft.base.point.lists if draft.base else ()
+    previous = [cached_list(vault, record) for record in before]
+    known = {record.volume: record for each in previous for record in each}
+    used = dict.fromkeys(
+        volume for stream in draft.streams for volume in stream.full.live_bytes()
+    )
+    live = []
+    for volume in used:
+        record = known.get(volume) or draft.volumes.get(volume)
+        if record is None:
+            raise VolumeError(f'volume "{volume}" is in use and no list vouches for it')
+        live.append(record)
+    there = {record.name for record in before}
+    lists, stored = [], 0
+    for entry in volume_list.arrange(previous, live):
+        encoded = volume_list.encode(entry)
+        digest = volume_list.digest(encoded)
+        record = ObjectRecord(names.volume_list(digest), len(encoded), digest)
+        lists.append(record)
+        if record.name not in there:
+            vault.store.put(record.name, encoded)
+            _cache_list(vault, record, encoded)
+            stored += len(encoded)
+    return tuple(lists), [each for each in live if each.volume not in known], stored
+
+
+def cached_list(vault: Vault, record: ObjectRecord) -> tuple[VolumeRecord, ...]:
+    """Return a list of volumes from this host's copy if it is good, or else from the vault."""
+    path = vault.state / "lists" / record.sha256
+    try:
+        encoded = path.read_bytes()
+        if volume_list.digest(encoded) == record.sha256:
+            return volume_list.decode(encoded)
+    except (OSError, IntegrityError):
+        pass
+    encoded = fetch.get(vault.store, record)
+    _cache_list(vault, record, encoded)
+    return volume_list.decode(encoded)
+
+
+def _cache_list(vault: Vault, record: ObjectRecord, encoded: bytes) -> None:
+    folder = vault.state / "lists"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(folder / record.sha256, [encoded])
+
+
+def _inherited_objects(draft: Draft, needed: set[str]) -> Iterator[ObjectRecord]:
+    """Yield the base's objects that the logs still need, oldest first."""
+    if draft.base is None:
+        return
+    kept = {
+        name
+        for point in needed
+        for name in (names.map_of(draft.source, point), names.signature_of(draft.source, point))
+    }
+    for record in draft.base.point.objects:
+        if record.name in kept:
+            yield record

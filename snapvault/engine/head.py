@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The newest point's maps and signatures as this host keeps them, so that a night fetches nothing.
+
+A cache: one folder named by the point, complete once its index is there, and rebuilt from the vault
+when it is missing or damaged.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from snapvault.engine import metadata
+from snapvault.engine.files import sync_folder, write_durably
+from snapvault.engine.vault import Held, Vault
+from snapvault.errors import IntegrityError
+from snapvault.formats import maps
+from snapvault.model.extents import ExtentMap
+
+_INDEX = "index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The parent of the next point: full maps by stream, and files with the full signatures."""
+
+    held: Held
+    maps: Mapping[str, ExtentMap]
+    signatures: Mapping[str, Path]
+
+
+def load(vault: Vault, heads: Path, held: Held) -> Head:
+    """Return the head of a source from this host's cache, or from the vault.
+
+    Raises:
+        IntegrityError: the vault's own objects are missing or damaged.
+        KeyMissingError: this host's key does not open them.
+    """
+    folder = heads / held.point.point
+    try:
+        return _cached(folder, held)
+    except (OSError, ValueError, KeyError, TypeError, IntegrityError):
+        vault.events.emit("head.rebuilt", source=held.point.source, point=held.point.point)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    full = metadata.read_maps(vault, held.point, held.point.streams)
+    metadata.write_signatures(vault, held.point, folder)
+    by_stream = {
+        stream.name: extents for stream, extents in zip(held.point.streams, full, strict=True)
+    }
+    keep(heads, held.point.point, by_stream)
+    return _cached(folder, held)
+
+
+def new_folder(heads: Path, point: str) -> Path:
+    """Return an empty folder for the signatures `<stream>.sig` of a point in the making."""
+    folder = heads / point
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def keep(heads: Path, point: str, full_maps: Mapping[str, ExtentMap]) -> None:
+    """Complete a point's folder, whose signatures are there, and drop all others."""
+    folder = heads / point
+    index: dict[str, object] = {"point": point, "streams": {}}
+    streams: dict[str, object] = {}
+    for stream, extents in full_maps.items():
+        payload = maps.encode(extents)
+        write_durably(folder / f"{stream}.map", [payload])
+        streams[stream] = {
+            "map": maps.header(stream, extents),
+            "map_digest": blake3(payload).hexdigest(),
+            "signature_digest": _digest(folder / f"{stream}.sig"),
+        }
+    index["streams"] = streams
+    # ORDER: the index goes last; a folder without it is no cache (docs/design.md, local state).
+    write_durably(folder / _INDEX, [json.dumps(index).encode()])
+    for other in heads.iterdir():
+        if other.name != point:
+            shutil.rmtree(other, ignore_errors=True)
+    sync_folder(heads)
+
+
+def _cached(folder: Path, held: Held) -> Head:
+    index = json.loads((folder / _INDEX).read_bytes())
+    full: dict[str, ExtentMap] = {}
+    files: dict[str, Path] = {}
+    for stream in held.point.streams:
+        entry = index["streams"][stream.name]
+        payload = (folder / f"{stream.name}.map").read_bytes()
+        signature = folder / f"{stream.name}.sig"
+        if (
+            blake3(payload).hexdigest() != entry["map_digest"]
+            or _digest(signature) != entry["signature_digest"]
+        ):
+            raise ValueError("a cached file is damaged")
+        full[stream.name] = maps.decode(entry["map"], payload)
+        if full[stream.name].size != stream.size:
+            raise ValueError("a cached map is of another point")
+        files[stream.name] = signature
+    return Head(held, full, files)
+
+
+def _digest(path: Path) -> str:
+    hasher = blake3()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `rolling` engine: find what changed in a stream of bytes with librsync.
+
+The stream is matched against the parent's signature, followed by those of what an
+unfinished run has already stored, as if they were one old file. Copies from the first part become
+PARENT extents, copies from the rest point into those volumes, and only literals are stored.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snapvault.engine.journal import PendingBytes
+from snapvault.engine.volumes import Piece, VolumeWriter
+from snapvault.errors import SignatureError
+from snapvault.formats.delta import Copy, DeltaReader
+from snapvault.model.extents import FIRST_VOLUME, PARENT, ExtentMap, coalesce, from_rows
+from snapvault.ports.librsync import Rsync, SignatureJob
+from snapvault.ports.source import ByteStream
+
+STRONG_LENGTH = 16
+"""Bytes kept of a strong sum: two blocks that collide on purpose cost 2^64 tries."""
+
+_CHUNK = 1 << 20  # bytes read at once
+_SMALLEST_BLOCK = 2048
+_MOST_BLOCKS = 1 << 20  # a loaded signature takes some 50 bytes a block
+
+# magic u32 | block length u32 | strong sum length u32, big-endian; librsync's own format
+_HEADER = struct.Struct(">III")
+_SUM_SIZE = 4 + STRONG_LENGTH
+
+
+def block_length_for(size: int) -> int:
+    """Return the block length for a stream of about that many bytes; a power of two."""
+    length = _SMALLEST_BLOCK
+    while length * _MOST_BLOCKS < size:
+        length *= 2
+    return length
+
+
+FIRST_LENGTHS = (_SMALLEST_BLOCK, 64 * _SMALLEST_BLOCK)
+"""Block lengths tried at once for a stream whose size nobody knows: to 2 GiB, and beyond."""
+
+
+@dataclass(frozen=True, slots=True)
+class OldStream:
+    """The parent's stream: bytes, block length, and the file with its librsync signature."""
+
+    size: int
+    block_length: int
+    signature: Path
+
+
+@dataclass(slots=True)
+class RollResult:
+    """What a stream brought: the changes to the parent's map (a full map when there is none).
+
+    `digest` is the stream's SHA-256 in lower-case hex; `signature` is the new signature's file.
+    """
+
+    changes: ExtentMap
+    size: int
+    digest: str
+    block_length: int
+    signature: Path
+    changed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A part of the virtual old file: where it begins there, and where its bytes really lie."""
+
+    start: int
+    length: int
+    place: int
+    offset: int
+
+
+class _Held:
+    """What one volume holds of the stream, with its signature in the making."""
+
+    def __init__(self, volume: str, offset: int, rsync: Rsync, block_length: int) -> None:
+        self.volume = volume
+        self._offset = offset
+        self._length = 0
+        self._signature = bytearray()
+        self._job = rsync.signature(
+            self._signature.extend, block_length=block_length, strong_length=STRONG_LENGTH
+        )
+
+    def add(self, data: memoryview) -> None:
+        self._length += len(data)
+        self._job.feed(data)
+
+    def finish(self) -> PendingBytes:
+        self._job.finish()
+        return PendingBytes(self.volume, self._offset, self._length, bytes(self._signature))
+
+
+@dataclass(slots=True)
+class Roll:
+    """One stream to be read against its parent, if it has one.
+
+    `folder` takes the signature files. `on_stored` is told when bytes go into another volume, and
+    gets what will say, once that volume is complete, which of this stream's bytes it holds.
+    """
+
+    stream: ByteStream
+    parent: OldStream | None
+    pending: tuple[PendingBytes, ...]
+    rsync: Rsync
+    writer: VolumeWriter
+    folder: Path
+    on_stored: Callable[[str, Callable[[], PendingBytes]], None]
+    on_read: Callable[[int], None]
+    _rows: list[tuple[int, int, int]] = field(default_factory=list)
+    _volumes: dict[str, int] = field(default_factory=dict)
+    _spans: list[_Span] = field(default_factory=list)
+    _changed_bytes: int = 0
+    _held: _Held | None = None
+
+    def run(self) -> RollResult:
+        """Read the stream once and append what is new to the writer.
+
+        Raises:
+            SourceError: the stream broke.
+        """
+        lengths = (block_length_for(self.parent.size),) if self.parent else FIRST_LENGTHS
+        sha256 = hashlib.sha256()
+        size = 0
+        with ExitStack() as stack:
+            signatures = [self._signature(stack, length) for length in lengths]
+            feed, finish = self._matcher(stack)
+            aside = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="signature"))
+
+            def sign(data: bytes) -> None:
+                sha256.update(data)
+                for _, job in signatures:
+                    job.feed(data)
+
+            with self.stream.open() as readable:
+                while data := readable.read(_CHUNK):
+                    signing = aside.submit(sign, data)
+                    try:
+                        feed(data)
+                    finally:
+                        signing.result()
+                    size += len(data)
+                    self.on_read(len(data))
+            finish()
+            for _, job in signatures:
+                job.finish()
+        length = next((each for each in lengths if each * _MOST_BLOCKS >= size), lengths[-1])
+        rows = from_rows(self._rows, tuple(self._volumes))
+        columns = coalesce(rows.length, rows.place, rows.offset)
+        return RollResult(
+            ExtentMap(*columns, rows.volumes),
+            size,
+            sha256.hexdigest(),
+            length,
+            self._signature_path(length),
+            self._changed_bytes,
+        )
+
+    def _signature_path(self, length: int) -> Path:
+        return self.folder / f"{self.stream.name}.{length}.rsync"
+
+    def _signature(self, stack: ExitStack, length: int) -> tuple[int, SignatureJob]:
+        file = stack.enter_context(self._signature_path(length).open("wb"))
+        job = self.rsync.signature(file.write, block_length=length, strong_length=STRONG_LENGTH)
+        return length, job
+
+    def _matcher(
+        self, stack: ExitStack
+    ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+        """Return what takes the stream's bytes, and what takes its end."""
+        old = self._old_signature()
+        if old is None:
+            return lambda data: self._literal(memoryview(data)), lambda: None
+        reader = DeltaReader()
+
+        def take(delta: bytes) -> None:
+            for command in reader.feed(delta):
+                if isinstance(command, Copy):
+                    self._copy(command.offset, command.length)
+                else:
+                    self._literal(command)
+
+        job = self.rsync.delta(old, take)
+        stack.callback(job.close)
+
+        def finish() -> None:
+            job.finish()
+            reader.finish()
+
+        return job.feed, finish
+
+    def _old_signature(self) -> Path | None:
+        """Join the signatures of the parent and of what is pending; None when there is neither."""
+        length = self.parent.block_length if self.parent else FIRST_LENGTHS[0]
+        path = self.folder / f"{self.stream.name}.old.rsync"
+        virtual = 0
+        with path.open("wb") as joined:
+            if self.parent:
+                with self.parent.signature.open("rb") as file:
+                    header = file.read(_HEADER.size)
+                    if _HEADER.unpack(header)[1:] != (length, STRONG_LENGTH):
+                        raise SignatureError("signature has other block lengths than its manifest")
+                    joined.write(header)
+                    while data := file.read(_CHUNK):
+                        joined.write(data)
+                self._spans.append(_Span(0, self.parent.size, PARENT, 0))
+                virtual = -(-self.parent.size // length) * length
+            for held in self.pending:
+                header = held.signature[: _HEADER.size]
+                if _HEADER.unpack(header)[1:] != (length, STRONG_LENGTH):
+                    continue
+                if not joined.tell():
+                    joined.write(header)
+                joined.write(held.signature[_HEADER.size :])
+                self._spans.append(
+                    _Span(virtual, held.length, self._number(held.volume), held.offset)
+                )
+                virtual += -(-held.length // length) * length
+        return path if self._spans else None
+
+    def _copy(self, offset: int, length: int) -> None:
+        while length:
+            span = next((each for each in reversed(self._spans) if each.start <= offset), None)
+            if span is None or offset >= span.start + span.length:
+                raise SignatureError("delta copies from beyond the end of the old stream")
+            skip = offset - span.start
+            take = min(length, span.length - skip)
+            self._rows.append((take, span.place, span.offset + skip))
+            offset += take
+            length -= take
+
+    def _literal(self, data: memoryview) -> None:
+        self._changed_bytes += len(data)
+        self.writer.append(data, unit=1, on_piece=self._on_piece)
+
+    def _on_piece(self, piece: Piece) -> None:
+        number = self._number(piece.volume)
+        self._rows.append((piece.length, number, piece.offset))
+        if self._held is None or self._held.volume != piece.volume:
+            length = self.parent.block_length if self.parent else FIRST_LENGTHS[0]
+            self._held = _Held(piece.volume, piece.offset, self.rsync, length)
+            self.on_stored(piece.volume, self._held.finish)
+        self._held.add(piece.data)
+
+    def _number(self, volume: str) -> int:
+        return FIRST_VOLUME + self._volumes.setdefault(volume, len(self._volumes))

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vault, opened: its store, its keys, and the points it holds."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapvault import clock
+from snapvault.engine import fetch
+from snapvault.errors import (
+    ConfigError,
+    IntegrityError,
+    ManifestError,
+    ObjectMissingError,
+)
+from snapvault.formats import emergency_kit, manifest, names
+from snapvault.formats import vault as vault_format
+from snapvault.formats.vault import VaultRecord
+from snapvault.model.point import ObjectRecord, Point
+from snapvault.ports.catalog import Catalog, CatalogRow
+from snapvault.ports.events import Events
+from snapvault.ports.sealer import Readers, Sealer
+from snapvault.ports.store import Store, StoreTraits
+
+BLOCK_SIZE = 16 << 10
+_KEY_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """Everything a job needs to work with one vault.
+
+    `state` is this vault's own folder on the host; it can be lost.
+    """
+
+    name: str
+    record: VaultRecord
+    store: Store
+    sealer: Sealer
+    catalog: Catalog
+    events: Events
+    state: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A point with its manifest as stored. `missing`: the vault held it once and no longer does."""
+
+    point: Point
+    manifest: ObjectRecord
+    signer: str
+    missing: bool = False
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that this point added to the vault."""
+        return self.point.counters.get("stored_bytes", 0) + self.manifest.size
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The points of a vault, by source and sequence, and what is wrong with its manifests."""
+
+    held: tuple[Held, ...]
+    problems: tuple[IntegrityError, ...]
+
+    def of(self, source: str) -> tuple[Held, ...]:
+        """Return the points of one source that are there, oldest first."""
+        return tuple(
+            held for held in self.held if held.point.source == source and not held.missing
+        )
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of all sources with points, sorted."""
+        return tuple(sorted({held.point.source for held in self.held if not held.missing}))
+
+
+def read_record(store: Store) -> VaultRecord | None:
+    """Return what `vault.json` says; None where there is no vault.
+
+    Raises:
+        IntegrityError, FormatVersionError: it cannot be read by this release.
+    """
+    try:
+        return vault_format.decode(store.get(names.VAULT))
+    except ObjectMissingError as error:
+        # A bucket that is not there is an error of its own; an object that is not, is an answer.
+        if names.VAULT in str(error):
+            return None
+        raise
+
+
+def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreTraits]:
+    """Make the vault that the settings describe, or join this host to one that exists.
+
+    Safe to repeat after a failure.
+
+    Raises:
+        ConfigError: this host has already initialized the vault.
+    """
+    sealer.check()
+    record = read_record(store)
+    if record is not None and _has_hash_key(store, sealer):
+        raise ConfigError(
+            f'vault "{name}" at {store.location} is already initialized',
+            hint=f'Nothing was changed. Run "snapvault doctor" to look at vault "{name}".',
+        )
+    traits = store.probe()
+    if not _has_hash_key(store, sealer):
+        key = secrets.token_bytes(_KEY_SIZE)
+        store.put(names.hash_key(sealer.signer), sealer.seal(key, Readers.RECOVERY_AND_HOST))
+    for fingerprint in sorted({sealer.signer, *sealer.recipients}):
+        _put_once(store, names.public_key(fingerprint), sealer.export(fingerprint))
+    if record is None:
+        _put_once(store, names.EMERGENCY_SCRIPT, emergency_kit.script())
+        _put_once(store, names.EMERGENCY_TEXT, emergency_kit.text())
+        record = VaultRecord(secrets.token_hex(16), clock.now(), BLOCK_SIZE)
+        # ORDER: vault.json goes last. It is what makes the vault exist, so an init that
+        # is killed before this line can be run again.
+        store.put(names.VAULT, vault_format.encode(record))
+    return record, traits
+
+
+def _has_hash_key(store: Store, sealer: Sealer) -> bool:
+    try:
+        store.stat(names.hash_key(sealer.signer))
+    except ObjectMissingError as error:
+        if names.hash_key(sealer.signer) in str(error):
+            return False
+        raise
+    return True
+
+
+def _put_once(store: Store, name: str, data: bytes) -> None:
+    """Put an object unless something is there already: an older init's is as good."""
+    try:
+        store.stat(name)
+    except ObjectMissingError:
+        store.put(name, data)
+
+
+def host_key(vault: Vault) -> tuple[bytes, ObjectRecord]:
+    """Return this host's key for block hashes, and the object that holds it.
+
+    Raises:
+        ConfigError: this host has no key in the vault yet.
+        IntegrityError: the object does not hold one.
+    """
+    name = names.hash_key(vault.sealer.signer)
+    try:
+        sealed = vault.store.get(name)
+    except ObjectMissingError as error:
+        raise ConfigError(
+            f'vault "{vault.name}" does not know this host: object "{name}" is missing',
+            hint=f'Run "snapvault init {vault.name}" on this host.',
+        ) from error
+    record = ObjectRecord(name, len(sealed), hashlib.sha256(sealed).hexdigest())
+    return _checked_key(vault.sealer.open(sealed), record), record
+
+
+def hash_key(vault: Vault, record: ObjectRecord) -> bytes:
+    """Return the key for block hashes that a manifest names."""
+    return _checked_key(vault.sealer.open(fetch.get(vault.store, record)), record)
+
+
+def _checked_key(key: bytes, record: ObjectRecord) -> bytes:
+    if len(key) != _KEY_SIZE:
+        raise IntegrityError(f'object "{record.name}" holds no key for block hashes')
+    return key
+
+
+def sync(vault: Vault, source: str | None = None) -> Inventory:
+    """Bring the catalog up to date with the vault, and return what it holds (of one source, or all).
+
+    Manifests are verified once, when they are first seen. One that cannot be trusted is a
+    problem in the inventory, and counts as not being there.
+
+    Raises:
+        StoreError: the vault cannot be listed; nothing was changed then.
+    """
+    prefix = names.POINTS if source is None else names.points_of(source)
+    known = {row.name: row for row in vault.catalog.rows(source)}
+    present = {found.name: found for found in vault.store.names(prefix)}
+    problems: list[IntegrityError] = []
+    fresh = []
+    for name, found in present.items():
+        row = known.get(name)
+        if row is not None and row.size == found.size:
+            continue
+        try:
+            fresh.append(_read_manifest(vault, name))
+        except IntegrityError as error:
+            problems.append(error)
+    if fresh:
+        vault.catalog.add(fresh)
+    gone = [name for name, row in known.items() if name not in present and not row.missing]
+    if gone:
+        vault.catalog.mark_missing(gone, missing=True)
+    if back := [name for name, row in known.items() if name in present and row.missing]:
+        vault.catalog.mark_missing(back, missing=False)
+    held: list[Held] = []
+    for row in vault.catalog.rows(source):
+        if row.signer in vault.sealer.trusted:
+            held.append(_held(row))
+        else:
+            problems.append(_untrusted(row.name, row.signer))
+    held.sort(key=lambda each: (each.point.source, each.point.sequence, each.point.taken_at))
+    problems += _gaps(held)
+    return Inventory(tuple(held), tuple(problems))
+
+
+def _read_manifest(vault: Vault, name: str) -> CatalogRow:
+    message = vault.store.get(name)
+    try:
+        signed = vault.sealer.read_signed(message)
+    except IntegrityError as error:
+        raise ManifestError(f'manifest "{name}" is not to be trusted: {error}') from error
+    if signed.fingerprint not in vault.sealer.trusted:
+        raise _untrusted(name, signed.fingerprint)
+    point = manifest.decode_as(name, signed.content)
+    if point.vault != vault.record.vault:
+        raise ManifestError(f'manifest "{name}" belongs to another vault, "{point.vault}"')
+    return CatalogRow(
+        name=name,
+        source=point.source,
+        point=point.point,
+        taken_at=clock.to_text(point.taken_at),
+        size=len(message),
+        sha256=hashlib.sha256(message).hexdigest(),
+        signer=signed.fingerprint,
+        content=signed.content,
+    )
+
+
+def _untrusted(name: str, fingerprint: str) -> ManifestError:
+    return ManifestError(
+        f'manifest "{name}" is signed by {fingerprint}, which the settings do not trust',
+        hint="If that is another host of yours, add it to trusted_signers.",
+    )
+
+
+def _held(row: CatalogRow) -> Held:
+    return Held(
+        manifest.decode_as(row.name, row.content),
+        ObjectRecord(row.name, row.size, row.sha256),
+        row.signer,
+        row.missing,
+    )
+
+
+def _gaps(held: Sequence[Held]) -> list[IntegrityError]:
+    """Find points that vanished, and parents that are not what their children saw."""
+    present = {each.point.point: each for each in held if not each.missing}
+    problems: list[IntegrityError] = [
+        ManifestError(
+            f'restore point "{each.point.point}" of source "{each.point.source}" was in the vault and is gone',
+            hint="Somebody deleted it or the vault was rolled back; compare with another copy of the vault.",
+        )
+        for each in held
+        if each.missing
+    ]
+    missing = {each.point.point for each in held if each.missing}
+    for each in present.values():
+        parent = each.point.parent
+        if parent is None or parent.point in missing:
+            continue
+        there = present.get(parent.point)
+        if there is None:
+            problems.append(
+                ManifestError(
+                    f'restore point "{parent.point}" of source "{each.point.source}", '
+                    f'parent of "{each.point.point}", is gone',
+                    hint="Somebody deleted it or the vault was rolled back; "
+                    "compare with another copy of the vault.",
+                )
+            )
+        elif there.manifest.sha256 != parent.sha256:
+            problems.append(
+                ManifestError(
+                    f'restore point "{parent.point}" is not the one that '
+                    f'"{each.point.point}" was made from: its manifest was replaced'
+                )
+            )
+    return problems

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vault.json`: docs/format.md, section 1."""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from snapvault import clock
+from snapvault.errors import FormatVersionError, IntegrityError
+
+FORMAT_VERSION = 1
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class VaultRecord:
+    """What a vault was created with. `block_size` is in bytes, for all its disks."""
+
+    vault: str
+    created_at: datetime
+    block_size: int
+
+
+def encode(record: VaultRecord) -> bytes:
+    """Write `vault.json`."""
+    document = {
+        "format": FORMAT_VERSION,
+        "vault": record.vault,
+        "created_at": clock.to_text(record.created_at),
+        "block_size": record.block_size,
+    }
+    return json.dumps(document, indent=1).encode("ascii") + b"\n"
+
+
+def decode(content: bytes) -> VaultRecord:
+    """Read `vault.json`.
+
+    Raises:
+        IntegrityError: these bytes are not one.
+        FormatVersionError: a vault of a newer format.
+    """
+    try:
+        document = json.loads(content)
+        version = document["format"]
+        if version != FORMAT_VERSION:
+            raise FormatVersionError(
+                f"the vault has format {version}, this release reads {FORMAT_VERSION}",
+                hint="Use a newer SnapVault; nothing was changed.",
+            )
+        record = VaultRecord(
+            document["vault"], clock.from_text(document["created_at"]), document["block_size"]
+        )
+        if not _ID.fullmatch(record.vault):
+            raise ValueError(f"impossible vault id {record.vault!r}")
+        if not 512 <= record.block_size <= 1 << 24 or record.block_size & (record.block_size - 1):
+            raise ValueError(f"impossible block size {record.block_size!r}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(f'"vault.json" cannot be read: {error}') from error
+    return record

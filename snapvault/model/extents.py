@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps: where every byte of a stream lies, as columns of numbers.
+
+A map is a partition of a stream, in stream order, into extents. An extent lies in a
+volume, is zeros, or (only in a map of changes) is a range of the parent's stream. The
+stream offset of an extent is the sum of the lengths before it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+
+ZERO = 0
+PARENT = 1
+FIRST_VOLUME = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExtentMap:
+    """The extents of one stream.
+
+    `length` (u64) is in bytes and never zero. `place` (u32) is ZERO, PARENT, or
+    FIRST_VOLUME plus an index into `volumes`. `offset` (u64) is the position in the
+    volume's raw bytes, or in the parent's stream; 0 for zeros. `volumes` are volume ids
+    without duplicates; some may be unused.
+    """
+
+    length: U64
+    place: U32
+    offset: U64
+    volumes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.length) == len(self.place) == len(self.offset):
+            raise ValueError("columns of a map differ in length")
+        if len(self.length) and int(self.length.min()) == 0:
+            raise ValueError("a map holds an empty extent")
+        if len(self.place) and int(self.place.max()) >= FIRST_VOLUME + len(self.volumes):
+            raise ValueError("a map names a volume that it does not list")
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the stream."""
+        return int(self.length.sum())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no extent refers to a parent."""
+        return not bool((self.place == PARENT).any())
+
+    def starts(self) -> U64:
+        """Return the stream offset of every extent."""
+        ends = np.cumsum(self.length, dtype=np.uint64)
+        return ends - self.length
+
+    def live_bytes(self) -> dict[str, int]:
+        """Return the bytes that the map uses of each volume it uses, in the order of `volumes`."""
+        sums = np.bincount(
+            self.place.astype(np.int64), weights=self.length, minlength=FIRST_VOLUME + len(self.volumes)
+        )
+        return {
+            volume: int(used)
+            for volume, used in zip(self.volumes, sums[FIRST_VOLUME:], strict=True)
+            if used
+        }
+
+
+def empty() -> ExtentMap:
+    """Return the map of a stream of no bytes."""
+    return from_rows([], ())
+
+
+def from_rows(rows: Sequence[tuple[int, int, int]], volumes: Iterable[str]) -> ExtentMap:
+    """Build a map from (length, place, offset) rows."""
+    return ExtentMap(
+        np.array([row[0] for row in rows], dtype=np.uint64),
+        np.array([row[1] for row in rows], dtype=np.uint32),
+        np.array([row[2] for row in rows], dtype=np.uint64),
+        tuple(volumes),
+    )
+
+
+def concatenate(parts: Sequence[tuple[U64, U32, U64]], volumes: Iterable[str]) -> ExtentMap:
+    """Join columns that follow each other in the stream, merging extents that continue."""
+    if not parts:
+        return from_rows([], volumes)
+    length, place, offset = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return ExtentMap(*coalesce(length, place, offset), tuple(volumes))
+
+
+def coalesce(length: U64, place: U32, offset: U64) -> tuple[U64, U32, U64]:
+    """Merge neighbors that continue each other: zeros, or adjoining bytes of one place."""
+    if len(length) < 2:
+        return length, place, offset
+    continues = (place[1:] == place[:-1]) & (
+        (place[1:] == ZERO) | (offset[1:] == offset[:-1] + length[:-1])
+    )
+    heads = np.flatnonzero(np.concatenate(([True], ~continues)))
+    return np.add.reduceat(length, heads), place[heads], offset[heads]
+
+
+def compose(changes: ExtentMap, parent: ExtentMap) -> ExtentMap:
+    """Replace every PARENT extent of `changes` with what the parent's map says of that range.
+
+    `parent` is full; so is the result, whose volumes are those in use: the parent's
+    first, in the parent's order.
+
+    Raises:
+        ValueError: the changes refer to bytes beyond the parent's end.
+    """
+    if not parent.is_full:
+        raise ValueError("a map of changes has no full map under it")
+    volumes = tuple(dict.fromkeys((*parent.volumes, *changes.volumes)))
+    number = {volume: FIRST_VOLUME + index for index, volume in enumerate(volumes)}
+    changes_place = _renumbered(changes, number)
+    parent_place = _renumbered(parent, number)
+
+    from_parent = changes.place == PARENT
+    begin = changes.offset[from_parent]
+    end = begin + changes.length[from_parent]
+    if len(end) and int(end.max()) > parent.size:
+        raise ValueError("a map of changes refers to bytes beyond the end of its parent")
+    starts = parent.starts()
+    ends = starts + parent.length
+    first = np.searchsorted(starts, begin, side="right") - 1
+    last = np.searchsorted(starts, end, side="left")
+
+    count = np.ones(len(changes), dtype=np.int64)
+    count[from_parent] = last - first
+    row = np.repeat(np.arange(len(changes)), count)
+    # The k-th piece of a PARENT extent is the k-th parent extent that it touches.
+    step = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+
+    length = changes.length[row]
+    place = changes_place[row]
+    offset = changes.offset[row]
+    inherited = from_parent[row]
+    source = np.zeros(len(changes), dtype=np.int64)
+    source[from_parent] = first
+    source = source[row][inherited] + step[inherited]
+    wanted_begin = changes.offset[row][inherited]
+    wanted_end = wanted_begin + changes.length[row][inherited]
+    cut_begin = np.maximum(starts[source], wanted_begin)
+    length[inherited] = np.minimum(ends[source], wanted_end) - cut_begin
+    place[inherited] = parent_place[source]
+    offset[inherited] = np.where(
+        parent.place[source] == ZERO,
+        np.uint64(0),
+        parent.offset[source] + (cut_begin - starts[source]),
+    )
+    return without_unused(ExtentMap(*coalesce(length, place, offset), volumes))
+
+
+def without_unused(extents: ExtentMap) -> ExtentMap:
+    """Drop the volumes that no extent uses; the order of the others stays."""
+    used = np.zeros(FIRST_VOLUME + len(extents.volumes), dtype=bool)
+    used[:FIRST_VOLUME] = True
+    used[extents.place] = True
+    if used.all():
+        return extents
+    renumber = (np.cumsum(used) - 1).astype(np.uint32)
+    kept = tuple(
+        volume
+        for volume, keep in zip(extents.volumes, used[FIRST_VOLUME:], strict=True)
+        if keep
+    )
+    return ExtentMap(extents.length, renumber[extents.place], extents.offset, kept)
+
+
+def _renumbered(extents: ExtentMap, number: dict[str, int]) -> U32:
+    table = np.array(
+        [ZERO, PARENT, *(number[volume] for volume in extents.volumes)], dtype=np.uint32
+    )
+    return table[extents.place]
