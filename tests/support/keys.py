@@ -39,6 +39,8 @@ def empty_home() -> Iterator[Path]:
     """Make an empty GnuPG home; the path is short, since an agent's socket lies in it."""
     # LIMIT: a Unix socket's path has at most 107 bytes (Linux), which pytest's tmp_path can exceed.
     home = Path(tempfile.mkdtemp(prefix="svg", dir="/tmp"))
+    # An agent times itself for a tenth of a second to make passphrases slow to guess.
+    (home / "gpg-agent.conf").write_text("s2k-count 65536\n")
     try:
         yield home
     finally:

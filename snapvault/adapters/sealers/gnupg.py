@@ -41,6 +41,7 @@ def open_sealer(
     ring = keys.list_keys(gpg)
     return GnupgSealer(
         gpg,
+        ring,
         recipients=[keys.resolve(typed, ring, _RECIPIENT) for typed in recipients],
         signer=keys.resolve(signer, ring, _SIGNER),
         trusted=[keys.resolve(typed, ring, _TRUSTED) for typed in trusted_signers],
@@ -51,9 +52,16 @@ class GnupgSealer:
     """GnuPG with its keys chosen; made by `open_sealer`."""
 
     def __init__(
-        self, gpg: Gpg, *, recipients: Sequence[str], signer: str, trusted: Iterable[str]
+        self,
+        gpg: Gpg,
+        ring: Sequence[keys.Key],
+        *,
+        recipients: Sequence[str],
+        signer: str,
+        trusted: Iterable[str],
     ) -> None:
         self._gpg = gpg
+        self._ring = ring
         self._recipients = tuple(sorted(set(recipients)))
         self._signer = signer
         self._trusted = frozenset({signer, *trusted})
@@ -82,8 +90,11 @@ class GnupgSealer:
             _drop,
             unlock=True,
         )
-        if outcome.returncode != 0:
-            self._judge_keys()
+        if outcome.returncode == 0:
+            # QUIRK: gpg 2.2.40 encrypts to a disabled key when told to trust all keys.
+            self._judge_keys(self._ring)
+        elif not verdicts.lacks_agent(outcome):
+            self._judge_keys(keys.list_keys(self._gpg))
         verdicts.require_signed(outcome, self._signer)
         verdicts.require_sealed(outcome)
 
@@ -136,7 +147,7 @@ class GnupgSealer:
         outcome = self._gpg.run(
             ["--local-user", self._signer, "--sign"], [content], signed.append, unlock=True
         )
-        if outcome.returncode != 0:
+        if outcome.returncode != 0 and not verdicts.lacks_agent(outcome):
             keys.require(self._signer, keys.list_keys(self._gpg), _SIGNER, encrypt=False, sign=True)
         verdicts.require_signed(outcome, self._signer)
         return b"".join(signed)
@@ -161,12 +172,11 @@ class GnupgSealer:
 
     def _require_sealed(self, outcome: Outcome) -> None:
         if outcome.has("INV_RECP"):
-            self._judge_keys(sign=False)
+            self._judge_keys(keys.list_keys(self._gpg), sign=False)
         verdicts.require_sealed(outcome)
 
-    def _judge_keys(self, *, sign: bool = True) -> None:
-        """Look for the key that stood in the way, to say which and why."""
-        ring = keys.list_keys(self._gpg)
+    def _judge_keys(self, ring: Sequence[keys.Key], *, sign: bool = True) -> None:
+        """Look for the key that stands in the way, to say which and why."""
         for fingerprint in self._recipients:
             keys.require(fingerprint, ring, _RECIPIENT, encrypt=True, sign=False)
         keys.require(self._signer, ring, _SIGNER, encrypt=True, sign=sign)

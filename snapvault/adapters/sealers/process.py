@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ PIECE = 1 << 20
 _STATUS_LINES = 10_000
 _LOG_BYTES = 16 << 10
 
+# gpg starts each line of a log file with the time and its process id.
+_PREFIX = re.compile(r"\S+ \S+ gpg\[\d+\] |gpg: ")
+
 _OPTIONS = [
     "--no-options",  # nobody's gpg.conf adds a reader, a key server or a compression
     "--no-encrypt-to",
@@ -40,6 +44,7 @@ _OPTIONS = [
     "--disable-dirmngr",
     "--compress-algo=none",
     "--cipher-algo=AES256",
+    "--no-armor",  # what is sealed is binary; looking for armor reads junk to its end
     "--with-secret",  # in listings: whether the secret key is here
 ]
 
@@ -66,7 +71,7 @@ class Outcome:
     @property
     def reason(self) -> str:
         """The last thing gpg said, for a message; never for a decision."""
-        lines = [line.removeprefix("gpg: ").strip() for line in self.log.splitlines()]
+        lines = [_PREFIX.sub("", line).strip() for line in self.log.splitlines()]
         return next((line for line in reversed(lines) if line), f"gpg exited {self.returncode}")
 
 

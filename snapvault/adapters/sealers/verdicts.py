@@ -13,12 +13,13 @@ _REFUSED = ("UNEXPECTED", "FAILURE", "ERROR", "NODATA", "BADMDC", "DECRYPTION_FA
 _SIGNATURE_REFUSED = (*_REFUSED, "BADSIG", "ERRSIG", "EXPSIG", "REVKEYSIG", "BEGIN_DECRYPTION")
 
 # libgpg-error's numbers: the source in the top byte, the code in the lower sixteen bits.
-_SOURCE_GCRYPT = 1
+_AGENT, _PINENTRY = 4, 5  # damage is reported by libgcrypt or gpg itself
+_NO_AGENT = 77
 _BAD_PASSPHRASE = 11
 _CODES = {
     _BAD_PASSPHRASE: "wrong passphrase",
-    77: "no gpg-agent",
-    85: "no passphrase, and no pinentry to ask for it",
+    _NO_AGENT: "gpg-agent does not start",
+    85: "no passphrase, and nobody to ask for it",
     99: "no passphrase",
 }
 
@@ -45,6 +46,11 @@ def require_signed(outcome: Outcome, signer: str) -> None:
         if words[0] in {"sign", "sign-encrypt"}:
             raise _locked(f'could not sign with key "{signer}"', int(words[1]), outcome)
     raise SealError(f'could not sign with key "{signer}": {outcome.reason}')
+
+
+def lacks_agent(outcome: Outcome) -> bool:
+    """Say whether it is gpg-agent that is missing, which makes secret keys look missing too."""
+    return any(int(words[-1]) & 0xFFFF == _NO_AGENT for words in outcome.values("FAILURE"))
 
 
 def require_opened(outcome: Outcome) -> None:
@@ -105,7 +111,7 @@ def require_verified(outcome: Outcome) -> str:
 def _refuse_keys(outcome: Outcome) -> None:
     """Raise if it was a secret key, not the message, that stood in the way."""
     for words in outcome.values("ERROR"):
-        if words[0] == "pkdecrypt_failed" and int(words[1]) >> 24 != _SOURCE_GCRYPT:
+        if words[0] == "pkdecrypt_failed" and int(words[1]) >> 24 in {_AGENT, _PINENTRY}:
             raise _locked("could not use the secret key", int(words[1]), outcome)
     missing = [words[0] for words in outcome.values("NO_SECKEY")]
     if missing and not outcome.has("ERROR"):
@@ -117,6 +123,14 @@ def _refuse_keys(outcome: Outcome) -> None:
 
 def _locked(summary: str, number: int, outcome: Outcome) -> SealError:
     reason = _CODES.get(number & 0xFFFF, outcome.reason)
+    if number >> 24 == _PINENTRY:
+        reason = "no passphrase, and nobody to ask for it"
+    if number & 0xFFFF == _NO_AGENT:
+        return SealError(
+            f"{summary}: {reason}",
+            hint="Its socket lies in the GnuPG home, whose path must be short: see "
+            '"gpgconf --list-dirs agent-socket".',
+        )
     if number & 0xFFFF == _BAD_PASSPHRASE:
         return SealError(f"{summary}: {reason}", hint="Correct what passphrase_file holds.")
     return SealError(
