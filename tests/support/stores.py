@@ -27,9 +27,11 @@ class ForwardingStore(Store, Protocol):
 
     def _gate(self, verb: Verb, name: str) -> None:
         """Let the call through, or raise."""
+        return
 
     def _done(self, verb: Verb, name: str) -> None:
         """Hear that a call succeeded, or raise all the same."""
+        return
 
     @property
     def location(self) -> str:

@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 
 from snapvault import clock
-from snapvault.adapters.stores.naming import require_name
+from snapvault.adapters.stores.naming import NAME_PATTERN, require_name
 from snapvault.errors import (
     IntegrityError,
     ObjectMissingError,
@@ -159,7 +159,7 @@ class DirectoryStore:
             found = [
                 (folder + entry.name + ("/" if entry.is_dir() else ""), entry)
                 for entry in entries
-                if not entry.name.startswith(".")
+                if NAME_PATTERN.fullmatch(entry.name)  # what is not ours may not even be readable
             ]
         return sorted(found, key=lambda pair: pair[0])
 

@@ -4,7 +4,7 @@
 import re
 
 # A part never starts with a dot, so "..", "." and the directory store's own files cannot be named.
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 # LIMIT: keys have at most 1024 bytes, prefix included (Amazon S3).
 NAME_LIMIT = 900
@@ -16,6 +16,6 @@ def require_name(name: str) -> str:
     Raises:
         ValueError: it is no object name.
     """
-    if len(name) > NAME_LIMIT or _NAME.fullmatch(name) is None:
+    if len(name) > NAME_LIMIT or NAME_PATTERN.fullmatch(name) is None:
         raise ValueError(f"not an object name: {name!r}")
     return name

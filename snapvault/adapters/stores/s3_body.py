@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two ends of a transfer: an object being read, and a file being sent."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from io import FileIO
+from typing import Any
+
+from snapvault.adapters.stores.s3_errors import PreconditionError
+from snapvault.errors import IntegrityError, SnapVaultError, StoreUnavailableError
+
+PIECE = 1 << 18
+
+
+class Download:
+    """An object being read: the open transfer, and what it takes to start the next one.
+
+    `fetch(offset, etag)` asks for the rest of the object, `translated()` is a context that
+    turns the vendor's exceptions into ours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        location: str,
+        *,
+        fetch: Callable[[int, str | None], dict[str, Any]],
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._label = f'"{name}" in "{location}"'
+        self._fetch = fetch
+        self._translated = translated
+        self._stream: Any = None
+        self._offset = 0
+        self._size = -1  # until the first answer
+        self._etag: str | None = None
+
+    def connect(self) -> None:
+        """Start the transfer, or start it again behind the last byte given out."""
+        try:
+            answer = self._fetch(self._offset, self._etag)
+        except PreconditionError:
+            raise self._changed() from None
+        self._stream = answer["Body"]
+        if self._size < 0:
+            self._size = answer["ContentLength"]
+            self._etag = answer.get("ETag")
+        elif not self._carries_on(answer):
+            self.close()
+            raise self._changed()
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes."""
+        if size <= 0 or self._offset == self._size:
+            return b""
+        if self._stream is None:
+            self.connect()
+        try:
+            with self._translated():
+                data: bytes = self._stream.read(min(size, self._size - self._offset))
+        except SnapVaultError:
+            self.close()
+            raise
+        if not data:
+            self.close()
+            raise StoreUnavailableError(
+                f"could not read {self._label}: "
+                f"the transfer ended after {self._offset} of {self._size} bytes"
+            )
+        self._offset += len(data)
+        return data
+
+    def close(self) -> None:
+        """End the transfer, if one is open."""
+        if self._stream is not None:
+            with suppress(SnapVaultError, OSError), self._translated():
+                self._stream.close()
+            self._stream = None
+
+    def _carries_on(self, answer: dict[str, Any]) -> bool:
+        expected = f"bytes {self._offset}-{self._size - 1}/{self._size}"
+        if answer.get("ContentRange") == expected:
+            return True
+        return self._offset == 0 and answer["ContentLength"] == self._size
+
+    def _changed(self) -> IntegrityError:
+        return IntegrityError(f"object {self._label} changed while it was read")
+
+
+class FileBody:
+    """A file as the body of a request, in pieces larger than asked for.
+
+    QUIRK: http.client and urllib3 read a body 16 KiB at a time, each a system call and a
+    trip through the interpreter; they send on whatever length they are given.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at least `size` if there are as many."""
+        return self._file.read(max(size, PIECE) if size >= 0 else -1)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move, as a file does."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position, as a file does."""
+        return self._file.tell()
