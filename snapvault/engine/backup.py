@@ -251,9 +251,7 @@ class _Reading:
         before = self._before(stream.name, "rolling")
         old = None
         if self.parent is not None and before is not None:
-            old = OldStream(
-                before.size, before.block_size, self.parent.signatures[before.name]
-            )
+            old = OldStream(before.size, before.block_size, self.parent.signatures[before.name])
         result = Roll(
             stream=stream,
             parent=old,

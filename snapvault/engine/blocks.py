@@ -124,7 +124,7 @@ class BlockScan:
                 count = min(REGION_BLOCKS, blocks - first)
                 hashes = no_hashes(count)
                 region = first // REGION_BLOCKS
-                page = parent.take_if(lambda page, region=region: page.region == region)
+                page = parent.take_if(_of_region(region))
                 columns.append(self._region(region, count, hashes, page, chunks))
                 digest.update(hashes.tobytes())
                 if found := page_of(region, hashes, is_nonzero(hashes)):
@@ -156,9 +156,7 @@ class BlockScan:
             at = chunk.block - first
             here = slice(at, at + len(chunk.hashes))
             hashes[here] = chunk.hashes
-            new = is_nonzero(chunk.hashes) & (
-                differ(chunk.hashes, before[here]) | ~inherited[here]
-            )
+            new = is_nonzero(chunk.hashes) & (differ(chunk.hashes, before[here]) | ~inherited[here])
             self._store(chunk, new, place[here], offset[here])
         same = inherited & ~differ(hashes, before[:count])
         place[same] = PARENT
@@ -190,7 +188,11 @@ class BlockScan:
         return np.arange(first, first + count) < whole
 
     def _store(
-        self, chunk: "_Chunk", new: np.ndarray[tuple[int], np.dtype[np.bool_]], place: U32, offset: U64
+        self,
+        chunk: "_Chunk",
+        new: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        place: U32,
+        offset: U64,
     ) -> None:
         self._changed_bytes += int(new.sum()) * self.block_size
         pending = self.pending.find(chunk.block, chunk.hashes, new)
@@ -247,6 +249,10 @@ class BlockScan:
                 yield begin, stop
                 begin = stop
             done = max(done, end)
+
+
+def _of_region(region: int) -> Callable[[Page], bool]:
+    return lambda page: page.region == region
 
 
 @dataclass(frozen=True, slots=True)

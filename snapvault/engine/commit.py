@@ -84,6 +84,8 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
         _put_sealed(vault, signature_name, meta.encode(signature_sections), folder),
     ]
     lists, new_volumes, list_bytes = _put_lists(vault, draft)
+    metadata_bytes = sum(record.size for record in own) + list_bytes
+    volume_bytes = sum(record.size for record in new_volumes)
 
     previous = draft.previous[-1] if draft.previous else None
     needed = {entry.point for record in records for entry in record.map_log + record.signature_log}
@@ -94,9 +96,7 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
         sequence=previous.point.sequence + 1 if previous else 1,
         taken_at=draft.view_taken_at,
         finished_at=clock.now(),
-        parent=ParentRecord(
-            previous.point.point, previous.manifest.name, previous.manifest.sha256
-        )
+        parent=ParentRecord(previous.point.point, previous.manifest.name, previous.manifest.sha256)
         if previous
         else None,
         consistency=draft.consistency.value,
@@ -110,9 +110,9 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
             "read_bytes": sum(stream.read_bytes for stream in draft.streams),
             "changed_bytes": sum(stream.changed_bytes for stream in draft.streams),
             "new_volumes": len(new_volumes),
-            "volume_bytes": sum(record.size for record in new_volumes),
-            "metadata_bytes": sum(record.size for record in own) + list_bytes,
-            "stored_bytes": sum(record.size for record in (*own, *new_volumes)) + list_bytes,
+            "volume_bytes": volume_bytes,
+            "metadata_bytes": metadata_bytes,
+            "stored_bytes": metadata_bytes + volume_bytes,
         },
     )
     return _put_manifest(vault, point)
@@ -154,9 +154,7 @@ def extend_log(
     return (LogEntry(point, full),), True
 
 
-def _map_section(
-    draft: Draft, stream: StreamDraft
-) -> tuple[tuple[LogEntry, ...], meta.Section]:
+def _map_section(draft: Draft, stream: StreamDraft) -> tuple[tuple[LogEntry, ...], meta.Section]:
     changes, full = maps.encode(stream.changes), maps.encode(stream.full)
     log, is_full = extend_log(
         stream.record.map_log, draft.point, changes=len(changes), full=len(full)
@@ -219,15 +217,11 @@ def _put_lists(
     before = draft.base.point.lists if draft.base else ()
     previous = [cached_list(vault, record) for record in before]
     known = {record.volume: record for each in previous for record in each}
-    used = dict.fromkeys(
-        volume for stream in draft.streams for volume in stream.full.live_bytes()
-    )
-    live = []
-    for volume in used:
-        record = known.get(volume) or draft.volumes.get(volume)
-        if record is None:
-            raise VolumeError(f'volume "{volume}" is in use and no list vouches for it')
-        live.append(record)
+    used = dict.fromkeys(volume for stream in draft.streams for volume in stream.full.live_bytes())
+    vouched = {**draft.volumes, **known}
+    if unknown := [volume for volume in used if volume not in vouched]:
+        raise VolumeError(f'volume "{unknown[0]}" is in use and no list vouches for it')
+    live = [vouched[volume] for volume in used]
     there = {record.name for record in before}
     lists, stored = [], 0
     for entry in volume_list.arrange(previous, live):

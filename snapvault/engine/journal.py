@@ -44,9 +44,7 @@ class PendingBlocks:
                 yield index, self.volume[at], int(self.position[at])
 
 
-NO_BLOCKS = PendingBlocks(
-    np.zeros(0, np.uint64), hashes_from(b""), (), np.zeros(0, np.uint64)
-)
+NO_BLOCKS = PendingBlocks(np.zeros(0, np.uint64), hashes_from(b""), (), np.zeros(0, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +165,7 @@ def load(folder: Path, store: StoreReader, *, block_size: int, key_id: str) -> L
             ]
             record = _stored(parts, store)
         except (IntegrityError, KeyError, ValueError, TypeError):
-            record = None
+            parts, record = [], None
         if record is None:
             path.unlink()
             continue
@@ -191,9 +189,7 @@ def _read(path: Path) -> list[tuple[meta.Header, bytes]]:
         return meta.read_all(iter(lambda: file.read(1 << 20), b""))
 
 
-def _stored(
-    parts: list[tuple[meta.Header, bytes]], store: StoreReader
-) -> VolumeRecord | None:
+def _stored(parts: list[tuple[meta.Header, bytes]], store: StoreReader) -> VolumeRecord | None:
     if not parts:
         return None
     header = parts[0][0]

@@ -41,9 +41,7 @@ def read_maps(vault: Vault, point: Point, streams: tuple[StreamRecord, ...]) -> 
             file.seek(part.position)
             changes = maps.decode(part.header, file.read(part.size))
             composed[index] = _composed(changes, composed[index], name)
-    return [
-        _checked(full, stream, point) for full, stream in zip(composed, streams, strict=True)
-    ]
+    return [_checked(full, stream, point) for full, stream in zip(composed, streams, strict=True)]
 
 
 def _composed(changes: ExtentMap, parent: ExtentMap | None, name: str) -> ExtentMap:

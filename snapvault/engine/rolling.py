@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from snapvault.engine.journal import PendingBytes
 from snapvault.engine.volumes import Piece, VolumeWriter
@@ -101,6 +102,13 @@ class _Held:
         return PendingBytes(self.volume, self._offset, self._length, bytes(self._signature))
 
 
+def _sink(file: BinaryIO) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        file.write(data)
+
+    return write
+
+
 @dataclass(slots=True)
 class Roll:
     """One stream to be read against its parent, if it has one.
@@ -171,12 +179,10 @@ class Roll:
 
     def _signature(self, stack: ExitStack, length: int) -> tuple[int, SignatureJob]:
         file = stack.enter_context(self._signature_path(length).open("wb"))
-        job = self.rsync.signature(file.write, block_length=length, strong_length=STRONG_LENGTH)
+        job = self.rsync.signature(_sink(file), block_length=length, strong_length=STRONG_LENGTH)
         return length, job
 
-    def _matcher(
-        self, stack: ExitStack
-    ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+    def _matcher(self, stack: ExitStack) -> tuple[Callable[[bytes], None], Callable[[], None]]:
         """Return what takes the stream's bytes, and what takes its end."""
         old = self._old_signature()
         if old is None:

@@ -68,9 +68,7 @@ class Inventory:
 
     def of(self, source: str) -> tuple[Held, ...]:
         """Return the points of one source that are there, oldest first."""
-        return tuple(
-            held for held in self.held if held.point.source == source and not held.missing
-        )
+        return tuple(held for held in self.held if held.point.source == source and not held.missing)
 
     def sources(self) -> tuple[str, ...]:
         """Return the names of all sources with points, sorted."""

@@ -84,8 +84,8 @@ class VolumeWriter:
     def append(self, data: memoryview, *, unit: int, on_piece: Callable[[Piece], None]) -> None:
         """Add bytes; they are copied before this returns.
 
-        `on_piece` is told, before the volume can be completed, of each run of the data that went to one
-        place; a run is a multiple of `unit` bytes, except at the end of the data.
+        `on_piece` is told of each run of the data that went to one place, before the volume can
+        be complete; a run is a multiple of `unit` bytes, except at the end of the data.
         """
         while data:
             current = self._open or self._begin()

@@ -114,7 +114,7 @@ def sections(file: BinaryIO) -> list[Found]:
         )
     if magic != MAGIC:
         raise SignatureError(f"not a container: magic {magic!r}")
-    found = []
+    found: list[Found] = []
     while True:
         (header_size,) = _HEADER_SIZE.unpack(_exactly(file, _HEADER_SIZE.size))
         if header_size == 0:

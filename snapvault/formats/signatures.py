@@ -67,12 +67,13 @@ def page_of(region: int, hashes: Hashes, wanted: NDArray[np.bool_]) -> Page | No
 
 def is_nonzero(hashes: Hashes) -> NDArray[np.bool_]:
     """Tell which blocks are anything but zeros."""
-    return (hashes["low"] != 0) | (hashes["high"] != 0)
+    return differ(hashes, no_hashes(1))
 
 
 def differ(left: Hashes, right: Hashes) -> NDArray[np.bool_]:
     """Tell which hashes differ."""
-    return (left["low"] != right["low"]) | (left["high"] != right["high"])
+    unlike: NDArray[np.bool_] = (left["low"] != right["low"]) | (left["high"] != right["high"])
+    return unlike
 
 
 def pages(stream: Readable) -> Iterator[Page]:

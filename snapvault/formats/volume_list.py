@@ -68,8 +68,9 @@ def arrange(
     """Divide the live volumes into lists, keeping the previous lists wherever they still hold.
 
     A previous list whose volumes are all live stays as it is, so its object is shared. One that
-    lost volumes is written again without them. Volumes that are new form a list of their own. More than
-    MOST_SMALL lists under half the full length are merged, so that a manifest stays short.
+    lost volumes is written again without them. New volumes form a list of their own. When
+    MOST_SMALL lists are under half the full length they are merged, so that a manifest stays
+    short.
     """
     wanted = {record.volume: record for record in live}
     lists: list[tuple[VolumeRecord, ...]] = []

@@ -30,11 +30,11 @@ class DiskStream(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes; fixed while the view is open; may be zero and need not be a multiple of anything."""
+        """Bytes; fixed while the view is open; any number, zero too."""
         ...
 
     def data_ranges(self) -> Iterator[tuple[int, int]]:
-        """Yield the half-open ranges that may hold anything but zeros: sorted, disjoint, not empty."""
+        """Yield the half-open ranges that may hold more than zeros: sorted, disjoint, not empty."""
         ...
 
     def read_into(self, offset: int, buffer: memoryview) -> None:

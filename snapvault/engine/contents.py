@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a point holds, ready to be fetched; and the proof that it came back as it was."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+
+import numpy as np
+from blake3 import blake3
+
+from snapvault.engine import metadata
+from snapvault.engine.blocks import block_hashes
+from snapvault.engine.commit import cached_list
+from snapvault.engine.extract import Plan, plan
+from snapvault.engine.vault import Vault, hash_key
+from snapvault.errors import IntegrityError
+from snapvault.formats.signatures import no_hashes
+from snapvault.formats.volume_list import VolumeRecord
+from snapvault.model.extents import ExtentMap
+from snapvault.model.point import Point, StreamRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Some streams of a point with their maps, and the volumes that the point vouches for."""
+
+    point: Point
+    streams: tuple[StreamRecord, ...]
+    maps: tuple[ExtentMap, ...]
+    volumes: dict[str, VolumeRecord]
+    hash_key: bytes
+
+    def plan(self) -> Plan:
+        """Return what to fetch to bring the streams back."""
+        units = [each.block_size if each.engine == "blocks" else 1 for each in self.streams]
+        return plan(self.maps, self.volumes, units)
+
+    def only(self, wanted: Sequence[bool]) -> "Contents":
+        """Return the contents reduced to some of the streams."""
+        return replace(
+            self,
+            streams=tuple(compress(self.streams, wanted)),
+            maps=tuple(compress(self.maps, wanted)),
+        )
+
+
+def look_up(vault: Vault, point: Point, streams: tuple[StreamRecord, ...]) -> Contents:
+    """Fetch the metadata of some streams of a point.
+
+    Raises:
+        IntegrityError: an object is missing or damaged.
+        KeyMissingError: no key here opens it.
+    """
+    maps = metadata.read_maps(vault, point, streams)
+    volumes = {record.volume: record for each in point.lists for record in cached_list(vault, each)}
+    return Contents(point, streams, tuple(maps), volumes, hash_key(vault, point.hash_key))
+
+
+class BlockDigest:
+    """The content digest of a disk, from blocks that come in any order. Safe from several threads.
+
+    Takes 16 bytes of memory a block that is not zeros.
+    """
+
+    def __init__(self, stream: StreamRecord, key: bytes) -> None:
+        self._stream = stream
+        self._key = key
+        # The pages of this table that nothing is written to take no memory.
+        self._hashes = no_hashes(-(-stream.size // stream.block_size))
+
+    def add(self, offset: int, data: memoryview) -> None:
+        """Take whole blocks (the disk's last may be short) from a block's start on."""
+        hashes = block_hashes(data, self._key, self._stream.block_size)
+        first = offset // self._stream.block_size
+        self._hashes[first : first + len(hashes)] = hashes
+
+    def check(self, point: Point) -> None:
+        """Hold what came against the manifest.
+
+        Raises:
+            IntegrityError: it is not what was backed up.
+        """
+        digest = blake3()
+        step = 1 << 16
+        for start in range(0, len(self._hashes), step):
+            digest.update(np.ascontiguousarray(self._hashes[start : start + step]).tobytes())
+        require_digest(self._stream, point, digest.hexdigest())
+
+
+def stream_digest(size: int, read_into: Callable[[int, memoryview], None]) -> str:
+    """Return the SHA-256, in lower-case hex, of a stream that is read back in order."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 20))
+    for offset in range(0, size, len(buffer)):
+        view = buffer[: min(len(buffer), size - offset)]
+        read_into(offset, view)
+        digest.update(view)
+    return digest.hexdigest()
+
+
+def require_digest(stream: StreamRecord, point: Point, found: str) -> None:
+    """Compare a content digest with the manifest's.
+
+    Raises:
+        IntegrityError: they differ.
+    """
+    if found != stream.digest:
+        raise IntegrityError(
+            f'stream "{stream.name}" of restore point "{point.point}" is not what was backed up: '
+            "its content digest differs from the manifest",
+            hint="The stored objects are as they were written; please report this, and try another point.",
+        )

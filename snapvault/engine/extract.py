@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bringing extents back: each volume is fetched once, and each byte goes where it belongs.
+
+The plan is columns of numbers, sorted by volume; a volume is decrypted and decompressed as it
+streams by, and holds a window of two megabytes in memory.
+"""
+
+import mmap
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from snapvault.engine import fetch
+from snapvault.engine.pipeline import WORKERS, ordered
+from snapvault.errors import SignatureError, VolumeError
+from snapvault.formats.volume_list import VolumeRecord
+from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap, empty
+from snapvault.ports.sealer import Sealer
+from snapvault.ports.store import StoreReader
+
+I64 = NDArray[np.int64]
+Deliver = Callable[[int, int, memoryview], None]
+"""Takes a stream's number, an offset in that stream, and the bytes that belong there.
+
+The bytes start at a page of memory and are good until it returns. Called from several threads.
+"""
+
+PIECE = 1 << 20
+"""Bytes delivered at once, unless a block is larger."""
+
+_UNPACKED = 256 << 10  # bytes that zstd hands on at once
+VOLUMES_AT_ONCE = max(4, WORKERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to fetch, in pieces of a mebibyte or less, and where they belong.
+
+    Volumes are in the order of their first use by the streams. Pieces are columns, sorted by volume and then
+    by where they end in its raw bytes: the order in which they can be had. `raw` is where a piece
+    begins there, `offset` where it belongs in its stream. `bounds[n]:bounds[n + 1]` are the pieces of
+    `volumes[n]`. They begin and end at multiples of the stream's unit, or where an extent does.
+    """
+
+    volumes: tuple[VolumeRecord, ...]
+    bounds: I64
+    raw: U64
+    length: U64
+    stream: I64
+    offset: U64
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes to be written that are not zeros."""
+        return int(self.length.sum())
+
+
+def plan(
+    maps: Sequence[ExtentMap], records: Mapping[str, VolumeRecord], units: Sequence[int]
+) -> Plan:
+    """Cut the extents of some streams into pieces and sort them by where they are fetched from.
+
+    `units` are, for each stream, the bytes that belong together.
+
+    Raises:
+        SignatureError: a map uses a volume that nothing vouches for.
+    """
+    names = list(dict.fromkeys(volume for extents in maps for volume in extents.volumes))
+    number = {volume: index for index, volume in enumerate(names)}
+    parts = [_pieces(empty(), 0, {}, 1)] + [
+        _pieces(extents, index, number, unit)
+        for index, (extents, unit) in enumerate(zip(maps, units, strict=True))
+    ]
+    columns = zip(*parts, strict=True)
+    volume, raw, length, stream, offset = (np.concatenate(column) for column in columns)
+    used, first_use, which = np.unique(volume, return_index=True, return_inverse=True)
+    by_first_use = np.argsort(first_use, kind="stable")
+    turn_of = np.empty(len(used), dtype=np.int64)
+    turn_of[by_first_use] = np.arange(len(used))
+    turn = turn_of[which]
+    order = np.lexsort((offset, stream, raw, raw + length, turn))
+    return Plan(
+        volumes=tuple(_vouched(names[index], records) for index in used[by_first_use].tolist()),
+        bounds=np.searchsorted(turn[order], np.arange(len(used) + 1)),
+        raw=raw[order],
+        length=length[order],
+        stream=stream[order],
+        offset=offset[order],
+    )
+
+
+def _pieces(
+    extents: ExtentMap, stream: int, number: Mapping[str, int], unit: int
+) -> tuple[I64, U64, U64, I64, U64]:
+    """Return volume, raw offset, length, stream and stream offset of a map's pieces."""
+    data = extents.place >= FIRST_VOLUME
+    table = np.array([number[each] for each in extents.volumes], dtype=np.int64)
+    volume = table[extents.place[data].astype(np.int64) - FIRST_VOLUME]
+    raw, length, start = extents.offset[data], extents.length[data], extents.starts()[data]
+    step = np.uint64(max(unit, PIECE - PIECE % unit))
+    # A piece ends at the next multiple of the step, so that most are whole and aligned.
+    first = start // step
+    count = ((start + length - np.uint64(1)) // step - first + np.uint64(1)).astype(np.int64)
+    row = np.repeat(np.arange(len(count)), count)
+    turn = (np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)).astype(np.uint64)
+    begin = np.maximum(start[row], (first[row] + turn) * step)
+    end = np.minimum((start + length)[row], (first[row] + turn + np.uint64(1)) * step)
+    return (
+        volume[row],
+        raw[row] + (begin - start[row]),
+        end - begin,
+        np.full(len(row), stream, dtype=np.int64),
+        begin,
+    )
+
+
+def _vouched(volume: str, records: Mapping[str, VolumeRecord]) -> VolumeRecord:
+    record = records.get(volume)
+    if record is None:
+        raise SignatureError(f'map uses volume "{volume}", which its manifest does not vouch for')
+    return record
+
+
+def extract(
+    store: StoreReader,
+    sealer: Sealer,
+    work: Plan,
+    deliver: Deliver,
+    *,
+    at_once: int = VOLUMES_AT_ONCE,
+) -> None:
+    """Fetch every volume of a plan once and deliver every piece; with `at_once` 1 in the plan's order.
+
+    Raises:
+        IntegrityError: a volume is missing or damaged, and is named.
+        KeyMissingError: no key here opens it.
+    """
+
+    def one(index: int) -> None:
+        cutter = _Cutter(work, index, deliver)
+        record = work.volumes[index]
+        unpacker = zstandard.ZstdDecompressor().stream_writer(
+            cutter,  # type: ignore[arg-type]  # it has what is used of a file: write
+            write_size=_UNPACKED,
+            closefd=False,
+        )
+
+        def sink(packed: bytes) -> None:
+            try:
+                unpacker.write(packed)
+            except zstandard.ZstdError as error:
+                raise VolumeError(
+                    f'volume "{record.volume}" cannot be unpacked: {error}'
+                ) from error
+
+        fetch.open_sealed(store, sealer, fetch.object_of(record), sink)
+        cutter.finish(record.volume)
+
+    with ThreadPoolExecutor(at_once, thread_name_prefix="extract") as pool:
+        for _ in ordered(one, range(len(work.volumes)), ahead=at_once, pool=pool):
+            pass
+
+
+class _Cutter:
+    """Cuts the pieces out of one volume's raw bytes as they stream by."""
+
+    def __init__(self, work: Plan, index: int, deliver: Deliver) -> None:
+        rows = slice(int(work.bounds[index]), int(work.bounds[index + 1]))
+        raw = work.raw[rows]
+        self._deliver = deliver
+        self._pieces: Iterator[tuple[int, int, int, int, int]] = zip(
+            raw.tolist(),
+            (raw + work.length[rows]).tolist(),
+            work.stream[rows].tolist(),
+            work.offset[rows].tolist(),
+            # What is before the lowest start of this and all later pieces is done with.
+            np.minimum.accumulate(raw[::-1])[::-1].tolist(),
+            strict=True,
+        )
+        self._next = next(self._pieces, None)
+        self._window: deque[tuple[int, bytes]] = deque()
+        self._end = 0
+        longest = int(work.length[rows].max(initial=1))
+        self._buffer = memoryview(mmap.mmap(-1, longest))
+
+    def write(self, raw: bytes) -> int:
+        """Take the next raw bytes of the volume."""
+        self._window.append((self._end, raw))
+        self._end += len(raw)
+        while self._next is not None and self._next[1] <= self._end:
+            start, end, stream, offset, _ = self._next
+            self._deliver(stream, offset, self._cut(start, end))
+            self._next = next(self._pieces, None)
+        needed = self._end if self._next is None else self._next[4]
+        while self._window and self._window[0][0] + len(self._window[0][1]) <= needed:
+            self._window.popleft()
+        return len(raw)
+
+    def finish(self, volume: str) -> None:
+        """Take the end of the volume.
+
+        Raises:
+            SignatureError: pieces lie beyond it.
+        """
+        if self._next is not None:
+            raise SignatureError(
+                f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
+            )
+
+    def _cut(self, start: int, end: int) -> memoryview:
+        filled = 0
+        for at, data in self._window:
+            begin, stop = max(start, at) - at, min(end, at + len(data)) - at
+            if begin < stop:
+                self._buffer[filled : filled + stop - begin] = data[begin:stop]
+                filled += stop - begin
+        return self._buffer[:filled]

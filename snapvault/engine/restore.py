@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restore streams of a point to targets that take bytes at any place, in any order."""
+
+from collections.abc import Sequence
+
+from snapvault.engine.contents import BlockDigest, Contents, require_digest, stream_digest
+from snapvault.engine.extract import Plan, extract
+from snapvault.engine.vault import Vault
+from snapvault.model.extents import ZERO
+from snapvault.ports.target import Target
+
+
+def restore(vault: Vault, contents: Contents, targets: Sequence[Target]) -> None:
+    """Bring streams back, one to a target; commit the targets once every digest fits.
+
+    Each volume is fetched once and each byte is written once; no temporary space is used.
+    On failure all targets are given up.
+
+    Raises:
+        IntegrityError: an object is missing or damaged, or what came back is not what was saved.
+        KeyMissingError: no key here opens it.
+        RestoreError: a target failed.
+    """
+    try:
+        _fill(vault, contents, targets, contents.plan())
+        for target in targets:
+            target.commit()
+    except BaseException:
+        for target in targets:
+            target.abort()
+        raise
+
+
+def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Plan) -> None:
+    digests = [
+        BlockDigest(stream, contents.hash_key) if stream.engine == "blocks" else None
+        for stream in contents.streams
+    ]
+    progress = vault.events.progress("restoring", total=work.data_bytes)
+
+    def deliver(number: int, offset: int, data: memoryview) -> None:
+        digest = digests[number]
+        if digest is not None:
+            digest.add(offset, data)
+        targets[number].write(offset, data)
+        progress.advance(len(data))
+
+    try:
+        for extents, target in zip(contents.maps, targets, strict=True):
+            zeros = extents.place == ZERO
+            for offset, length in zip(
+                extents.starts()[zeros].tolist(), extents.length[zeros].tolist(), strict=True
+            ):
+                target.zero(offset, length)
+        extract(vault.store, vault.sealer, work, deliver)
+    finally:
+        progress.close()
+    for stream, digest, target in zip(contents.streams, digests, targets, strict=True):
+        if digest is not None:
+            digest.check(contents.point)
+        else:
+            found = stream_digest(stream.size, target.read_into)
+            require_digest(stream, contents.point, found)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prove that what a vault holds is whole, at three levels; the first two without a private key."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from snapvault.engine import fetch, sequence
+from snapvault.engine.contents import BlockDigest, Contents, look_up
+from snapvault.engine.extract import VOLUMES_AT_ONCE, extract
+from snapvault.engine.pipeline import ordered
+from snapvault.engine.vault import Held, Inventory, Vault
+from snapvault.errors import IntegrityError
+from snapvault.formats import names
+from snapvault.model.point import ObjectRecord
+
+
+class Level(Enum):
+    """How deep to look."""
+
+    OBJECTS = "objects"  # every object is there, with its size
+    DATA = "data"  # every stored byte fits its SHA-256
+    FULL = "full"  # every stream comes back with its content digest
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong: what, and the ids of the restore points that it hurts."""
+
+    message: str
+    points: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was looked at, and what was found. Whole when there are no findings."""
+
+    level: Level
+    points: int
+    objects: int
+    read_bytes: int
+    findings: tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class Verification:
+    """One verification of some points of a vault.
+
+    `sample` is the share, in percent, of volumes (level `data`) or of points (level `full`) that
+    is read; metadata and the newest point of each source are always among them. `folder`
+    takes spools.
+    """
+
+    vault: Vault
+    inventory: Inventory
+    level: Level
+    sample: float
+    folder: Path
+    random: random.Random
+    _read_bytes: int = 0
+
+    def run(self, source: str | None = None) -> Report:
+        """Look at the points of one source, or of all."""
+        held = [
+            each
+            for each in self.inventory.held
+            if not each.missing and source in {None, each.point.source}
+        ]
+        findings = [Finding(str(problem), ()) for problem in self.inventory.problems]
+        users, broken = self._references(held)
+        findings += broken
+        lost = self._missing(users)
+        findings += self._findings(lost, users)
+        if self.level is Level.DATA:
+            findings += self._findings(self._damaged(users, {record for record, _ in lost}), users)
+        elif self.level is Level.FULL:
+            findings += self._restorable(held)
+        return Report(
+            self.level, len(held), len(users), self._read_bytes, tuple(dict.fromkeys(findings))
+        )
+
+    def _references(
+        self, held: Iterable[Held]
+    ) -> tuple[dict[ObjectRecord, list[str]], list[Finding]]:
+        """Return every object that points vouch for with its users, and unreadable lists."""
+        users: dict[ObjectRecord, list[str]] = defaultdict(list)
+        lists: dict[ObjectRecord, list[str]] = defaultdict(list)
+        for each in held:
+            for record in (*each.point.objects, each.point.hash_key):
+                users[record].append(each.point.point)
+            for record in each.point.lists:
+                lists[record].append(each.point.point)
+        findings = []
+        for record, points in lists.items():
+            try:
+                for volume in fetch.get_list(self.vault.store, record):
+                    users[fetch.object_of(volume)] += points
+            except IntegrityError as error:
+                findings.append(Finding(str(error), tuple(points)))
+        return users, findings
+
+    def _missing(self, users: Iterable[ObjectRecord]) -> list[tuple[ObjectRecord, IntegrityError]]:
+        sizes = {
+            found.name: found.size
+            for prefix in (names.META, names.VOLUMES, "keys/")
+            for found in self.vault.store.names(prefix)
+        }
+        problems = []
+        for record in users:
+            if record.name not in sizes:
+                problems.append((record, fetch.missing(record)))
+            elif sizes[record.name] != record.size:
+                problems.append((record, fetch.damaged(record)))
+        return problems
+
+    def _damaged(
+        self, users: Iterable[ObjectRecord], known: set[ObjectRecord]
+    ) -> list[tuple[ObjectRecord, IntegrityError]]:
+        wanted = sorted(
+            (record for record in users if record not in known), key=lambda record: record.name
+        )
+        volumes = [record for record in wanted if record.name.startswith(names.VOLUMES)]
+        left_out = set(volumes) - set(self._sampled(volumes))
+        wanted = [record for record in wanted if record not in left_out]
+        progress = self.vault.events.progress(
+            "verifying", total=sum(record.size for record in wanted)
+        )
+
+        def check(record: ObjectRecord) -> IntegrityError | None:
+            try:
+                fetch.digest_of(self.vault.store, record, progress.advance)
+            except IntegrityError as error:
+                return error
+            return None
+
+        self._read_bytes += sum(record.size for record in wanted)
+        try:
+            with ThreadPoolExecutor(VOLUMES_AT_ONCE, thread_name_prefix="verify") as pool:
+                results = list(ordered(check, wanted, ahead=VOLUMES_AT_ONCE, pool=pool))
+        finally:
+            progress.close()
+        return [(record, error) for record, error in zip(wanted, results, strict=True) if error]
+
+    def _sampled(self, items: Sequence[ObjectRecord]) -> list[ObjectRecord]:
+        if self.sample >= 100:
+            return list(items)
+        count = min(len(items), max(1, round(len(items) * self.sample / 100)))
+        return self.random.sample(items, count)
+
+    def _findings(
+        self,
+        problems: Iterable[tuple[ObjectRecord, IntegrityError]],
+        users: dict[ObjectRecord, list[str]],
+    ) -> list[Finding]:
+        return [Finding(str(error), tuple(users[record])) for record, error in problems]
+
+    def _restorable(self, held: Sequence[Held]) -> list[Finding]:
+        newest = {each.point.source: each for each in held}
+        findings = []
+        for each in held:
+            always = newest[each.point.source] is each
+            if not always and self.random.random() * 100 >= self.sample:
+                continue
+            try:
+                self._rebuild(look_up(self.vault, each.point, each.point.streams))
+            except IntegrityError as error:
+                findings.append(Finding(str(error), (each.point.point,)))
+        return findings
+
+    def _rebuild(self, contents: Contents) -> None:
+        """Bring every stream of a point back to nowhere, and check its digest."""
+        disks = [stream.engine == "blocks" for stream in contents.streams]
+        work = contents.only(disks)
+        digests = [BlockDigest(stream, contents.hash_key) for stream in work.streams]
+        plan = work.plan()
+        progress = self.vault.events.progress("verifying", total=plan.data_bytes)
+
+        def deliver(number: int, offset: int, data: memoryview) -> None:
+            digests[number].add(offset, data)
+            progress.advance(len(data))
+
+        try:
+            extract(self.vault.store, self.vault.sealer, plan, deliver)
+        finally:
+            progress.close()
+        self._read_bytes += plan.data_bytes
+        for digest in digests:
+            digest.check(contents.point)
+        for number, is_disk in enumerate(disks):
+            if not is_disk:
+                one = contents.only([index == number for index in range(len(disks))])
+                sequence.stream_out(self.vault, one, sequence.arrange(one), self.folder, _nowhere)
+                self._read_bytes += one.streams[0].size
+
+
+def _nowhere(data: memoryview) -> None:
+    del data
