@@ -35,9 +35,7 @@ def encode(extents: ExtentMap) -> bytes:
     data = extents.place >= FIRST_VOLUME
     shift[data] = np.diff(shift[data] - _expected_data(extents.length[data]), prepend=0)
     copied = extents.place == PARENT
-    shift[copied] = np.diff(
-        shift[copied] - extents.starts().astype(np.int64)[copied], prepend=0
-    )
+    shift[copied] = np.diff(shift[copied] - extents.starts().astype(np.int64)[copied], prepend=0)
     return b"".join(
         (
             extents.length.astype("<u8").tobytes(),

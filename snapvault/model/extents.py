@@ -64,7 +64,9 @@ class ExtentMap:
     def live_bytes(self) -> dict[str, int]:
         """Return the bytes that the map uses of each volume it uses, in the order of `volumes`."""
         sums = np.bincount(
-            self.place.astype(np.int64), weights=self.length, minlength=FIRST_VOLUME + len(self.volumes)
+            self.place.astype(np.int64),
+            weights=self.length,
+            minlength=FIRST_VOLUME + len(self.volumes),
         )
         return {
             volume: int(used)
@@ -168,9 +170,7 @@ def without_unused(extents: ExtentMap) -> ExtentMap:
         return extents
     renumber = (np.cumsum(used) - 1).astype(np.uint32)
     kept = tuple(
-        volume
-        for volume, keep in zip(extents.volumes, used[FIRST_VOLUME:], strict=True)
-        if keep
+        volume for volume, keep in zip(extents.volumes, used[FIRST_VOLUME:], strict=True) if keep
     )
     return ExtentMap(extents.length, renumber[extents.place], extents.offset, kept)
 
