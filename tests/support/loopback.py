@@ -56,12 +56,16 @@ class LoopbackServer:
             self._ready.set()
             self._loop.run_forever()
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            self._loop.run_until_complete(self._cut_connections())
         finally:
             self._ready.set()
             self._loop.close()
+
+    async def _cut_connections(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = self._loop.create_task(self._serve(reader, writer))
@@ -74,4 +78,4 @@ class LoopbackServer:
         except (OSError, asyncio.IncompleteReadError):
             pass  # one side hung up, which is what such servers are for
         finally:
-            writer.transport.abort() if self._loop.is_closed() else writer.close()
+            writer.close()

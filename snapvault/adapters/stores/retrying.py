@@ -89,18 +89,17 @@ class RetryingStore:
     def names(self, prefix: str = "") -> Iterator[StoredObject]:
         """List the objects; after a failure the listing starts anew behind the last name given."""
         last = ""
-        source = self._inner.names(prefix)
+        source: Iterator[StoredObject] | None = None
 
         def proceed() -> StoredObject | None:
             nonlocal source
-            try:
-                for item in source:
-                    if item.name > last:
-                        return item
-            except StoreError:
+            if source is None:
                 source = self._inner.names(prefix)
+            try:
+                return next((item for item in source if item.name > last), None)
+            except StoreError:
+                source = None
                 raise
-            return None
 
         while (item := self._persist(proceed)) is not None:
             last = item.name

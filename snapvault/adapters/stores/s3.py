@@ -31,6 +31,7 @@ from botocore.exceptions import (
     SSLError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
@@ -57,7 +58,7 @@ _DEFAULT_REGION = "us-east-1"  # other servers than Amazon's rarely care
 
 _NO_BATCH_DELETE = {"NotImplemented", "MissingContentMD5", "MethodNotAllowed"}
 
-_UNANSWERED = (HTTPClientError, IncompleteReadError, HTTPError)
+_UNANSWERED = (NoConnectionError, HTTPClientError, IncompleteReadError, HTTPError)
 _UNKNOWN_TO_STORE = (
     NoCredentialsError,
     PartialCredentialsError,
@@ -154,7 +155,10 @@ class S3Store:
                 name = item["Key"].removeprefix(self._prefix)
                 if NAME_PATTERN.fullmatch(name):
                     found.append(StoredObject(name, item["Size"]))
-            if not page["IsTruncated"]:
+            more = page.get("IsTruncated")
+            if more is None:
+                raise self._request("list").no_store()
+            if not more:
                 break
             token = page.get("NextContinuationToken")
             if not token or token == arguments.get("ContinuationToken"):
@@ -408,10 +412,7 @@ def _translate(  # noqa: PLR0911 - one return a remedy
     if isinstance(error, FlexibleChecksumError):
         return IntegrityError(request.summary("the store's own checksum does not match"))
     if isinstance(error, ResponseParserError):
-        return StoreError(
-            request.summary("what answers there does not speak S3"),
-            hint="Check the vault's endpoint_url.",
-        )
+        return request.no_store()
     return StoreError(request.summary(_text(error)))
 
 

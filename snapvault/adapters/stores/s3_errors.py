@@ -101,6 +101,13 @@ class Request:
         what = f'"{self.name}" in "{self.location}"' if self.name else f'"{self.location}"'
         return f"could not {self.verb} {what}: {reason}"
 
+    def no_store(self) -> StoreError:
+        """Return the error for an answer that is not of an S3 server."""
+        return StoreError(
+            self.summary("what answers there does not speak S3"),
+            hint="Check the vault's endpoint_url.",
+        )
+
 
 def missing(request: Request) -> ObjectMissingError:
     """Return the error for an object that is not there."""
