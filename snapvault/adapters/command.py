@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running other programs: the only module that does (python-gnupg runs gpg itself).
+
+A program gets a session and process group of its own, our standard streams are never its
+own, and it does not outlive us: the group is killed when its caller lets go of it, the
+program when our process dies.
+"""
+
+import ctypes
+import fcntl
+import os
+import select
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from snapvault import clock
+from snapvault.errors import SourceError
+
+OUTPUT_LIMIT = 16 << 20  # bytes that `run` takes from a program's stdout
+
+_PIPE_SIZE = 1 << 20  # LIMIT: Linux lets an unprivileged user ask for a megabyte, bytes
+_STDERR_KEPT = 8 << 10
+_STDERR_SHOWN = 400  # characters
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+_DRAIN_GRACE = 2.0  # seconds that a runaway grandchild may hold stderr open
+_PR_SET_PDEATHSIG = 1
+
+_prctl = ctypes.CDLL(None).prctl
+_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_SIGKILL = int(signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a program left: its exit status, its whole stdout, the end of its stderr."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Program:
+    """A running program whose stdout is read; made by `stream`. For one thread at a time."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        stdin: bytes | None,
+        deadline: float | None,
+    ) -> None:
+        self._process = process
+        self._name = name
+        self._deadline = deadline
+        self._pidfd = os.pidfd_open(process.pid)
+        self._stderr = _Tail(_pipe(process.stderr))
+        self._threads = [_start(self._stderr.drain)]
+        self._stdout = _pipe(process.stdout)
+        with suppress(OSError):  # the user's allowance for pipes may be used up
+            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        if stdin is not None:
+            self._threads.append(_start(lambda: _write(_pipe(process.stdin), stdin)))
+        self._over = False
+        self._stopped = False
+
+    @property
+    def stderr(self) -> bytes:
+        """The last few KiB of stderr so far."""
+        return self._stderr.kept
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None until the end was read."""
+        return self._process.returncode if self._over else None
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes of stdout; empty only when the program ended with status 0.
+
+        Raises:
+            SourceError: it ended otherwise, or ran out of time.
+        """
+        data = self.read_unchecked(size)
+        if not data and self._process.returncode:
+            raise self.failure()
+        return data
+
+    def read_unchecked(self, size: int, /) -> bytes:
+        """As `read`, but the end is empty whatever the exit status.
+
+        Raises:
+            SourceError: it ran out of time, or was killed by `kill`.
+        """
+        if self._stopped:
+            raise SourceError(f'program "{self._name}" was stopped before its end')
+        if self._over:
+            return b""
+        self._wait_for(self._stdout.fileno())
+        data = self._stdout.read(min(size, _PIPE_SIZE))
+        if data:
+            return data
+        self._wait_for(self._pidfd)
+        self._reap()
+        return b""
+
+    def failure(self) -> SourceError:
+        """Return the error for a program that ended with anything but status 0."""
+        status = self._process.returncode
+        if status < 0:
+            how = f"was killed by {_signal_name(-status)}"
+        else:
+            how = f"failed with exit status {status}"
+        return SourceError(f'program "{self._name}" {how}{_told(self._stderr.kept)}')
+
+    def kill(self) -> None:
+        """End the program and its group, first by asking; safe to repeat."""
+        if self._over:
+            return
+        self._stopped = True
+        self._signal(signal.SIGTERM)
+        if not _readable(self._pidfd, _GRACE):
+            self._signal(signal.SIGKILL)
+            _readable(self._pidfd, None)
+        self._reap()
+
+    def _wait_for(self, descriptor: int) -> None:
+        if self._deadline is None:
+            return
+        if not _readable(descriptor, max(0.0, self._deadline - clock.monotonic())):
+            self.kill()
+            raise SourceError(
+                f'program "{self._name}" ran out of time and was killed{_told(self._stderr.kept)}',
+                hint="Allow it more time, or find out what it waits for.",
+            )
+
+    def _reap(self) -> None:
+        """Collect a program that has ended, and end what it left in its group."""
+        _readable(self._pidfd, None)
+        # ORDER: the group is killed before its leader is reaped; afterwards the number
+        # may belong to somebody else.
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._over = True
+        self._stdout.close()
+        os.close(self._pidfd)
+        for thread in self._threads:
+            thread.join(_DRAIN_GRACE)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+@contextmanager
+def stream(
+    argv: Sequence[str],
+    *,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    working_directory: Path | None = None,
+    timeout: float | None = None,
+    parsed: bool = False,
+) -> Iterator[Program]:
+    """Start a program and read its stdout while it runs; leaving the context ends it.
+
+    `environment` is added to ours. `parsed` sets LC_ALL=C, for output that we read a
+    meaning from. `timeout` is in seconds, from the start to the end of the program.
+
+    Raises:
+        SourceError: the program cannot be started.
+    """
+    deadline = None if timeout is None else clock.monotonic() + timeout
+    variables = {**os.environ, **({"LC_ALL": "C"} if parsed else {}), **(environment or {})}
+    process = _spawn(argv, variables, working_directory, wants_input=stdin is not None)
+    try:
+        program = Program(process, argv[0], stdin, deadline)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    try:
+        yield program
+    finally:
+        program.kill()
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    working_directory: Path | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+) -> Finished:
+    """Run a short program to its end, with LC_ALL=C, and return what it said.
+
+    Raises:
+        SourceError: it cannot be started, ran out of time, wrote more than OUTPUT_LIMIT
+            or, unless `check` is off, ended with anything but status 0.
+    """
+    pieces: list[bytes] = []
+    taken = 0
+    with stream(
+        argv,
+        stdin=stdin,
+        environment=environment,
+        working_directory=working_directory,
+        timeout=timeout,
+        parsed=True,
+    ) as program:
+        while piece := program.read_unchecked(_PIPE_SIZE):
+            pieces.append(piece)
+            taken += len(piece)
+            if taken > OUTPUT_LIMIT:
+                raise SourceError(f'program "{argv[0]}" wrote more than {OUTPUT_LIMIT >> 20} MiB')
+        status = program.status or 0
+        if status and check:
+            raise program.failure()
+        return Finished(status, b"".join(pieces), program.stderr)
+
+
+def require(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    working_directory: Path | None = None,
+) -> None:
+    """Check, without starting anything, that a program and its working directory are there.
+
+    Raises:
+        SourceError: one of them is not.
+    """
+    if working_directory is not None and not working_directory.is_dir():
+        raise SourceError(f'working directory "{working_directory}" is not a folder')
+    search = {**os.environ, **(environment or {})}.get("PATH")
+    name = argv[0]
+    if working_directory is not None and "/" in name:
+        name = str(working_directory / name)
+    if shutil.which(name, path=search) is None:
+        raise _cannot_start(argv[0], "it is not there, or may not be run")
+
+
+def _spawn(
+    argv: Sequence[str],
+    variables: Mapping[str, str],
+    working_directory: Path | None,
+    *,
+    wants_input: bool,
+) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if wants_input else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=variables,
+            cwd=working_directory,
+            close_fds=True,
+            start_new_session=True,
+            # SAFETY: two system calls that take no lock of Python's or of ours.
+            preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - see SAFETY above
+        )
+
+    require(argv, environment=variables, working_directory=working_directory)
+    try:
+        return _spawner(parent).submit(start).result()
+    except OSError as error:
+        raise _cannot_start(argv[0], (error.strerror or str(error)).lower()) from error
+
+
+@cache
+def _spawner(_process: int) -> ThreadPoolExecutor:
+    """Return the thread that starts programs, one for each of our own processes.
+
+    QUIRK: Linux sends the parent-death signal when the thread that forked ends, not its
+    process (prctl(2), PR_SET_PDEATHSIG); this thread lasts as long as the process.
+    """
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
+def _die_with(parent: int) -> None:
+    """In the new process: ask the kernel to kill us when the parent dies."""
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(127)
+
+
+def _cannot_start(name: str, reason: str) -> SourceError:
+    return SourceError(
+        f'could not start program "{name}": {reason}',
+        hint="Install it, or correct its name; a bare name is looked up in PATH.",
+    )
+
+
+class _Tail:
+    """Reads a pipe to its end and keeps the last bytes."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self.kept = b""
+
+    def drain(self) -> None:
+        with self._pipe:
+            while piece := self._pipe.read(_STDERR_KEPT):
+                self.kept = (self.kept + piece)[-_STDERR_KEPT:]
+
+
+def _write(pipe: IO[bytes], data: bytes) -> None:
+    """Feed a program its input; one that stops reading shows in its exit status."""
+    with pipe, suppress(BrokenPipeError):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[pipe.write(rest) :]
+
+
+def _start(target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def _pipe(end: IO[bytes] | None) -> IO[bytes]:
+    if end is None:
+        raise ValueError("the program was started without this pipe")
+    return end
+
+
+def _readable(descriptor: int, seconds: float | None) -> bool:
+    """Wait until a descriptor can be read (a pidfd: its process has ended); false: time is up."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
+def _told(stderr: bytes) -> str:
+    """Return the end of a program's stderr as `: one line`, or nothing."""
+    text = stderr.decode(errors="replace")
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    joined = "; ".join(line for line in lines if line)
+    shown = "".join(character if character.isprintable() else "?" for character in joined)
+    if len(shown) > _STDERR_SHOWN:
+        shown = "…" + shown[-_STDERR_SHOWN:]
+    return f": {shown}" if shown else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
