@@ -114,7 +114,7 @@ def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreT
     if record is None:
         _put_once(store, names.EMERGENCY_SCRIPT, emergency_kit.script())
         _put_once(store, names.EMERGENCY_TEXT, emergency_kit.text())
-        record = VaultRecord(secrets.token_hex(16), clock.now(), BLOCK_SIZE)
+        record = VaultRecord(secrets.token_hex(16), clock.now(), BLOCK_SIZE, traits.create_only)
         # ORDER: vault.json goes last. It is what makes the vault exist, so an init that
         # is killed before this line can be run again.
         store.put(names.VAULT, vault_format.encode(record))

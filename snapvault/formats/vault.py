@@ -15,11 +15,16 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class VaultRecord:
-    """What a vault was created with. `block_size` is in bytes, for all its disks."""
+    """What a vault was created with.
+
+    `block_size` is in bytes, for all its disks. `create_only` tells whether the store was seen
+    to refuse to replace objects; where it does not, writers look before they put.
+    """
 
     vault: str
     created_at: datetime
     block_size: int
+    create_only: bool = True
 
 
 def encode(record: VaultRecord) -> bytes:
@@ -29,6 +34,7 @@ def encode(record: VaultRecord) -> bytes:
         "vault": record.vault,
         "created_at": clock.to_text(record.created_at),
         "block_size": record.block_size,
+        "create_only": record.create_only,
     }
     return json.dumps(document, indent=1).encode("ascii") + b"\n"
 
@@ -49,7 +55,10 @@ def decode(content: bytes) -> VaultRecord:
                 hint="Use a newer SnapVault; nothing was changed.",
             )
         record = VaultRecord(
-            document["vault"], clock.from_text(document["created_at"]), document["block_size"]
+            document["vault"],
+            clock.from_text(document["created_at"]),
+            document["block_size"],
+            bool(document["create_only"]),
         )
         if not _ID.fullmatch(record.vault):
             raise ValueError(f"impossible vault id {record.vault!r}")

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: turns settings and policies into vaults, sources and targets.
+
+The only module that knows which adapter stands behind which port.
+"""
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from snapvault.adapters.catalogs.sqlite import SqliteCatalog
+from snapvault.adapters.librsync import LibRsync
+from snapvault.adapters.locks import SourceLock
+from snapvault.adapters.sealers.gnupg import open_sealer
+from snapvault.adapters.stores.metered import MeteredStore
+from snapvault.adapters.stores.opening import StoreOptions, open_store
+from snapvault.engine import vault as vaults
+from snapvault.engine.backup import BackupJob, BackupOptions
+from snapvault.engine.vault import Held, Inventory, Vault
+from snapvault.errors import ConfigError
+from snapvault.formats.vault import VaultRecord
+from snapvault.model.policy import CommandSpec, ImageSpec, Policy, SourceSpec, StreamSpec
+from snapvault.model.settings import Settings, VaultSettings
+from snapvault.ports.events import Events
+from snapvault.ports.sealer import Sealer
+from snapvault.ports.source import Source
+from snapvault.ports.store import Store, StoreTraits
+
+
+def tool() -> str:
+    """Return SnapVault's name and version, as manifests carry it."""
+    try:
+        return f"snapvault {version('snapvault')}"
+    except PackageNotFoundError:
+        return "snapvault"
+
+
+def open_keys(settings: VaultSettings) -> Sealer:
+    """Return GnuPG with the keys that the settings name; nothing is proven yet.
+
+    Raises:
+        KeyMissingError, ConfigError, SealError: as `open_sealer`.
+    """
+    return open_sealer(
+        settings.gnupg_home or Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg"),
+        recipients=settings.recipients,
+        signer=settings.signer,
+        trusted_signers=settings.trusted_signers,
+        passphrase_file=str(settings.passphrase_file) if settings.passphrase_file else None,
+    )
+
+
+def open_objects(settings: VaultSettings, *, create_only: bool | None = None) -> Store:
+    """Return the store that the settings name; nothing is asked of it yet."""
+    options = StoreOptions(
+        endpoint_url=settings.endpoint_url,
+        region=settings.region,
+        storage_class=settings.storage_class,
+        ca_bundle=settings.ca_bundle,
+        create_only=_first(settings.create_only, create_only, True),
+    )
+    if settings.request_checksum_calculation is not None:
+        options = replace(
+            options, request_checksum_calculation=settings.request_checksum_calculation
+        )
+    if settings.response_checksum_validation is not None:
+        options = replace(
+            options, response_checksum_validation=settings.response_checksum_validation
+        )
+    return open_store(settings.store, options)
+
+
+def _first(*values: bool | None) -> bool:
+    return next(value for value in values if value is not None)
+
+
+def init(settings: VaultSettings) -> tuple[VaultRecord, StoreTraits]:
+    """Create the vault that the settings describe, or join this host to it.
+
+    Raises:
+        ConfigError: this host has initialized it before.
+        KeyMissingError, StoreError: keys or store are not as they must be.
+    """
+    sealer = open_keys(settings)
+    return vaults.create(settings.name, open_objects(settings), sealer)
+
+
+@contextmanager
+def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]:
+    """Open one vault of the settings with its keys, its catalog and this host's state.
+
+    Its store counts requests and bytes: `Vault.store` is a MeteredStore.
+
+    Raises:
+        ConfigError: there is no vault yet, or the settings are wrong.
+        IntegrityError: the vault cannot be read by this release.
+    """
+    chosen = settings.vaults[name]
+    sealer = open_keys(chosen)
+    store = open_objects(chosen)
+    record = vaults.read_record(store)
+    if record is None:
+        raise ConfigError(
+            f'there is no vault at {chosen.store} ("vault.json" is missing)',
+            hint=f'Run "snapvault init {name}" to create it, or correct "store" in the settings.',
+        )
+    if not record.create_only and chosen.create_only is None:
+        store = open_objects(chosen, create_only=False)
+    state = settings.state_dir / record.vault
+    _make_private(state)
+    catalog = SqliteCatalog(state / "catalog.sqlite")
+    try:
+        if catalog.was_reset:
+            events.warn(
+                "catalog.reset",
+                f'catalog of vault "{name}" was damaged and is rebuilt: {catalog.reset_reason}',
+            )
+        yield Vault(name, record, MeteredStore(store), sealer, catalog, events, state)
+    finally:
+        catalog.close()
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f'could not make state folder "{folder}": {error.strerror}',
+            hint="Create it, or set state_dir in the settings to a folder of your own.",
+        ) from error
+
+
+def source_of(spec: SourceSpec) -> Source:
+    """Return the source that a policy describes; nothing is opened yet."""
+    from snapvault.adapters.sources.combined import CombinedSource
+    from snapvault.adapters.sources.image import ImageSource
+
+    disks: Mapping[str, Path] = {
+        stream.name: stream.spec.path
+        for stream in spec.streams
+        if isinstance(stream.spec, ImageSpec)
+    }
+    if len(disks) == len(spec.streams):
+        return ImageSource(spec.name, disks)
+    return CombinedSource(spec.name, [_part(spec.name, stream) for stream in spec.streams])
+
+
+def _part(source: str, stream: StreamSpec) -> Source:
+    from snapvault.adapters.sources.command import CommandSource
+    from snapvault.adapters.sources.image import ImageSource
+
+    match stream.spec:
+        case ImageSpec(path=path):
+            return ImageSource(source, {stream.name: path})
+        case CommandSpec() as spec:
+            return CommandSource(
+                source,
+                stream.name,
+                spec.run,
+                allow_empty=spec.allow_empty,
+                environment=dict(spec.environment),
+                working_directory=spec.working_directory,
+                timeout=spec.timeout.total_seconds() if spec.timeout else None,
+            )
+
+
+def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
+    """Make one restore point of a source, as its policy says; one run of a source at a time.
+
+    Raises:
+        LockHeldError: another run has the source.
+        and all that `BackupJob.run` raises.
+    """
+    folder = vault.state / "sources" / spec.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with SourceLock(folder / "lock"):
+        return BackupJob(
+            vault=vault,
+            source=source_of(spec),
+            rsync=LibRsync(),
+            folder=folder,
+            options=BackupOptions(
+                volume_size=policy.volume_size,
+                compression_level=policy.compression_level,
+                host=platform.node() or "unknown",
+                tool=tool(),
+            ),
+        ).run()
+
+
+def rebuild_catalog(vault: Vault) -> Inventory:
+    """Forget the local index and read it from the vault again."""
+    vault.catalog.clear()
+    return vaults.sync(vault)
