@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run at a time for a source: a lock that ends with the process that holds it."""
+
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from snapvault import clock
+from snapvault.errors import ConfigError, LockHeldError
+
+# LIMIT: a command line can be megabytes long (Linux); the record tells enough in a part.
+_COMMAND_CHARACTERS = 500
+_READ_BYTES = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock: process id, host, time since when (ISO 8601, UTC), command."""
+
+    pid: int
+    host: str
+    since: str
+    command: str
+
+
+class SourceLock:
+    """The lock of one source, as a context manager. Not reentrant; one object, one use at a time.
+
+    The kernel keeps it (flock(2)), so that it is free the moment its holder is gone, however
+    that came about. The file stays: who removed it could remove one that another run has
+    just locked. What it says is for messages; nothing is decided by it.
+    """
+
+    def __init__(self, path: Path, *, source: str | None = None) -> None:
+        self._path = path
+        self._source = path.stem if source is None else source
+        self._descriptor: int | None = None
+        self._left_by: Holder | None = None
+
+    @property
+    def left_by(self) -> Holder | None:
+        """The run that held the lock before and ended without giving it back, if one did."""
+        return self._left_by
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            LockHeldError: another run holds it; the message says which, and since when.
+            ConfigError: the lock file cannot be made or written.
+        """
+        if self._descriptor is not None:
+            raise ValueError(f"lock is held already: {self._path}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Programs that this run starts do not inherit the lock: they may outlive the run.
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._unusable(error) from error
+        try:
+            self._take(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lock back."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            # ORDER: the record goes before the lock does; a record that stays marks a dead run.
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def _take(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise self._held(_read(descriptor)) from error
+        except OSError as error:
+            raise self._unusable(error) from error
+        self._left_by = _read(descriptor)
+        command = shlex.join(sys.argv)[:_COMMAND_CHARACTERS]
+        holder = Holder(os.getpid(), socket.gethostname(), clock.to_text(clock.now()), command)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _held(self, holder: Holder | None) -> LockHeldError:
+        if holder is None:  # it has the lock, and is about to write who it is
+            return LockHeldError(
+                f'source "{self._source}" is locked by another run',
+                hint="Wait until it has ended, then try again.",
+            )
+        return LockHeldError(
+            f'source "{self._source}" is locked by process {holder.pid} on host "{holder.host}"'
+            f" since {holder.since}",
+            hint=f'Wait until "{holder.command}" has ended, or look at it with '
+            f'"ps -fp {holder.pid}".',
+        )
+
+    def _unusable(self, error: OSError) -> ConfigError:
+        reason = (error.strerror or str(error)).lower()
+        return ConfigError(
+            f'could not use lock file "{self._path}": {reason}',
+            hint=f'state_dir must be a folder that this user can write: "{self._path.parent}".',
+        )
+
+
+def _read(descriptor: int) -> Holder | None:
+    """Return what a lock file says; None if it says nothing that makes sense."""
+    try:
+        record = json.loads(os.pread(descriptor, _READ_BYTES, 0))
+        return Holder(
+            int(record["pid"]), str(record["host"]), str(record["since"]), str(record["command"])
+        )
+    except (ValueError, TypeError, KeyError, OSError):
+        return None
