@@ -91,8 +91,10 @@ class QuietReader:
     def _read_and_drop(self, offset: int, view: memoryview) -> int:
         """Read through the cache and drop the pages that were read; written ones stay."""
         count = os.preadv(self._descriptor, [view], offset)
+        # Only whole pages are dropped.
         start = offset - offset % ALIGNMENT
-        os.posix_fadvise(self._descriptor, start, offset + count - start, os.POSIX_FADV_DONTNEED)
+        end = offset + count + -(offset + count) % ALIGNMENT
+        os.posix_fadvise(self._descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
         return count
 
 
