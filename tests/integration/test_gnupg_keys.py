@@ -10,7 +10,15 @@ import pytest
 from snapvault.adapters.sealers.gnupg import GnupgSealer, open_sealer
 from snapvault.errors import ConfigError, KeyMissingError, SealError
 from snapvault.ports.sealer import Readers
-from tests.support.keys import FINGERPRINTS, HOST, RECOVERY, RECOVERY2, gnupg_home, gpg
+from tests.support.keys import (
+    FINGERPRINTS,
+    HOST,
+    RECOVERY,
+    RECOVERY2,
+    generate_key,
+    gnupg_home,
+    gpg,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +81,40 @@ def test_two_keys_of_one_address_are_refused_with_both_named(home: Path) -> None
 def test_a_name_that_no_key_answers_to_is_refused(home: Path, typed: str) -> None:
     with pytest.raises(KeyMissingError, match=f'recipient key "{typed}" is not in the key ring'):
         sealer(home, typed)
+
+
+@pytest.mark.parametrize("typed", ["covery@example.org", "@example.org", "recovery@example"])
+def test_a_part_of_an_address_names_nobody(home: Path, typed: str) -> None:
+    with pytest.raises(KeyMissingError, match="is not in the key ring"):
+        sealer(home, typed)
+
+
+def test_a_fingerprint_in_a_user_id_names_nobody() -> None:
+    absent = "0" * 40
+    with gnupg_home(secret=["host"]) as home:
+        generate_key(home, f"{absent} <mallory@example.org>")
+
+        assert sealer(home, absent).recipients == (absent,)
+
+
+def test_a_key_imported_after_the_start_passes_the_check() -> None:
+    with gnupg_home(secret=["host"]) as home, gnupg_home(secret=["recovery"]) as elsewhere:
+        chosen = sealer(home, RECOVERY)
+        gpg(home, "--quiet", "--import", data=gpg(elsewhere, "--export"))
+
+        chosen.check()
+
+
+def test_relative_paths_mean_the_folder_at_hand(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home.parent)
+    relative = sealer(Path(home.name))
+    monkeypatch.chdir(tmp_path)
+
+    relative.seal_to_file([b"data"], Path("-"), Readers.RECOVERY)
+
+    assert (tmp_path / "-").stat().st_size > 0
 
 
 def test_no_recipients_are_refused(home: Path) -> None:

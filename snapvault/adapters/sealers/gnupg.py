@@ -91,8 +91,12 @@ class GnupgSealer:
             unlock=True,
         )
         if outcome.returncode == 0:
-            # QUIRK: gpg 2.2.40 encrypts to a disabled key when told to trust all keys.
-            self._judge_keys(self._ring)
+            # QUIRK: gpg 2.2.40 encrypts to a disabled key when told to trust all keys. What was
+            # read at the start tells, and spares a run of gpg; only a refusal looks again.
+            try:
+                self._judge_keys(self._ring)
+            except KeyMissingError:
+                self._judge_keys(keys.list_keys(self._gpg))
         elif not verdicts.lacks_agent(outcome):
             self._judge_keys(keys.list_keys(self._gpg))
         verdicts.require_signed(outcome, self._signer)
@@ -124,7 +128,7 @@ class GnupgSealer:
         """
         if path.exists():
             raise SealError(f'could not seal into file "{path}": it exists')
-        arguments = [*self._to(readers), "--output", str(path), "--encrypt"]
+        arguments = [*self._to(readers), "--output", str(path.absolute()), "--encrypt"]
         try:
             self._require_sealed(self._gpg.run(arguments, chunks))
         except BaseException:

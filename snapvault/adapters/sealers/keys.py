@@ -52,7 +52,10 @@ def resolve(typed: str, keys: Sequence[Key], purpose: str) -> str:
         KeyMissingError: no key answers to it, or more than one.
     """
     number = typed.upper().replace(" ", "").removeprefix("0X").removesuffix("!")
-    matches = _by_number(number, keys) or _by_user_id(typed, keys)
+    matches = _by_number(number, keys)
+    # SAFETY: a user id is whatever its owner wrote, a fingerprint included.
+    if not matches and not _FINGERPRINT.fullmatch(number):
+        matches = _by_user_id(typed, keys)
     if len(matches) == 1:
         return matches[0].fingerprint
     if matches:
@@ -125,13 +128,18 @@ def _by_number(number: str, keys: Sequence[Key]) -> list[Key]:
 
 
 def _by_user_id(typed: str, keys: Sequence[Key]) -> list[Key]:
-    """Match whole e-mail addresses before parts: `ops@a.org` is not `devops@a.org`."""
+    """Match an e-mail address as a whole (`ops@a.org` is not `devops@a.org`), others as a part."""
     wanted = typed.strip().casefold()
-    address = wanted.removeprefix("<").removesuffix(">")
-    whole = [key for key in keys if any(address == _address(uid) for uid in key.user_ids)]
-    if whole or not wanted:
-        return whole
-    return [key for key in keys if any(wanted in uid.casefold() for uid in key.user_ids)]
+    if not wanted:
+        return []
+
+    def fits(user_id: str) -> bool:
+        if "@" in wanted:
+            address = wanted.removeprefix("<").removesuffix(">")
+            return address == _address(user_id) or wanted == user_id.casefold()
+        return wanted in user_id.casefold()
+
+    return [key for key in keys if any(fits(user_id) for user_id in key.user_ids)]
 
 
 def _address(user_id: str) -> str:

@@ -84,7 +84,9 @@ class Gpg:
         self._passphrase = passphrase
         try:
             self._gnupg = gnupg.GPG(
-                gnupghome=str(home), options=_OPTIONS, env=os.environ | {"LC_ALL": "C.UTF-8"}
+                gnupghome=str(home.absolute()),
+                options=_OPTIONS,
+                env=os.environ | {"LC_ALL": "C.UTF-8"},
             )
         except (OSError, ValueError) as error:
             raise SealError(
