@@ -4,7 +4,6 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from snapvault import clock
 from snapvault.errors import NoRestorePointError
 from snapvault.model.point import Point
 
@@ -35,7 +34,7 @@ def at(points: Sequence[Point], source: str, moment: datetime) -> Point:
         return max(before, key=lambda point: (point.taken_at, point.sequence))
     oldest = min(points, key=lambda point: point.taken_at)
     raise NoRestorePointError(
-        f'source "{source}" has no restore point at or before {clock.to_text(moment)}',
+        f'source "{source}" has no restore point at or before {moment:%Y-%m-%d %H:%M:%S} UTC',
         hint=f"The oldest one is {_label(oldest)}.",
     )
 
