@@ -10,7 +10,8 @@ import pytest
 
 from snapvault.adapters.stores.opening import StoreOptions, open_store
 from snapvault.adapters.stores.retrying import Patience
-from snapvault.adapters.stores.s3 import S3Settings, S3Store
+from snapvault.adapters.stores.s3 import ChecksumUse, S3Settings
+from snapvault.adapters.stores.s3_store import S3Store
 from snapvault.errors import (
     IntegrityError,
     ObjectMissingError,
@@ -24,6 +25,7 @@ from tests.support import s3
 from tests.support.fault_proxy import (
     Answer,
     Corrupt,
+    CorruptUpload,
     CutUpload,
     Delay,
     FaultProxy,
@@ -197,6 +199,21 @@ def test_a_cut_upload_leaves_nothing_to_see(
 
     with pytest.raises(StoreUnavailableError):
         bare.put(VOLUME, SEALED)
+
+    assert list(honest.names()) == []
+
+
+@pytest.mark.parametrize("request_checksum", ["when_supported", "when_required"])
+def test_an_upload_damaged_on_its_way_is_refused_by_the_store(
+    honest: S3Store, proxy: FaultProxy, prefix: str, request_checksum: ChecksumUse
+) -> None:
+    settings = S3Settings(
+        s3.BUCKET, prefix, endpoint_url=proxy.endpoint_url, request_checksum=request_checksum
+    )
+    proxy.inject("^PUT", CorruptUpload(500_000))
+
+    with pytest.raises(IntegrityError, match="the bytes that arrived"):
+        S3Store(settings).put(VOLUME, SEALED)
 
     assert list(honest.names()) == []
 

@@ -14,7 +14,8 @@ import pytest
 
 from snapvault import clock
 from snapvault.adapters.stores.opening import StoreOptions, open_store
-from snapvault.adapters.stores.s3 import PUT_LIMIT, S3Settings, S3Store
+from snapvault.adapters.stores.s3 import S3Settings
+from snapvault.adapters.stores.s3_store import PUT_LIMIT, S3Store
 from snapvault.errors import (
     ObjectMissingError,
     SnapVaultError,

@@ -31,6 +31,13 @@ class CutUpload:
 
 
 @dataclass(frozen=True, slots=True)
+class CorruptUpload:
+    """One bit of this byte of the request's body flips."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoseResponse:
     """The server does what was asked; its answer is lost."""
 
@@ -62,7 +69,7 @@ class Delay:
     seconds: float
 
 
-Fault = Answer | CutUpload | LoseResponse | Truncate | Corrupt | Hang | Delay
+Fault = Answer | CutUpload | CorruptUpload | LoseResponse | Truncate | Corrupt | Hang | Delay
 
 
 @dataclass(slots=True)
@@ -197,6 +204,8 @@ class _Exchange:
     async def _pass_request_body(self, head: _Head, fault: Fault | None) -> bool:
         sent = 0
         async for piece in _body(self.reader, head):
+            if isinstance(fault, CorruptUpload):
+                piece = _flipped(piece, fault.at - sent)  # noqa: PLW2901
             self.behind_writer.write(piece)
             await self.behind_writer.drain()
             sent += len(piece)
@@ -220,13 +229,19 @@ class _Exchange:
                     await asyncio.sleep(0.05)  # or the reset overtakes the bytes
                     self.writer.transport.abort()
                 return False
-            if isinstance(fault, Corrupt) and passed <= fault.at < passed + len(piece):
-                spot = fault.at - passed
-                piece = piece[:spot] + bytes([piece[spot] ^ 1]) + piece[spot + 1 :]  # noqa: PLW2901
+            if isinstance(fault, Corrupt):
+                piece = _flipped(piece, fault.at - passed)  # noqa: PLW2901
             passed += len(piece)
             self.writer.write(piece)
             await self.writer.drain()
         return True
+
+
+def _flipped(piece: bytes, spot: int) -> bytes:
+    """Flip a bit of a byte, if the piece has it."""
+    if not 0 <= spot < len(piece):
+        return piece
+    return piece[:spot] + bytes([piece[spot] ^ 1]) + piece[spot + 1 :]
 
 
 async def _read_head(reader: asyncio.StreamReader) -> _Head:

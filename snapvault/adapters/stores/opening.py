@@ -81,7 +81,8 @@ def _open_bucket(url: str, options: StoreOptions) -> Store:
     if options.ca_bundle is not None and not options.ca_bundle.is_file():
         raise ConfigError(f'ca_bundle "{options.ca_bundle}" does not exist')
     # A vault in a folder never pays for loading boto3.
-    from snapvault.adapters.stores.s3 import S3Settings, S3Store  # noqa: PLC0415
+    from snapvault.adapters.stores.s3 import S3Settings  # noqa: PLC0415
+    from snapvault.adapters.stores.s3_store import S3Store  # noqa: PLC0415
 
     return S3Store(
         S3Settings(
