@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import zstandard
 
@@ -75,7 +76,10 @@ class VolumeWriter:
         self._volume_size = volume_size
         self._level = level
         self._on_sealed = on_sealed
-        self._frame = bytearray()
+        # Frames are filled over and over again: fresh memory for each would cost page faults.
+        self._spare: SimpleQueue[bytearray] = SimpleQueue()
+        self._frame = bytearray(FRAME_SIZE)
+        self._filled = 0
         self._open: _Open | None = None
         self._crew: Crew[VolumeRecord] = Crew(_VOLUMES_AT_ONCE, "volume")
         self._compressing = ThreadPoolExecutor(WORKERS, thread_name_prefix="compress")
@@ -122,32 +126,39 @@ class VolumeWriter:
 
     def _fill(self, current: _Open, data: memoryview) -> None:
         while data:
-            take = min(len(data), FRAME_SIZE - len(self._frame))
-            self._frame += data[:take]
+            take = min(len(data), FRAME_SIZE - self._filled)
+            self._frame[self._filled : self._filled + take] = data[:take]
+            self._filled += take
             data = data[take:]
-            if len(self._frame) == FRAME_SIZE:
+            if self._filled == FRAME_SIZE:
                 self._flush(current)
 
     def _flush(self, current: _Open) -> None:
-        frame, self._frame = self._frame, bytearray()
+        frame, size = self._frame, self._filled
         try:
-            current.frames.put((len(frame), self._compressing.submit(self._compress, frame)))
+            self._frame = self._spare.get_nowait()
+        except Empty:
+            self._frame = bytearray(FRAME_SIZE)
+        self._filled = 0
+        try:
+            current.frames.put((size, self._compressing.submit(self._compress, frame, size)))
         except Broken:
             self._crew.finish()  # raises what broke it
             raise
 
     def _complete(self) -> None:
         if self._open is not None:
-            if self._frame:
+            if self._filled:
                 self._flush(self._open)
             self._open.frames.close()
             self._open = None
 
-    def _compress(self, frame: bytearray) -> bytes:
+    def _compress(self, frame: bytearray, size: int) -> bytes:
         compressor = getattr(self._local, "compressor", None)
         if compressor is None:
             compressor = self._local.compressor = zstandard.ZstdCompressor(level=self._level)
-        packed: bytes = compressor.compress(frame)
+        packed: bytes = compressor.compress(memoryview(frame)[:size])
+        self._spare.put(frame)
         return packed
 
     def _deliver(self, opened: _Open) -> VolumeRecord:
