@@ -162,7 +162,7 @@ class BlockScan:
         place[same] = PARENT
         starts = (np.arange(count, dtype=np.uint64) + first) * np.uint64(self.block_size)
         offset[same] = starts[same]
-        # What the parent had beyond this disk's end is gone with it: only blocks that are here count.
+        # What the parent had beyond this disk's end is gone with it: compose drops it too.
         changed = page_of(region, hashes, differ(hashes, before[:count]))
         if changed is not None:
             self.changed_pages.write(changed.encode())
@@ -239,16 +239,15 @@ class BlockScan:
             self.on_read(len(chunk.data))
 
     def _chunk_ranges(self, size: int) -> Iterator[tuple[int, int]]:
-        """Yield the block-aligned ranges to read, none longer than `size`, none across a multiple of it."""
-        done = 0
-        for begin, end in self.stream.data_ranges():
-            begin = max(done, begin - begin % self.block_size)
-            end = min(self.stream.size, -(-end // self.block_size) * self.block_size)
-            while begin < end:
-                stop = min(end, begin - begin % size + size)
-                yield begin, stop
-                begin = stop
-            done = max(done, end)
+        """Yield the block-aligned ranges to read, in order, cut at multiples of `size`."""
+        at = 0
+        for data_begin, data_end in self.stream.data_ranges():
+            at = max(at, data_begin - data_begin % self.block_size)
+            end = min(self.stream.size, -(-data_end // self.block_size) * self.block_size)
+            while at < end:
+                stop = min(end, at - at % size + size)
+                yield at, stop
+                at = stop
 
 
 def _of_region(region: int) -> Callable[[Page], bool]:

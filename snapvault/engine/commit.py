@@ -28,8 +28,8 @@ _PIECE = 1 << 20  # bytes
 class StreamDraft:
     """One stream as it was read.
 
-    The logs in `record` are still the base's. `changed_signature` is None where a signature is always
-    written whole.
+    The logs in `record` are still the base's. `changed_signature` is None where a signature is
+    always written whole.
     """
 
     record: StreamRecord
@@ -45,9 +45,9 @@ class StreamDraft:
 class Draft:
     """A point in the making.
 
-    `base` is the point that changes refer to, `previous` the newest one there is (or none); they differ
-    only when the newest could not be used. `volumes` are those stored by this run
-    and by the unfinished ones before it.
+    `base` is the point that changes refer to, `previous` the newest one there is (or none); they
+    differ only when the newest could not be used. `volumes` are those stored by this run and by
+    the unfinished ones before it.
     """
 
     point: str

@@ -109,5 +109,5 @@ def require_digest(stream: StreamRecord, point: Point, found: str) -> None:
         raise IntegrityError(
             f'stream "{stream.name}" of restore point "{point.point}" is not what was backed up: '
             "its content digest differs from the manifest",
-            hint="The stored objects are as they were written; please report this, and try another point.",
+            hint="The stored objects are as they were written: report this, and try another point.",
         )

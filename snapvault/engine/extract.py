@@ -41,10 +41,11 @@ VOLUMES_AT_ONCE = max(4, WORKERS)
 class Plan:
     """What to fetch, in pieces of a mebibyte or less, and where they belong.
 
-    Volumes are in the order of their first use by the streams. Pieces are columns, sorted by volume and then
-    by where they end in its raw bytes: the order in which they can be had. `raw` is where a piece
-    begins there, `offset` where it belongs in its stream. `bounds[n]:bounds[n + 1]` are the pieces of
-    `volumes[n]`. They begin and end at multiples of the stream's unit, or where an extent does.
+    Volumes are in the order of their first use by the streams. Pieces are columns, sorted by
+    volume and then by where they end in its raw bytes: the order in which they can be had. `raw`
+    is where a piece begins there, `offset` where it belongs in its stream.
+    `bounds[n]:bounds[n + 1]` are the pieces of `volumes[n]`. They begin and end at multiples of
+    the stream's unit, or where an extent does.
     """
 
     volumes: tuple[VolumeRecord, ...]
@@ -134,7 +135,9 @@ def extract(
     *,
     at_once: int = VOLUMES_AT_ONCE,
 ) -> None:
-    """Fetch every volume of a plan once and deliver every piece; with `at_once` 1 in the plan's order.
+    """Fetch every volume of a plan once and deliver every piece.
+
+    With `at_once` 1 the pieces come in the plan's order.
 
     Raises:
         IntegrityError: a volume is missing or damaged, and is named.

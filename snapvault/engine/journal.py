@@ -5,7 +5,6 @@ One file a volume, in the container of docs/format.md, section 5. A run that fol
 looks its changes up here before it stores them.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ class PendingBlocks:
     def find(
         self, first: int, hashes: Hashes, wanted: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> Iterator[tuple[int, str, int]]:
-        """Yield (index in `hashes`, volume, offset) for wanted blocks from `first` on that are here."""
+        """Yield (index in `hashes`, volume, offset) of those wanted from `first` on that are here."""
         begin, end = np.searchsorted(self.block, [first, first + len(hashes)])
         for at in range(int(begin), int(end)):
             index = int(self.block[at]) - first
@@ -62,7 +61,7 @@ class PendingBytes:
 
 @dataclass(slots=True)
 class _Entry:
-    """What one volume holds so far: rows of (first block, raw offset, hashes) per disk, and the rest."""
+    """What one volume holds so far: (first block, raw offset, hashes) per disk, and the rest."""
 
     blocks: dict[str, list[tuple[int, int, Hashes]]] = field(default_factory=dict)
     bytes: dict[str, Callable[[], PendingBytes]] = field(default_factory=dict)
@@ -222,4 +221,4 @@ def clear(folder: Path) -> None:
     """Remove what a run left in its folder."""
     for path in folder.iterdir():
         if path.is_file():
-            os.unlink(path)
+            path.unlink()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the maps and signatures of a point from the vault: the only place where logs are composed."""
+"""Reading a point's maps and signatures from the vault: the only place that composes logs."""
 
 import io
 import tempfile
@@ -142,7 +142,8 @@ def _section(
                 break
             return part, file
     raise SignatureError(
-        f'object "{name}" does not hold the {kind} of stream "{stream.name}" that the manifest names'
+        f'object "{name}" does not hold the {kind} of stream "{stream.name}" '
+        "that the manifest names"
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring one stream back in order, for pipes: what comes too early waits in a spool of known size."""
+"""Bring one stream back in order, for pipes; what comes early waits in a spool of known size."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -91,7 +92,7 @@ class _Spool:
         self._folder = folder
         self._size = size
 
-    def __enter__(self) -> "_Spool":
+    def __enter__(self) -> Self:
         if not self._size:
             return self
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,10 @@ from snapvault.ports.sealer import Readers, Sealer
 from snapvault.ports.store import Store, StoreTraits
 
 BLOCK_SIZE = 16 << 10
-_KEY_SIZE = 32
+_KEY_SIZE = 32  # bytes
+_ROLLED_BACK = (
+    "Somebody deleted it or the vault was rolled back; compare with another copy of the vault."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ def _checked_key(key: bytes, record: ObjectRecord) -> bytes:
 
 
 def sync(vault: Vault, source: str | None = None) -> Inventory:
-    """Bring the catalog up to date with the vault, and return what it holds (of one source, or all).
+    """Bring the catalog up to date with the vault and return what it holds, of one source or all.
 
     Manifests are verified once, when they are first seen. One that cannot be trusted is a
     problem in the inventory, and counts as not being there.
@@ -253,8 +256,9 @@ def _gaps(held: Sequence[Held]) -> list[IntegrityError]:
     present = {each.point.point: each for each in held if not each.missing}
     problems: list[IntegrityError] = [
         ManifestError(
-            f'restore point "{each.point.point}" of source "{each.point.source}" was in the vault and is gone',
-            hint="Somebody deleted it or the vault was rolled back; compare with another copy of the vault.",
+            f'restore point "{each.point.point}" of source "{each.point.source}" '
+            "was in the vault and is gone",
+            hint=_ROLLED_BACK,
         )
         for each in held
         if each.missing
@@ -270,8 +274,7 @@ def _gaps(held: Sequence[Held]) -> list[IntegrityError]:
                 ManifestError(
                     f'restore point "{parent.point}" of source "{each.point.source}", '
                     f'parent of "{each.point.point}", is gone',
-                    hint="Somebody deleted it or the vault was rolled back; "
-                    "compare with another copy of the vault.",
+                    hint=_ROLLED_BACK,
                 )
             )
         elif there.manifest.sha256 != parent.sha256:
