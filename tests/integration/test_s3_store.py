@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -242,7 +243,11 @@ def test_a_vault_in_a_folder_never_loads_boto3(tmp_path: Path) -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_server_ends_with_the_process_that_started_it_however_that_ends() -> None:
+def test_the_server_ends_with_the_process_that_started_it_however_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     program = (
         "import os, signal\n"
         "from tests.support.seaweed import SeaweedServer\n"
@@ -258,6 +263,10 @@ def test_the_server_ends_with_the_process_that_started_it_however_that_ends() ->
     while _runs(int(result.stdout)) and clock.monotonic() < deadline:
         clock.sleep(0.02)
     assert not _runs(int(result.stdout))
+    assert len(list(tmp_path.iterdir())) == 1
+    with SeaweedServer():
+        assert len(list(tmp_path.iterdir())) == 1  # the next one sweeps up what was left
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stopped_server_leaves_nothing_behind() -> None:

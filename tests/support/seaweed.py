@@ -6,6 +6,7 @@ A server keeps its data in a directory of its own and takes it along when it sto
 """
 
 import atexit
+import fcntl
 import functools
 import http.client
 import os
@@ -20,8 +21,9 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
+_PREFIX = "snapvault-s3-"
 _PORTS = 5
 _GRPC_OFFSET = 10_000  # LIMIT: weed listens there too, for each of its ports (SeaweedFS)
 _READY_SECONDS = 30.0
@@ -43,7 +45,9 @@ class SeaweedServer:
     def __init__(self) -> None:
         self.access_key = "AK" + secrets.token_hex(8).upper()
         self.secret_key = secrets.token_hex(20)
-        self._folder = Path(tempfile.mkdtemp(prefix="snapvault-s3-"))
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock = _lock(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         atexit.register(self.stop)
@@ -101,6 +105,7 @@ class SeaweedServer:
         """End the server and remove its data; safe to repeat."""
         self._end_process()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.close()
         atexit.unregister(self.stop)
 
     def __enter__(self) -> Self:
@@ -188,6 +193,22 @@ def shared_server() -> SeaweedServer:
         SeaweedError: it could not be started.
     """
     return SeaweedServer()
+
+
+def _lock(folder: Path) -> BinaryIO:
+    """Mark a folder as in use for as long as the file is open, and this process alive."""
+    file = (folder / "locking").open("wb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    (folder / "locking").rename(folder / "lock")
+    return file
+
+
+def _sweep() -> None:
+    """Remove the folders of servers whose process died before it could."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/lock"):
+        with suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _find_weed() -> Path:
