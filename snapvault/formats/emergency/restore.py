@@ -45,6 +45,7 @@ TARGET = 16
 
 ZERO, PARENT, FIRST_VOLUME = 0, 1, 2
 META_MAGIC = b"SVMETA\x00\x01"
+MOST_HEADER = 256 << 20  # bytes
 PIECE = 1 << 20  # bytes read at a time
 
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -416,12 +417,24 @@ def volumes_of(vault: Vault, point: Point) -> dict[str, tuple[int, str]]:
     return listed
 
 
+# How reading bytes that are not what they should be fails.
+_UNREADABLE = (
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 @contextmanager
 def decoding(label: str) -> Iterator[None]:
     """Say that something cannot be read, instead of how reading it failed."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error) as error:
+    except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
         raise Failure(INTEGRITY, f"{label} cannot be read: {reason}") from error
 
@@ -496,6 +509,8 @@ def sections(clear: IO[bytes], sizes: dict[str, int], label: str) -> Iterator[tu
         (header_size,) = struct.unpack("<I", exactly(clear, 4))
         if header_size == 0:
             break
+        if header_size > MOST_HEADER:
+            raise ValueError(f"it announces a header of {header_size} bytes")
         header = json.loads(exactly(clear, header_size))
         (size,) = struct.unpack("<Q", exactly(clear, 8))
         name = header["stream"]
