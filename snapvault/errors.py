@@ -89,8 +89,12 @@ class StoreDeniedError(StoreError):
     """The store knows us and says no, or does not know us."""
 
 
+class StoreMissingError(StoreError):
+    """The bucket or the folder itself is not there."""
+
+
 class ObjectMissingError(StoreError):
-    """An object, or the whole bucket, is not there."""
+    """An object is not there."""
 
 
 class SourceError(SnapVaultError):

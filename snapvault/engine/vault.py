@@ -86,11 +86,8 @@ def read_record(store: Store) -> VaultRecord | None:
     """
     try:
         return vault_format.decode(store.get(names.VAULT))
-    except ObjectMissingError as error:
-        # A bucket that is not there is an error of its own; an object that is not, is an answer.
-        if names.VAULT in str(error):
-            return None
-        raise
+    except ObjectMissingError:
+        return None
 
 
 def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreTraits]:
@@ -127,10 +124,8 @@ def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreT
 def _has_hash_key(store: Store, sealer: Sealer) -> bool:
     try:
         store.stat(names.hash_key(sealer.signer))
-    except ObjectMissingError as error:
-        if names.hash_key(sealer.signer) in str(error):
-            return False
-        raise
+    except ObjectMissingError:
+        return False
     return True
 
 

@@ -57,7 +57,7 @@ class Sealer(Protocol):
         ...
 
     def export(self, fingerprint: str) -> bytes:
-        """Return a public key, ASCII-armoured."""
+        """Return a public key, ASCII-armored."""
         ...
 
     def seal(self, data: bytes, readers: Readers) -> bytes:

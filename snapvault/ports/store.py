@@ -35,6 +35,7 @@ class StoreReader(Protocol):
 
         Raises:
             ObjectMissingError: nothing is stored under `name`.
+            StoreMissingError: the bucket or the folder itself is not there.
             StoreDeniedError: the credentials are wrong or lack the right.
             StoreUnavailableError: the store did not answer.
         """

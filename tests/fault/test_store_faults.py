@@ -18,6 +18,7 @@ from snapvault.errors import (
     SnapVaultError,
     StoreDeniedError,
     StoreError,
+    StoreMissingError,
     StoreUnavailableError,
 )
 from snapvault.ports.store import Readable, Store
@@ -127,7 +128,7 @@ def test_botocore_itself_never_tries_again(bare: S3Store, proxy: FaultProxy) -> 
         (Answer(403, "AccessDenied"), StoreDeniedError),
         (Answer(403, "SignatureDoesNotMatch"), StoreDeniedError),
         (Answer(400, "ExpiredToken"), StoreDeniedError),
-        (Answer(404, "NoSuchBucket"), ObjectMissingError),
+        (Answer(404, "NoSuchBucket"), StoreMissingError),
         (Answer(400, "EntityTooLarge"), StoreError),
         (Answer(400, "BadDigest"), IntegrityError),
     ],

@@ -18,10 +18,10 @@ from snapvault.adapters.stores.opening import StoreOptions, open_store
 from snapvault.adapters.stores.s3 import S3Settings
 from snapvault.adapters.stores.s3_store import PUT_LIMIT, S3Store
 from snapvault.errors import (
-    ObjectMissingError,
     SnapVaultError,
     StoreDeniedError,
     StoreError,
+    StoreMissingError,
     StoreUnavailableError,
 )
 from snapvault.ports.store import Store
@@ -114,7 +114,7 @@ def test_a_missing_bucket_is_said_to_be_missing_whatever_was_asked() -> None:
     failures = every_failure_of(at(s3.server().endpoint_url, bucket="not-there"))
 
     assert {str(failure) for failure in failures} == {'bucket "not-there" does not exist'}
-    assert {type(failure) for failure in failures} == {ObjectMissingError}
+    assert {type(failure) for failure in failures} == {StoreMissingError}
     assert all(failure.hint for failure in failures)
 
 

@@ -18,6 +18,7 @@ from snapvault.errors import (
     ObjectMissingError,
     StoreDeniedError,
     StoreError,
+    StoreMissingError,
     StoreUnavailableError,
 )
 from snapvault.ports.store import Readable, StoredObject, StoreTraits
@@ -77,12 +78,12 @@ class DirectoryStore:
         """List the objects whose names start with `prefix`.
 
         Raises:
-            ObjectMissingError: the directory itself is not there: a disk that is not
+            StoreMissingError: the directory itself is not there: a disk that is not
                 mounted is not an empty vault.
         """
         with self._translated("could not list objects"):
             if not self._root.is_dir():
-                raise ObjectMissingError(
+                raise StoreMissingError(
                     f'directory "{self._root}" does not exist',
                     hint="Mount the file system that holds the vault, or check the store's URL.",
                 )

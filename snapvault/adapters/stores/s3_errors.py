@@ -13,6 +13,7 @@ from snapvault.errors import (
     SnapVaultError,
     StoreDeniedError,
     StoreError,
+    StoreMissingError,
     StoreUnavailableError,
 )
 
@@ -114,9 +115,9 @@ def missing(request: Request) -> ObjectMissingError:
     return ObjectMissingError(f'object "{request.name}" is not in "{request.location}"')
 
 
-def bucket_missing(request: Request) -> ObjectMissingError:
+def bucket_missing(request: Request) -> StoreMissingError:
     """Return the error for a bucket that is not there."""
-    return ObjectMissingError(
+    return StoreMissingError(
         f'bucket "{request.bucket}" does not exist',
         hint="Create the bucket, or check the store's URL, its endpoint_url and its region.",
     )

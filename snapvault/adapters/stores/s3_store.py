@@ -22,6 +22,7 @@ from snapvault.errors import (
     ObjectMissingError,
     StoreDeniedError,
     StoreError,
+    StoreMissingError,
     StoreUnavailableError,
 )
 from snapvault.ports.store import Readable, StoredObject, StoreTraits
@@ -167,7 +168,7 @@ class S3Store:
         except s3_errors.PreconditionError:
             return True
         except StoreError as error:
-            if error.retryable or isinstance(error, (StoreDeniedError, ObjectMissingError)):
+            if error.retryable or isinstance(error, (StoreDeniedError, StoreMissingError)):
                 raise
         return False
 

@@ -15,6 +15,7 @@ from snapvault.errors import (
     ObjectMissingError,
     StoreDeniedError,
     StoreError,
+    StoreMissingError,
     StoreUnavailableError,
 )
 
@@ -172,7 +173,7 @@ def test_an_object_that_shrinks_while_it_is_read_is_no_shorter_object(root: Path
 
 
 def test_a_folder_that_is_not_mounted_is_no_empty_vault(root: Path) -> None:
-    with pytest.raises(ObjectMissingError, match="does not exist") as caught:
+    with pytest.raises(StoreMissingError, match="does not exist") as caught:
         list(DirectoryStore(root).names())
 
     assert caught.value.hint is not None

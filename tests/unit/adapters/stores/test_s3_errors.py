@@ -11,6 +11,7 @@ from snapvault.errors import (
     SnapVaultError,
     StoreDeniedError,
     StoreError,
+    StoreMissingError,
     StoreUnavailableError,
 )
 
@@ -38,7 +39,7 @@ REQUEST = Request("store", "volumes/x", "s3://acme-dr/vault1", "acme-dr")
         ("401", 401, StoreDeniedError),
         ("NoSuchKey", 404, ObjectMissingError),
         ("404", 404, ObjectMissingError),
-        ("NoSuchBucket", 404, ObjectMissingError),
+        ("NoSuchBucket", 404, StoreMissingError),
         ("BadDigest", 400, IntegrityError),
         ("EntityTooLarge", 400, StoreError),
         ("InvalidStorageClass", 400, StoreError),
