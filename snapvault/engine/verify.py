@@ -13,7 +13,7 @@ from snapvault.engine import fetch, sequence
 from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, extract
 from snapvault.engine.pipeline import ordered
-from snapvault.engine.vault import Held, Inventory, Vault
+from snapvault.engine.vault import Held, Inventory, Vault, read_record
 from snapvault.errors import IntegrityError
 from snapvault.formats import names
 from snapvault.model.point import ObjectRecord
@@ -71,17 +71,31 @@ class Verification:
             if not each.missing and source in {None, each.point.source}
         ]
         findings = [Finding(str(problem), ()) for problem in self.inventory.problems]
+        findings += self._vault_record()
         users, broken = self._references(held)
         findings += broken
         lost = self._missing(users)
         findings += self._findings(lost, users)
+        known = {record for record, _ in lost}
         if self.level is Level.DATA:
-            findings += self._findings(self._damaged(users, {record for record, _ in lost}), users)
+            findings += self._findings(self._damaged(users, known), users)
         elif self.level is Level.FULL:
+            # A restore reads neither manifests, which the catalog has, nor signatures.
+            metadata = [each for each in users if not each.name.startswith(names.VOLUMES)]
+            findings += self._findings(self._damaged(metadata, known), users)
             findings += self._restorable(held)
         return Report(
             self.level, len(held), len(users), self._read_bytes, tuple(dict.fromkeys(findings))
         )
+
+    def _vault_record(self) -> list[Finding]:
+        """Hold `vault.json` against what the vault was opened with."""
+        try:
+            if read_record(self.vault.store) == self.vault.record:
+                return []
+        except IntegrityError as error:
+            return [Finding(str(error), ())]
+        return [Finding(f'object "{names.VAULT}" is missing or was replaced', ())]
 
     def _references(
         self, held: Iterable[Held]
@@ -90,7 +104,7 @@ class Verification:
         users: dict[ObjectRecord, list[str]] = defaultdict(list)
         lists: dict[ObjectRecord, list[str]] = defaultdict(list)
         for each in held:
-            for record in (*each.point.objects, each.point.hash_key):
+            for record in (*each.point.objects, each.point.hash_key, each.manifest):
                 users[record].append(each.point.point)
             for record in each.point.lists:
                 lists[record].append(each.point.point)
@@ -106,7 +120,7 @@ class Verification:
     def _missing(self, users: Iterable[ObjectRecord]) -> list[tuple[ObjectRecord, IntegrityError]]:
         sizes = {
             found.name: found.size
-            for prefix in (names.META, names.VOLUMES, "keys/")
+            for prefix in (names.META, names.POINTS, names.VOLUMES, "keys/")
             for found in self.vault.store.names(prefix)
         }
         problems = []
