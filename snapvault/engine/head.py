@@ -71,9 +71,10 @@ def keep(heads: Path, point: str, full_maps: Mapping[str, ExtentMap]) -> None:
     for stream, extents in full_maps.items():
         payload = maps.encode(extents)
         write_durably(folder / f"{stream}.map", [payload])
+        header = maps.header(stream, extents)
         streams[stream] = {
-            "map": maps.header(stream, extents),
-            "map_digest": blake3(payload).hexdigest(),
+            "map": header,
+            "map_digest": _map_digest(header, payload),
             "signature_digest": _digest(folder / f"{stream}.sig"),
         }
     index["streams"] = streams
@@ -94,7 +95,7 @@ def _cached(folder: Path, held: Held) -> Head:
         payload = (folder / f"{stream.name}.map").read_bytes()
         signature = folder / f"{stream.name}.sig"
         if (
-            blake3(payload).hexdigest() != entry["map_digest"]
+            _map_digest(entry["map"], payload) != entry["map_digest"]
             or _digest(signature) != entry["signature_digest"]
         ):
             raise ValueError("a cached file is damaged")
@@ -103,6 +104,11 @@ def _cached(folder: Path, held: Held) -> Head:
             raise ValueError("a cached map is of another point")
         files[stream.name] = signature
     return Head(held, full, files)
+
+
+def _map_digest(header: dict[str, object], payload: bytes) -> str:
+    # The header too: a damaged volume id would be another volume's.
+    return blake3(json.dumps(header, sort_keys=True).encode() + payload).hexdigest()
 
 
 def _digest(path: Path) -> str:
