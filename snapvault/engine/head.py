@@ -56,10 +56,16 @@ def load(vault: Vault, heads: Path, held: Held) -> Head:
 
 
 def new_folder(heads: Path, point: str) -> Path:
-    """Return an empty folder for the signatures `<stream>.sig` of a point in the making."""
+    """Return an empty folder for the signatures `<stream>.sig` of a point in the making.
+
+    Drops what runs that failed have left; the parent's folder stays.
+    """
+    heads.mkdir(parents=True, exist_ok=True)
+    for other in heads.iterdir():
+        if not (other / _INDEX).exists():
+            shutil.rmtree(other, ignore_errors=True)
     folder = heads / point
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     return folder
 
 
