@@ -3,7 +3,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from snapvault import clock
@@ -14,6 +14,9 @@ from snapvault.model.point import LogEntry, ObjectRecord, ParentRecord, Point, S
 FORMAT_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_VAULT_ID = re.compile(r"[0-9a-f]{32}")
+_POINT_ID = re.compile(r"[0-9a-f]{16}")
+_CONSISTENCIES = ("none", "crash", "file-system", "application")
 
 
 def encode(point: Point) -> bytes:
@@ -73,19 +76,19 @@ def decode(content: bytes) -> Point:
             )
         parent = document["parent"]
         return Point(
-            vault=_text(document, "vault"),
+            vault=_matching(_VAULT_ID, document["vault"]),
             source=_matching(_NAME, document["source"]),
-            point=_text(document, "point"),
+            point=_matching(_POINT_ID, document["point"]),
             sequence=_count(document["sequence"]),
             taken_at=clock.from_text(document["taken_at"]),
             finished_at=clock.from_text(document["finished_at"]),
             parent=parent
             and ParentRecord(
-                _text(parent, "point"),
+                _matching(_POINT_ID, parent["point"]),
                 _text(parent, "name"),
                 _matching(_SHA256, parent["sha256"]),
             ),
-            consistency=_text(document, "consistency"),
+            consistency=_one_of(document["consistency"], *_CONSISTENCIES),
             streams=tuple(_stream(stream) for stream in document["streams"]),
             hash_key=_record(document["hash_key"]),
             objects=tuple(_record(record) for record in document["objects"]),
@@ -94,7 +97,7 @@ def decode(content: bytes) -> Point:
             tool=_text(document, "tool"),
             counters={str(key): _count(value) for key, value in document["counters"].items()},
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ManifestError(f"manifest cannot be read: {error}") from error
 
 
@@ -122,14 +125,16 @@ def _stream(document: Mapping[str, Any]) -> StreamRecord:
         size=_count(document["size"]),
         block_size=_count(document["block_size"]),
         digest=_matching(_SHA256, document["digest"]),
-        map_log=tuple(LogEntry(str(point), _count(size)) for point, size in document["map"]),
-        signature_log=tuple(
-            LogEntry(str(point), _count(size)) for point, size in document["signature"]
-        ),
+        map_log=_log(document["map"]),
+        signature_log=_log(document["signature"]),
     )
     if not record.map_log or not record.signature_log or not record.block_size:
         raise ValueError(f'stream "{record.name}" has no map, no signature or no block size')
     return record
+
+
+def _log(entries: Iterable[tuple[object, object]]) -> tuple[LogEntry, ...]:
+    return tuple(LogEntry(_matching(_POINT_ID, point), _count(size)) for point, size in entries)
 
 
 def _object(record: ObjectRecord) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from snapvault.formats import names
 from snapvault.model.extents import FIRST_VOLUME, PARENT, ZERO, ExtentMap
 
 _ROW = 20  # bytes
+_MOST_BYTES = 1 << 62
 
 
 def header(stream: str, extents: ExtentMap) -> dict[str, Any]:
@@ -62,8 +63,9 @@ def decode(section: Mapping[str, Any], payload: bytes) -> ExtentMap:
         length = np.frombuffer(payload, "<u8", count).astype(np.uint64)
         place = np.frombuffer(payload, "<u4", count, 8 * count).astype(np.uint32)
         offset = np.frombuffer(payload, "<i8", count, 12 * count).astype(np.int64)
-        if int(length.max(initial=0)) > size:
-            raise ValueError("an extent is longer than the stream")
+        # In floating point a sum cannot wrap around, and is close enough to refuse nonsense.
+        if size >= _MOST_BYTES or float(length.sum(dtype=np.float64)) >= _MOST_BYTES:
+            raise ValueError("the extents are longer than any stream")
         data = place >= FIRST_VOLUME
         offset[data] = np.cumsum(offset[data]) + _expected_data(length[data])
         copied = place == PARENT

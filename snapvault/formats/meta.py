@@ -105,9 +105,10 @@ def sections(file: BinaryIO) -> list[Found]:
         SignatureError: this is not a container.
         FormatVersionError: it is of a newer format.
     """
+    end = file.seek(0, 2)
     file.seek(0)
     magic = file.read(len(MAGIC))
-    if magic[:7] == MAGIC[:7] and magic != MAGIC:
+    if len(magic) == len(MAGIC) and magic[:7] == MAGIC[:7] and magic != MAGIC:
         raise FormatVersionError(
             f"container has format {magic[7]}, this release reads {MAGIC[7]}",
             hint="Use a newer SnapVault.",
@@ -118,15 +119,22 @@ def sections(file: BinaryIO) -> list[Found]:
     while True:
         (header_size,) = _HEADER_SIZE.unpack(_exactly(file, _HEADER_SIZE.size))
         if header_size == 0:
+            if file.read(1):
+                raise SignatureError("container goes on after its end")
             return found
         if header_size > _MOST_HEADER:
             raise SignatureError(f"container announces a header of {header_size} bytes")
         try:
             header = json.loads(_exactly(file, header_size))
-        except ValueError as error:
+            if not isinstance(header, dict):
+                raise TypeError("it is not an object")
+        except (ValueError, TypeError, RecursionError) as error:
             raise SignatureError(f"container header cannot be read: {error}") from error
         (size,) = _PAYLOAD_SIZE.unpack(_exactly(file, _PAYLOAD_SIZE.size))
-        found.append(Found(header, file.tell(), size))
+        position = file.tell()
+        if position + size > end:
+            raise SignatureError("container is cut short")
+        found.append(Found(header, position, size))
         file.seek(size, 1)
 
 

@@ -64,6 +64,6 @@ def decode(content: bytes) -> VaultRecord:
             raise ValueError(f"impossible vault id {record.vault!r}")
         if not 512 <= record.block_size <= 1 << 24 or record.block_size & (record.block_size - 1):
             raise ValueError(f"impossible block size {record.block_size!r}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise IntegrityError(f'"vault.json" cannot be read: {error}') from error
     return record

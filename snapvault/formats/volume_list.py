@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from snapvault.errors import FormatVersionError, ManifestError
 from snapvault.formats import names
 
 FORMAT_VERSION = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 LIST_LENGTH = 1000
 """Volumes in a list, at most."""
 
@@ -54,10 +56,14 @@ def decode(encoded: bytes) -> tuple[VolumeRecord, ...]:
             VolumeRecord(str(volume), int(size), str(sha256))
             for volume, size, sha256 in parsed["volumes"]
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ManifestError(f"list of volumes cannot be read: {error}") from error
     for record in records:
-        if not names.is_volume_id(record.volume) or record.size <= 0:
+        if (
+            not names.is_volume_id(record.volume)
+            or record.size <= 0
+            or not _SHA256.fullmatch(record.sha256)
+        ):
             raise ManifestError(f'list of volumes holds an impossible volume "{record.volume}"')
     return records
 

@@ -152,7 +152,6 @@ def test_anything_else_is_no_container(clear: bytes) -> None:
         meta.sections(io.BytesIO(clear))
 
 
-@pytest.mark.xfail(reason="the reader does not refuse these by name yet", strict=True)
 @pytest.mark.parametrize(
     "clear",
     [
