@@ -7,7 +7,7 @@ megabyte and a few read buffers, whatever the disk's size.
 
 import mmap
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import BinaryIO, Generic, TypeVar
 
@@ -15,7 +15,7 @@ import numpy as np
 from blake3 import blake3
 
 from snapvault.engine.journal import PendingBlocks
-from snapvault.engine.pipeline import WORKERS, ordered
+from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.engine.volumes import Piece, VolumeWriter
 from snapvault.formats.signatures import (
     HASH_SIZE,
@@ -118,7 +118,7 @@ class BlockScan:
         columns: list[tuple[U64, U32, U64]] = []
         parent = _Peekable(self.parent_pages)
         blocks = -(-self.stream.size // self.block_size)
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="scan") as pool:
+        with threads(WORKERS, "scan") as pool:
             chunks = _Peekable(self._hashed_chunks(pool))
             for first in range(0, blocks, REGION_BLOCKS):
                 count = min(REGION_BLOCKS, blocks - first)
@@ -220,7 +220,7 @@ class BlockScan:
     def _number(self, volume: str) -> int:
         return FIRST_VOLUME + self._volumes.setdefault(volume, len(self._volumes))
 
-    def _hashed_chunks(self, pool: ThreadPoolExecutor) -> Iterator["_Chunk"]:
+    def _hashed_chunks(self, pool: Executor) -> Iterator["_Chunk"]:
         size = max(_CHUNK, self.block_size)
         buffers = [memoryview(mmap.mmap(-1, size)) for _ in range(_AHEAD + 1)]
 

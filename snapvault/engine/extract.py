@@ -8,7 +8,6 @@ streams by, and holds a window of two megabytes in memory.
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from snapvault.engine import fetch
-from snapvault.engine.pipeline import WORKERS, ordered
+from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.errors import SignatureError, VolumeError
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap, empty
@@ -164,7 +163,7 @@ def extract(
         fetch.open_sealed(store, sealer, fetch.object_of(record), sink)
         cutter.finish(record.volume)
 
-    with ThreadPoolExecutor(at_once, thread_name_prefix="extract") as pool:
+    with threads(at_once, "extract") as pool:
         for _ in ordered(one, range(len(work.volumes)), ahead=at_once, pool=pool):
             pass
 

@@ -35,7 +35,7 @@ class PendingBlocks:
     def find(
         self, first: int, hashes: Hashes, wanted: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> Iterator[tuple[int, str, int]]:
-        """Yield (index in `hashes`, volume, offset) of those wanted, from `first` on, found here."""
+        """Yield (index in `hashes`, volume, offset) of wanted blocks, from `first` on."""
         begin, end = np.searchsorted(self.block, [first, first + len(hashes)])
         for at in range(int(begin), int(end)):
             index = int(self.block[at]) - first

@@ -8,7 +8,7 @@ interpreter lock or run in another process, so threads keep every core busy.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from threading import Condition
 from typing import Generic, TypeVar
 
@@ -19,12 +19,13 @@ WORKERS = max(2, min(4, os.cpu_count() or 2))
 """Threads for work that is bound by the processor."""
 
 
+def threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool of threads; leaving its context waits for them."""
+    return ThreadPoolExecutor(count, thread_name_prefix=name)
+
+
 def ordered(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    ahead: int,
-    pool: ThreadPoolExecutor,
+    function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int, pool: Executor
 ) -> Iterator[Result]:
     """Apply a function to items on a pool and yield the results in the items' order.
 
@@ -114,7 +115,7 @@ class Crew(Generic[Result]):
     """
 
     def __init__(self, size: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._pool = threads(size, name)
         self._size = size
         self._tasks: list[Future[Result]] = []
         self._running: deque[Future[Result]] = deque()

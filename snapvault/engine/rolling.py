@@ -9,13 +9,13 @@ PARENT extents, copies from the rest point into those volumes, and only literals
 import hashlib
 import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from snapvault.engine.journal import PendingBytes
+from snapvault.engine.pipeline import threads
 from snapvault.engine.volumes import Piece, VolumeWriter
 from snapvault.errors import SignatureError
 from snapvault.formats.delta import Copy, DeltaReader
@@ -143,7 +143,7 @@ class Roll:
         with ExitStack() as stack:
             signatures = [self._signature(stack, length) for length in lengths]
             feed, finish = self._matcher(stack)
-            aside = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="signature"))
+            aside = stack.enter_context(threads(1, "signature"))
 
             def sign(data: bytes) -> None:
                 sha256.update(data)

@@ -111,9 +111,9 @@ def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreT
         store.put(names.hash_key(sealer.signer), sealer.seal(key, Readers.RECOVERY_AND_HOST))
     for fingerprint in sorted({sealer.signer, *sealer.recipients}):
         _put_once(store, names.public_key(fingerprint), sealer.export(fingerprint))
+    _put_once(store, names.EMERGENCY_SCRIPT, emergency_kit.script())
+    _put_once(store, names.EMERGENCY_TEXT, emergency_kit.text())
     if record is None:
-        _put_once(store, names.EMERGENCY_SCRIPT, emergency_kit.script())
-        _put_once(store, names.EMERGENCY_TEXT, emergency_kit.text())
         record = VaultRecord(secrets.token_hex(16), clock.now(), BLOCK_SIZE, traits.create_only)
         # ORDER: vault.json goes last. It is what makes the vault exist, so an init that
         # is killed before this line can be run again.

@@ -4,7 +4,6 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from snapvault.engine import fetch, sequence
 from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, extract
-from snapvault.engine.pipeline import ordered
+from snapvault.engine.pipeline import ordered, threads
 from snapvault.engine.vault import Held, Inventory, Vault, read_record
 from snapvault.errors import IntegrityError
 from snapvault.formats import names
@@ -153,7 +152,7 @@ class Verification:
 
         self._read_bytes += sum(record.size for record in wanted)
         try:
-            with ThreadPoolExecutor(VOLUMES_AT_ONCE, thread_name_prefix="verify") as pool:
+            with threads(VOLUMES_AT_ONCE, "verify") as pool:
                 results = list(ordered(check, wanted, ahead=VOLUMES_AT_ONCE, pool=pool))
         finally:
             progress.close()

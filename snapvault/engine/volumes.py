@@ -8,14 +8,14 @@ and the rest, already sealed, in a file of the run's folder until the store has 
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import zstandard
 
-from snapvault.engine.pipeline import WORKERS, Broken, Crew, Handoff
+from snapvault.engine.pipeline import WORKERS, Broken, Crew, Handoff, threads
 from snapvault.formats import names
 from snapvault.formats.volume import FRAME_SIZE, Frame, seek_table
 from snapvault.formats.volume_list import VolumeRecord
@@ -82,7 +82,7 @@ class VolumeWriter:
         self._filled = 0
         self._open: _Open | None = None
         self._crew: Crew[VolumeRecord] = Crew(_VOLUMES_AT_ONCE, "volume")
-        self._compressing = ThreadPoolExecutor(WORKERS, thread_name_prefix="compress")
+        self._compressing = threads(WORKERS, "compress")
         self._local = threading.local()
 
     def append(self, data: memoryview, *, unit: int, on_piece: Callable[[Piece], None]) -> None:

@@ -7,8 +7,8 @@ from typing import Protocol
 class Target(Protocol):
     """Room for one stream, in the making until it is committed.
 
-    Ranges never written read as zeros after `commit`. `write` may be called from several
-    threads at once, for ranges that do not overlap.
+    Every range is either written or zeroed: a new file reads as zeros elsewhere, a device as
+    before. `write` may be called from several threads at once, for ranges that do not overlap.
     """
 
     def write(self, offset: int, data: memoryview) -> None:
