@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The composition root: turns settings and policies into vaults, sources and targets.
 
-The only module that knows which adapter stands behind which port.
+The only module that knows which adapter stands behind which port. What only some commands need
+is imported where it is needed, so that a small night stays cheap.
 """
 
+import errno
 import os
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from snapvault.adapters.catalogs.sqlite import SqliteCatalog
-from snapvault.adapters.librsync import LibRsync
 from snapvault.adapters.locks import SourceLock
-from snapvault.adapters.sealers.gnupg import open_sealer
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.stores.opening import StoreOptions, open_store
 from snapvault.engine import vault as vaults
-from snapvault.engine.backup import BackupJob, BackupOptions
 from snapvault.engine.vault import Held, Inventory, Vault
 from snapvault.errors import ConfigError
 from snapvault.formats.vault import VaultRecord
@@ -29,10 +26,27 @@ from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.source import Source
 from snapvault.ports.store import Store, StoreTraits
+from snapvault.ports.target import Target
+
+if TYPE_CHECKING:
+    from snapvault.adapters.sealers.facts import KeyFacts
+
+# What the operating system says when a state folder is full, read-only or somebody else's.
+_FORESEEABLE: Final = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 def tool() -> str:
     """Return SnapVault's name and version, as manifests carry it."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return f"snapvault {version('snapvault')}"
     except PackageNotFoundError:
@@ -45,13 +59,44 @@ def open_keys(settings: VaultSettings) -> Sealer:
     Raises:
         KeyMissingError, ConfigError, SealError: as `open_sealer`.
     """
+    from snapvault.adapters.sealers.gnupg import open_sealer
+
     return open_sealer(
-        settings.gnupg_home or Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg"),
+        _gnupg_home(settings),
         recipients=settings.recipients,
         signer=settings.signer,
         trusted_signers=settings.trusted_signers,
         passphrase_file=str(settings.passphrase_file) if settings.passphrase_file else None,
     )
+
+
+def _gnupg_home(settings: VaultSettings) -> Path:
+    return settings.gnupg_home or Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
+
+
+def gnupg_version(settings: VaultSettings) -> str:
+    """Return the version of the gpg program."""
+    from snapvault.adapters.sealers import facts
+
+    return facts.gnupg_version(_gnupg_home(settings))
+
+
+def key_facts(settings: VaultSettings, sealer: Sealer) -> "dict[str, KeyFacts]":
+    """Return what is known of the recipients' and the signer's keys, by fingerprint."""
+    from snapvault.adapters.sealers import facts
+
+    return facts.read_facts(_gnupg_home(settings), {*sealer.recipients, sealer.signer})
+
+
+def librsync_version() -> str:
+    """Return the version of the system's librsync.
+
+    Raises:
+        ConfigError: it is missing or too old.
+    """
+    from snapvault.adapters.librsync import LibRsync
+
+    return LibRsync().version()
 
 
 def open_objects(settings: VaultSettings, *, create_only: bool | None = None) -> Store:
@@ -110,6 +155,8 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
         )
     if not record.create_only and chosen.create_only is None:
         store = open_objects(chosen, create_only=False)
+    from snapvault.adapters.catalogs.sqlite import SqliteCatalog
+
     state = settings.state_dir / record.vault
     _make_private(state)
     catalog = SqliteCatalog(state / "catalog.sqlite")
@@ -120,18 +167,48 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
                 f'catalog of vault "{name}" was damaged and is rebuilt: {catalog.reset_reason}',
             )
         yield Vault(name, record, MeteredStore(store), sealer, catalog, events, state)
+    except OSError as error:
+        if error.errno not in _FORESEEABLE:
+            raise
+        raise _state_failed(state, error) from error
     finally:
         catalog.close()
+
+
+def try_state(settings: Settings) -> int:
+    """Write into the state folder and return the bytes that are free there.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    import shutil
+    import tempfile
+
+    folder = settings.state_dir
+    _make_private(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"probe")
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _state_failed(folder, error) from error
 
 
 def _make_private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f'could not make state folder "{folder}": {error.strerror}',
-            hint="Create it, or set state_dir in the settings to a folder of your own.",
-        ) from error
+        raise _state_failed(folder, error) from error
+
+
+def _state_failed(folder: Path, error: OSError) -> ConfigError:
+    reason = (error.strerror or str(error)).lower()
+    name = error.filename if isinstance(error.filename, str | Path) else folder
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = "Free room there, or set state_dir in the settings to a folder that has more."
+    else:
+        hint = "Run as the user who owns it, or set state_dir in the settings to another folder."
+    return ConfigError(f'could not work in state folder "{folder}": {reason}: "{name}"', hint=hint)
 
 
 def source_of(spec: SourceSpec) -> Source:
@@ -175,9 +252,14 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
         LockHeldError: another run has the source.
         and all that `BackupJob.run` raises.
     """
+    from snapvault.adapters.librsync import LibRsync
+    from snapvault.engine.backup import BackupJob, BackupOptions
+
     folder = vault.state / "sources" / spec.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with SourceLock(folder / "lock"):
+    _make_private(folder)
+    with SourceLock(folder / "lock", source=spec.name) as lock:
+        if lock.left_by is not None:
+            vault.events.emit("lock.taken_over", source=spec.name, pid=lock.left_by.pid)
         return BackupJob(
             vault=vault,
             source=source_of(spec),
@@ -186,10 +268,35 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
             options=BackupOptions(
                 volume_size=policy.volume_size,
                 compression_level=policy.compression_level,
-                host=platform.node() or "unknown",
+                host=os.uname().nodename or "unknown",
                 tool=tool(),
             ),
         ).run()
+
+
+def target_kind(path: Path) -> str:
+    """Tell what a path stands for: `file`, `block device`, `folder`, `stream` or `missing`.
+
+    Raises:
+        RestoreError: that cannot be found out.
+    """
+    from snapvault.adapters.targets.opening import kind_of
+
+    return kind_of(path).value
+
+
+def target_of(path: Path, size: int, data_bytes: int, *, force: bool) -> Target:
+    """Open the file or block device that a stream is restored to; as `open_target`."""
+    from snapvault.adapters.targets.opening import open_target
+
+    return open_target(path, size, data_bytes, force=force)
+
+
+def require_room(folder: Path, needed: int, *, what: str) -> None:
+    """Make sure that a folder has room; as the adapter's."""
+    from snapvault.adapters.targets import opening
+
+    opening.require_room(folder, needed, what=what)
 
 
 def rebuild_catalog(vault: Vault) -> Inventory:

@@ -96,6 +96,11 @@ class Gpg:
         self._gnupg.decode_errors = "replace"
         self._gnupg.result_map = {**self._gnupg.result_map, "list": _Listing}
 
+    @property
+    def version(self) -> str:
+        """The version of the gpg program: `2.2.40`."""
+        return ".".join(str(part) for part in self._gnupg.version or ())
+
     def list_keys(self) -> list[dict[str, object]]:
         """Return every public key as python-gnupg describes it, with the user ids in force."""
         return list(self._gnupg.list_keys())

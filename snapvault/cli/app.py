@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All commands, and the options that they share."""
+
+from collections.abc import Callable
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snapvault.cli import (
+    backup,
+    catalog,
+    doctor,
+    init,
+    policy,
+    restore,
+    show,
+    verify,
+)
+from snapvault.cli import (
+    list as list_,
+)
+from snapvault.cli.session import DEFAULT_CONFIG, Session
+
+SHARED = (
+    "--config, --json, --quiet and --verbose can also stand here;"
+    ' "snapvault --help" says what they do.'
+)
+
+
+def _help(command: Callable[..., object]) -> str:
+    """Return a command's docstring, with its examples kept as they are written."""
+    # "\b" on a line of its own keeps the parser from filling the paragraph that follows.
+    return cleandoc(command.__doc__ or "").replace("\nExample", "\n\b\nExample")
+
+
+app = typer.Typer(
+    name="snapvault",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from snapvault import wiring
+
+        print(wiring.tool())
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Exit statuses: 0 done, 2 wrong usage, 3 partly done, 10 to 17 named failures;"
+    " docs/errors.md explains them.",
+)
+def options(
+    context: typer.Context,
+    config: Annotated[
+        Path,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            envvar="SNAPVAULT_CONFIG",
+            help="The settings file.",
+        ),
+    ] = Path(DEFAULT_CONFIG),
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Report as one JSON document on stdout; messages go to stderr."
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Show no progress, only the report and what went wrong."
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Print every event as a line on stderr."),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Back up disks and dumps, encrypted and incrementally, and restore them.
+
+    The backup host cannot read what it stored: a restore needs a recovery key.
+    """
+    del version
+    context.obj = Session(config=config, json=json, quiet=quiet, verbose=verbose)
+
+
+_policy = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Check and show policies: what is backed up, when, and for how long it is kept.",
+)
+_catalog = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Look after the catalog, this host's index of a vault.",
+)
+
+app.command("init", help=_help(init.command), epilog=SHARED)(init.command)
+app.command("backup", help=_help(backup.command), epilog=SHARED)(backup.command)
+app.command("list", help=_help(list_.command), epilog=SHARED)(list_.command)
+app.command("show", help=_help(show.command), epilog=SHARED)(show.command)
+app.command("restore", help=_help(restore.command), epilog=SHARED)(restore.command)
+app.command("verify", help=_help(verify.command), epilog=SHARED)(verify.command)
+app.add_typer(_policy, name="policy")
+_policy.command("check", help=_help(policy.check), epilog=SHARED)(policy.check)
+_policy.command("list", help=_help(policy.list_policies), epilog=SHARED)(policy.list_policies)
+_policy.command("show", help=_help(policy.show), epilog=SHARED)(policy.show)
+_policy.command("schema", help=_help(policy.schema), epilog=SHARED)(policy.schema)
+app.command("doctor", help=_help(doctor.command), epilog=SHARED)(doctor.command)
+app.add_typer(_catalog, name="catalog")
+_catalog.command("rebuild", help=_help(catalog.rebuild), epilog=SHARED)(catalog.rebuild)

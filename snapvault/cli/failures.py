@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work on several things, of which some may fail: going on, and the status at the end."""
+
+from dataclasses import dataclass, field
+
+from snapvault.cli import boundary
+from snapvault.errors import EXIT_DONE, EXIT_PARTIAL, SnapVaultError
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What became of each of several things."""
+
+    done: int = 0
+    errors: list[SnapVaultError] = field(default_factory=list)
+
+    def fail(self, error: SnapVaultError, *, about: str = "", count: int = 1) -> None:
+        """Say an error at once, and remember it for `count` things."""
+        boundary.show(error, about=about)
+        self.errors += [error] * count
+
+    @property
+    def status(self) -> int:
+        """0 if all was done, 3 if some was, and otherwise the status of the first error."""
+        if not self.errors:
+            return EXIT_DONE
+        return EXIT_PARTIAL if self.done else self.errors[0].exit_status

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`snapvault list`: the restore points."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snapvault.cli import points
+from snapvault.cli.failures import Outcomes
+from snapvault.cli.session import Session, session
+from snapvault.cli.words import local, point_document, table
+from snapvault.errors import SnapVaultError
+from snapvault.units import format_size
+
+if TYPE_CHECKING:
+    from snapvault.engine.vault import Held
+
+VaultOption = Annotated[
+    str | None,
+    typer.Option("--vault", metavar="NAME", help="Look into this vault only.", show_default=False),
+]
+
+
+def command(
+    context: typer.Context,
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Only the restore points of this source.", show_default=False),
+    ] = None,
+    vault: VaultOption = None,
+) -> int:
+    """List restore points, oldest first within each source.
+
+    SIZE is what a restore brings back, STORED what the point added to the vault. Only points
+    whose manifest is signed by a trusted key are listed; what is wrong with others is
+    said on stderr. To prove that the stored bytes are intact, use "snapvault verify".
+
+    Examples:
+      snapvault list
+      snapvault list web01
+      snapvault list --json
+    """
+    run = session(context)
+    found, outcomes = _find(run, source, vault)
+    if source is not None and not found and not outcomes.errors:
+        names = run.vault_names(vault)
+        known = {each: None for name in names for each in points.inventory_of(run, name).sources()}
+        raise points.no_such_source(source, known, ", ".join(names))
+    if found or outcomes.done:
+        _report(run, found)
+    return outcomes.status
+
+
+def _find(
+    run: Session, source: str | None, vault: str | None
+) -> "tuple[list[tuple[str, Held]], Outcomes]":
+    found: list[tuple[str, Held]] = []
+    outcomes = Outcomes()
+    for name in run.vault_names(vault):
+        try:
+            inventory = points.inventory_of(run, name, source)
+        except SnapVaultError as error:
+            outcomes.fail(error)
+            continue
+        outcomes.done += 1
+        points.warn_of_problems(run, inventory)
+        found += [(name, held) for held in inventory.held if not held.missing]
+    return found, outcomes
+
+
+def _report(run: Session, found: "list[tuple[str, Held]]") -> None:
+    documents: list[dict[str, Any]] = [point_document(name, held) for name, held in found]
+    if not found and not run.json:
+        run.console.note("there are no restore points yet")
+        return
+    several = len(run.settings.vaults) > 1
+    header = ["POINT", "SOURCE", "TAKEN", "SIZE", "STORED", "STREAMS"]
+    rows = [
+        [
+            held.point.point,
+            held.point.source,
+            local(held.point.taken_at),
+            format_size(held.point.size),
+            format_size(held.stored_bytes),
+            ", ".join(stream.name for stream in held.point.streams),
+            *([name] if several else []),
+        ]
+        for name, held in found
+    ]
+    if several:
+        header.append("VAULT")
+    run.report(documents, table(header, rows, right="SIZE STORED"))

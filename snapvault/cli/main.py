@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `snapvault`: from words to a command, and from what became of it to a status."""
+
+import sys
+from collections.abc import Sequence
+
+from snapvault.cli import boundary
+from snapvault.errors import EXIT_USAGE
+
+_WITH_VALUE = ("--config",)
+_WITHOUT = ("--json", "--quiet", "-q", "--verbose", "-v")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status; docs/errors.md lists them."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return boundary.run(lambda: _dispatch(words))
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    import typer
+
+    from snapvault.cli.app import app
+
+    try:
+        result = app(_global_first(words), prog_name="snapvault", standalone_mode=False)
+    except typer.TyperException as error:
+        return _refuse(error)
+    return result if isinstance(result, int) else 0
+
+
+def _refuse(error: Exception) -> int:
+    """Say what is wrong with the command line."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(str(error), file=sys.stderr)
+        return EXIT_USAGE
+    message = str(getattr(error, "format_message", error.__str__)()).strip().removesuffix(".")
+    print(f"snapvault: {message[:1].lower()}{message[1:]}", file=sys.stderr)
+    if "Did you mean" not in message:
+        command = context.command_path if context is not None else "snapvault"
+        print(f'hint: Run "{command} --help" to see how it is used.', file=sys.stderr)
+    return EXIT_USAGE
+
+
+def _global_first(words: Sequence[str]) -> list[str]:
+    """Move the options that all commands share before the command, where the parser wants them."""
+    first: list[str] = []
+    rest: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            rest += [word, *left]
+            break
+        if word in _WITHOUT or word.startswith(tuple(f"{name}=" for name in _WITH_VALUE)):
+            first.append(word)
+        elif word in _WITH_VALUE:
+            first += [word, *left[:1]]
+            del left[:1]
+        else:
+            rest.append(word)
+    return first + rest

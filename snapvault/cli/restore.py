@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`snapvault restore`: bring a source back as it was."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snapvault import clock
+from snapvault.cli import points
+from snapvault.cli.session import Session, session
+from snapvault.cli.words import local, point_document, size_in_full
+from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
+from snapvault.units import format_duration
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from snapvault.engine.vault import Held, Inventory, Vault
+    from snapvault.model.point import StreamRecord
+
+STDOUT = "-"
+
+
+def command(  # noqa: PLR0917 - the parser passes them by name
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source to restore.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help='A file, block device or pipe, or "-" for stdout; for several streams a folder.',
+        ),
+    ],
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="Restore the newest point taken at or before this time: 2026-11-20,"
+            ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
+            show_default=False,
+        ),
+    ] = None,
+    point: Annotated[
+        str | None,
+        typer.Option(
+            "--point",
+            metavar="ID",
+            help="Restore this point; the beginning of its id is enough.",
+            show_default=False,
+        ),
+    ] = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            "--stream",
+            metavar="NAME",
+            help="Restore only this stream of a source with several.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace a file that exists; overwrite a block device."),
+    ] = False,
+    vault: Annotated[
+        str | None,
+        typer.Option(
+            "--vault",
+            metavar="NAME",
+            help="Restore from this vault; needed only if several have the source.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Restore a source as it was: the newest restore point, or the one at a time.
+
+    The secret half of a recovery key must be on this machine, and the public key of the
+    host that made the backup; policies are not needed. A source with one stream is restored
+    to the file, block device or pipe that TARGET names. One with several is restored to a folder,
+    in files named like the streams; a folder that is missing is made.
+
+    A file appears under its name only when all of it is proven to be what was backed up.
+    A block device and stdout cannot wait for that: only exit status 0 says that what is
+    there is right.
+
+    A time without a zone is this machine's local time. Day, minute and second mean their end:
+    --at 2026-11-20 includes that night's points.
+
+    Examples:
+      snapvault restore web01 --to /srv/restored
+      snapvault restore web01 --stream root --to /dev/vg0/new --force
+      snapvault restore etc --at yesterday --to - | tar -tf -
+    """
+    run = session(context)
+    moment = _moment(at, point)
+    if to == STDOUT:
+        _check_stdout(run, force=force)
+    started = clock.monotonic()
+    name = points.find_vault(run, vault, source)
+    with run.open(name) as opened:
+        held = _choose(run, opened, source, moment, point)
+        streams = _streams(held, stream)
+        run.console.subject = source
+        try:
+            targets = _restore(run, opened, held, streams, to, named=stream, force=force)
+        except KeyMissingError as error:
+            raise _without_key(error, opened) from error
+    _report(run, name, held, list(zip(streams, targets, strict=True)), started)
+
+
+def _moment(at: str | None, point: str | None) -> "datetime | None":
+    if at is None:
+        return None
+    if point is not None:
+        raise typer.BadParameter("name a time or a point, not both", param_hint="--at/--point")
+    from snapvault.config.zones import local_zone
+    from snapvault.model.moments import parse_moment
+
+    now = clock.now()
+    try:
+        moment = parse_moment(at, now=now, zone=local_zone())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--at") from error
+    if moment > now:
+        raise typer.BadParameter(
+            f'"{at}" is in the future; it is {local(now)} now', param_hint="--at"
+        )
+    return moment
+
+
+def _check_stdout(run: Session, *, force: bool) -> None:
+    import sys
+
+    if run.json:
+        raise typer.BadParameter(
+            "stdout takes either the data or the report: leave out --json", param_hint="--to"
+        )
+    if sys.stdout.isatty() and not force:
+        raise typer.BadParameter(
+            "stdout is a terminal, and the data are bytes: send them into a file or a program,"
+            " or use --force",
+            param_hint="--to",
+        )
+
+
+def _choose(
+    run: Session, vault: "Vault", source: str, moment: "datetime | None", point: str | None
+) -> "Held":
+    from snapvault.engine import vault as vaults
+    from snapvault.model import selection
+
+    inventory: Inventory = vaults.sync(vault, source)
+    held = inventory.of(source)
+    if not held and not inventory.problems:
+        known = vaults.sync(vault).sources()
+        raise points.no_such_source(source, known, vault.name)
+    if point is None and moment is None and inventory.problems:
+        raise IntegrityError(
+            f'cannot tell which restore point of source "{source}" is the newest: '
+            f"{inventory.problems[0]}",
+            hint=f'Look at "snapvault list {source}", then choose with --point or --at.',
+        )
+    points.warn_of_problems(run, inventory)
+    there = [each.point for each in held]
+    if point is not None:
+        chosen = selection.by_id(there, point.lower(), source)
+    elif moment is not None:
+        chosen = selection.at(there, source, moment)
+    else:
+        chosen = selection.newest(there, source)
+    return next(each for each in held if each.point is chosen)
+
+
+def _streams(held: "Held", wanted: str | None) -> "tuple[StreamRecord, ...]":
+    if wanted is None:
+        return held.point.streams
+    found = held.point.stream(wanted)
+    if found is None:
+        from snapvault.config.problems import nearest_hint, quoted
+
+        names = [stream.name for stream in held.point.streams]
+        hint = nearest_hint(wanted, names, what="streams")
+        raise RestoreError(
+            f'source "{held.point.source}" has no stream {quoted(wanted)} at restore point '
+            f"{held.point.point}; its streams are: {', '.join(names)}",
+            hint=hint if hint and hint.startswith("Did") else None,
+        )
+    return (found,)
+
+
+def _restore(
+    run: Session,
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    to: str,
+    *,
+    named: str | None,
+    force: bool,
+) -> list[str]:
+    """Restore to wherever `to` is; return the target of each stream."""
+    from snapvault import wiring
+
+    as_file = named is not None or len(streams) == 1
+    kind = "stream" if to == STDOUT else wiring.target_kind(Path(to))
+    if as_file:
+        _refuse_folder(held, streams[0], to, kind)
+    elif kind not in {"folder", "missing"}:
+        raise RestoreError(
+            f'source "{held.point.source}" has {len(streams)} streams, which need a folder: '
+            f'"{to}" is {"stdout" if to == STDOUT else f"a {kind}"}',
+            hint="Name a folder, or choose one with --stream: "
+            + ", ".join(stream.name for stream in streams)
+            + ".",
+        )
+    run.console.note(
+        f'restoring source "{held.point.source}" from restore point {held.point.point}, '
+        f"taken {local(held.point.taken_at)}"
+    )
+    if as_file and kind == "stream":
+        _restore_in_order(run, vault, held, streams, to)
+        return [to]
+    paths = [Path(to)] if as_file else [Path(to) / stream.name for stream in streams]
+    _restore_in_place(
+        vault, held, streams, paths, folder=None if as_file else Path(to), force=force
+    )
+    return [str(path) for path in paths]
+
+
+def _refuse_folder(held: "Held", stream: "StreamRecord", to: str, kind: str) -> None:
+    if kind == "folder" or to.endswith("/"):
+        raise RestoreError(
+            f'cannot restore stream "{stream.name}" of source "{held.point.source}" to "{to}": '
+            "it is a folder, a file is meant",
+            hint=f'Name a file in it, such as "{Path(to) / f"{held.point.source}-{stream.name}"}".',
+        )
+
+
+def _restore_in_place(
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    paths: list[Path],
+    *,
+    folder: Path | None,
+    force: bool,
+) -> None:
+    from snapvault import wiring
+    from snapvault.engine.contents import look_up
+    from snapvault.engine.restore import restore
+    from snapvault.model.extents import ZERO
+
+    contents = look_up(vault, held.point, streams)
+    needed = [
+        int(extents.length[extents.place != ZERO].sum()) if len(extents) else 0
+        for extents in contents.maps
+    ]
+    made = _make_folder(folder) if folder is not None else []
+    targets: list[Any] = []
+    try:
+        if folder is not None:
+            wiring.require_room(folder, sum(needed), what=f'source "{held.point.source}"')
+        for stream, path, data_bytes in zip(streams, paths, needed, strict=True):
+            targets.append(wiring.target_of(path, stream.size, data_bytes, force=force))
+        restore(vault, contents, targets)
+    except BaseException:
+        for target in targets:
+            target.abort()
+        for path in reversed(made):
+            _remove_if_empty(path)
+        raise
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, outermost first."""
+    missing = []
+    path = folder
+    while not path.exists() and path != path.parent:
+        missing.append(path)
+        path = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RestoreError(
+            f'could not make folder "{folder}": {(error.strerror or str(error)).lower()}',
+            hint="Name a folder that this user can write to.",
+        ) from error
+    return missing[::-1]
+
+
+def _remove_if_empty(folder: Path) -> None:
+    from contextlib import suppress
+
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _restore_in_order(
+    run: Session, vault: "Vault", held: "Held", streams: "tuple[StreamRecord, ...]", to: str
+) -> None:
+    import os
+    import sys
+
+    from snapvault.engine import sequence
+    from snapvault.engine.contents import look_up
+
+    contents = look_up(vault, held.point, streams)
+    order = sequence.arrange(contents)
+    spool = vault.state / "spool"
+    if order.spool_bytes:
+        run.console.note(
+            f"bringing the stream back in order takes {size_in_full(order.spool_bytes)} of room"
+            f' in "{spool}" until it is done'
+        )
+
+    if to == STDOUT:
+        # Whatever prints to stdout by mistake must not end up in the data.
+        descriptor = os.dup(sys.stdout.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    else:
+        descriptor = _open_stream(to)
+    out = _Out(descriptor, to)
+    try:
+        sequence.stream_out(vault, contents, order, spool, out.write)
+    finally:
+        os.close(descriptor)
+
+
+def _open_stream(to: str) -> int:
+    import os
+
+    try:
+        return os.open(to, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RestoreError(f'could not open "{to}": {(error.strerror or "").lower()}') from error
+
+
+class _Out:
+    """Writes to a descriptor that takes bytes in order."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = "stdout" if name == STDOUT else f'"{name}"'
+
+    def write(self, data: memoryview) -> None:
+        """Write all of it.
+
+        Raises:
+            RestoreError: the disk behind it is full, or failed.
+            BrokenPipeError: nobody reads it any more.
+        """
+        import os
+
+        rest = data
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise RestoreError(
+                f"could not write to {self._name}: {(error.strerror or str(error)).lower()}",
+                hint="What was written so far is not the whole stream; do not use it.",
+            ) from error
+
+
+def _without_key(error: SnapVaultError, vault: "Vault") -> KeyMissingError:
+    readers = ", ".join(vault.sealer.recipients)
+    return KeyMissingError(
+        f'cannot open the data of vault "{vault.name}" on this machine: {error}',
+        hint="That is how it should be on a backup host. Restore on a machine whose gnupg_home has "
+        f"the secret half of a recovery key: {readers}.",
+    )
+
+
+def _report(
+    run: Session,
+    vault: str,
+    held: "Held",
+    restored: "list[tuple[StreamRecord, str]]",
+    started: float,
+) -> None:
+    seconds = clock.monotonic() - started
+    document = {
+        **point_document(vault, held),
+        "seconds": round(seconds, 3),
+        "restored": [
+            {
+                "stream": stream.name,
+                "target": target,
+                "size_bytes": stream.size,
+                "digest": stream.digest,
+            }
+            for stream, target in restored
+        ],
+    }
+    lines = [
+        f'restored stream "{stream.name}" of source "{held.point.source}" to '
+        f"{_named(target)}: {size_in_full(stream.size)}, content digest verified ({stream.digest})"
+        for stream, target in restored
+    ]
+    end = (
+        f"restore point {held.point.point}, taken {local(held.point.taken_at)}, "
+        f"restored in {format_duration(seconds)}"
+    )
+    if any(target == STDOUT for _, target in restored):
+        for line in (*lines, end):
+            run.console.note(line)
+    else:
+        run.report(document, [*lines, end])
+
+
+def _named(target: str) -> str:
+    return "stdout" if target == STDOUT else f'"{target}"'
