@@ -114,8 +114,16 @@ class BackupJob:
                 held = commit(vault, draft, run_folder)
         finally:
             view.close()
-        head.keep(heads, point, {stream.record.name: stream.full for stream in streams})
-        journal.clear(run_folder)
+        try:
+            head.keep(heads, point, {stream.record.name: stream.full for stream in streams})
+            journal.clear(run_folder)
+        except OSError as error:
+            # The point is committed; what failed is a cache, which the next run makes again.
+            vault.events.warn(
+                "head.failed",
+                f'could not keep the head of source "{self.source.name}": {error.strerror}',
+                source=self.source.name,
+            )
         return held
 
     def _parent(self, inventory: Inventory) -> Head | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from snapvault import clock
 from snapvault.engine import fetch
+from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.errors import (
     ConfigError,
     IntegrityError,
@@ -180,15 +181,25 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
     known = {row.name: row for row in vault.catalog.rows(source)}
     present = {found.name: found for found in vault.store.names(prefix)}
     problems: list[IntegrityError] = []
-    fresh = []
-    for name, found in present.items():
-        row = known.get(name)
-        if row is not None and row.size == found.size:
-            continue
+    fresh: list[CatalogRow] = []
+    changed = (
+        name
+        for name, found in present.items()
+        if name not in known or known[name].size != found.size
+    )
+
+    def read(name: str) -> CatalogRow | IntegrityError:
         try:
-            fresh.append(_read_manifest(vault, name))
+            return _read_manifest(vault, name)
         except IntegrityError as error:
-            problems.append(error)
+            return error
+
+    with threads(WORKERS, "manifest") as pool:
+        for outcome in ordered(read, changed, ahead=2 * WORKERS, pool=pool):
+            if isinstance(outcome, IntegrityError):
+                problems.append(outcome)
+            else:
+                fresh.append(outcome)
     if fresh:
         vault.catalog.add(fresh)
     gone = [name for name, row in known.items() if name not in present and not row.missing]
