@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Throw-away GnuPG homes, with the test keys of `tests/support/keys/` or freshly made ones.
+"""Throw-away GnuPG homes, with the test keys of `tests/support/keyring/` or freshly made ones.
 
 Works without pytest. A home's agent ends, and its folder is removed, with its context.
 """
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).with_name("keys")
+FOLDER = Path(__file__).with_name("keyring")
 
 FINGERPRINTS = dict(
     line.split() for line in (FOLDER / "fingerprints.txt").read_text("ascii").splitlines()
