@@ -269,7 +269,7 @@ def test_a_newer_point_of_a_stranger_is_never_passed_over_in_silence(
     builder.commit("a", {"a": b"ours"})
     theirs = builder.commit("a", {"a": b"theirs"})
     builder.put_point(theirs, signer=HOST2)
-    key = (Path(__file__).parents[1] / "support/keys/host2.public.asc").read_bytes()
+    key = (Path(__file__).parents[1] / "support/keyring/host2.public.asc").read_bytes()
     builder.put(names.public_key(HOST2), key)
 
     refused = script(folder, "a", "--to", tmp_path / "out", "--signer", HOST)
