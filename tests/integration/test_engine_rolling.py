@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams of bytes against the night before, with real librsync."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from snapvault.engine.rolling import FIRST_LENGTHS, block_length_for
+from snapvault.errors import SourceError
+from snapvault.formats import names
+from tests.support.stores import CrashingStore, PowerCut
+from tests.support.vaults import MixedSource, VaultKit, require_whole
+
+pytestmark = pytest.mark.integration
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> VaultKit:
+    return VaultKit(tmp_path)
+
+
+def dump_of(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+@pytest.mark.parametrize(
+    ("size", "length"),
+    [
+        (0, 2048),
+        (1, 2048),
+        (2 * GIB, 2048),
+        (2 * GIB + 1, 4096),
+        (4 * GIB, 4096),
+        (1024 * GIB, 1 << 20),
+    ],
+)
+def test_the_block_length_keeps_a_signature_to_a_million_blocks(size: int, length: int) -> None:
+    assert block_length_for(size) == length
+
+
+def test_a_first_stream_is_signed_with_a_length_for_small_and_one_for_large() -> None:
+    assert FIRST_LENGTHS == (2048, 128 << 10)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "at_most"),
+    [
+        pytest.param(b"", dump_of(50_000), 50_000, id="from empty"),
+        pytest.param(dump_of(50_000), b"", 0, id="to empty"),
+        pytest.param(b"", b"", 0, id="always empty"),
+        pytest.param(dump_of(50_000), dump_of(50_000), 0, id="unchanged"),
+        pytest.param(
+            dump_of(50_000), dump_of(50_000)[:25_000] * 2, 4096, id="second half repeats the first"
+        ),
+        pytest.param(
+            dump_of(50_000), dump_of(50_000)[20_000:] + dump_of(50_000)[:20_000], 4096, id="moved"
+        ),
+        pytest.param(dump_of(50_000), dump_of(50_000)[3:], 2048, id="beginning cut off"),
+        pytest.param(dump_of(50_000), dump_of(50_000)[:-1], 2048, id="end cut off"),
+        pytest.param(dump_of(50_000), dump_of(50_000) + b"more", 2048, id="appended"),
+        pytest.param(dump_of(50_000), dump_of(1, 2), 1, id="one byte left"),
+        pytest.param(bytes(50_000), bytes(70_000), 2048, id="zeros"),
+    ],
+)
+def test_a_stream_comes_back_and_costs_what_is_new(
+    kit: VaultKit, before: bytes, after: bytes, at_most: int
+) -> None:
+    source = MixedSource(streams={"dump": before})
+    first = kit.night(source)
+    source.streams["dump"] = after
+
+    second = kit.night(source)
+
+    require_whole(kit, source, [first.point, second.point])
+    assert second.point.counters["changed_bytes"] <= at_most
+
+
+def test_a_stream_that_was_interrupted_is_matched_with_what_was_stored(kit: VaultKit) -> None:
+    # The parent's last block is short, and so are the ends of what each volume holds.
+    source = MixedSource(streams={"dump": dump_of(30_001)})
+    kit.night(source)
+    source.streams["dump"] = dump_of(30_001)[:20_000] + dump_of(400_003, 2)
+    with pytest.raises(PowerCut):
+        kit.night(source, CrashingStore(kit.store, writes_before_crash=4))
+    left = kit.objects(names.VOLUMES)
+
+    held = kit.night(source)
+
+    used = {names.volume(name) for name in kit.contents(held.point).maps[0].volumes}
+    assert len(left) == 5
+    assert set(left) <= used
+    assert held.point.counters["changed_bytes"] < 400_003 - 3 * 65_536
+    require_whole(kit, source, [each.point for each in kit.inventory().held])
+
+
+def test_a_first_stream_that_was_interrupted_is_matched_with_what_was_stored(
+    kit: VaultKit,
+) -> None:
+    source = MixedSource(streams={"dump": dump_of(400_003, 2)})
+    with pytest.raises(PowerCut):
+        kit.night(source, CrashingStore(kit.store, writes_before_crash=3))
+    left = kit.objects(names.VOLUMES)
+    source.streams["dump"] = source.streams["dump"][1000:]
+
+    held = kit.night(source)
+
+    used = {names.volume(name) for name in kit.contents(held.point).maps[0].volumes}
+    assert set(left) <= used
+    require_whole(kit, source, [held.point])
+
+
+def test_a_stream_that_breaks_makes_no_point_and_leaves_no_view_open(kit: VaultKit) -> None:
+    source = MixedSource(streams={"dump": dump_of(300_000)})
+    kit.night(source)
+    source.faults.after_bytes = 200_000
+
+    with pytest.raises(SourceError, match="broke"):
+        kit.night(source)
+
+    assert len(kit.inventory().held) == 1
+    assert source.record.left_open == 0
