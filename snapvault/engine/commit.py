@@ -28,17 +28,25 @@ _PIECE = 1 << 20  # bytes
 class StreamDraft:
     """One stream as it was read.
 
-    The logs in `record` are still the base's. `changed_signature` is None where a signature is
-    always written whole.
+    `before` is the base's record of it, if its changes refer to one; the logs of `record` are still
+    empty. `changed_signature` is None where a signature is always written whole.
     """
 
     record: StreamRecord
+    before: StreamRecord | None
     changes: ExtentMap
     full: ExtentMap
     full_signature: Path
     changed_signature: Path | None
     read_bytes: int
     changed_bytes: int
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it is, byte for byte, what the base has: then the base's logs serve it too."""
+        return self.before is not None and self.record == replace(
+            self.before, map_log=(), signature_log=()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +82,18 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
     signature_name = names.signature_of(draft.source, draft.point)
     map_sections, signature_sections, records = [], [], []
     for stream in draft.streams:
+        if stream.before is not None and stream.is_unchanged:
+            records.append(stream.before)
+            continue
         map_log, map_section = _map_section(draft, stream)
         signature_log, signature_section = _signature_section(draft, stream)
         map_sections.append(map_section)
         signature_sections.append(signature_section)
         records.append(replace(stream.record, map_log=map_log, signature_log=signature_log))
     own = [
-        _put_sealed(vault, map_name, meta.encode(map_sections), folder),
-        _put_sealed(vault, signature_name, meta.encode(signature_sections), folder),
+        _put_sealed(vault, name, meta.encode(sections), folder)
+        for name, sections in ((map_name, map_sections), (signature_name, signature_sections))
+        if sections
     ]
     lists, new_volumes, list_bytes = _put_lists(vault, draft)
     metadata_bytes = sum(record.size for record in own) + list_bytes
@@ -157,7 +169,10 @@ def extend_log(
 def _map_section(draft: Draft, stream: StreamDraft) -> tuple[tuple[LogEntry, ...], meta.Section]:
     changes, full = maps.encode(stream.changes), maps.encode(stream.full)
     log, is_full = extend_log(
-        stream.record.map_log, draft.point, changes=len(changes), full=len(full)
+        stream.before.map_log if stream.before else (),
+        draft.point,
+        changes=len(changes),
+        full=len(full),
     )
     extents, payload = (stream.full, full) if is_full else (stream.changes, changes)
     header = maps.header(stream.record.name, extents)
@@ -171,7 +186,7 @@ def _signature_section(
     full = stream.full_signature.stat().st_size
     changed = stream.changed_signature
     log, is_full = extend_log(
-        record.signature_log if changed else (),
+        stream.before.signature_log if stream.before and changed else (),
         draft.point,
         changes=changed.stat().st_size if changed else full,
         full=full,
