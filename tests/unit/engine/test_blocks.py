@@ -144,3 +144,21 @@ def test_one_block_of_a_vault_s_key_is_another_of_another_key() -> None:
     one, other = block_hashes(data, KEY, BLOCK), block_hashes(data, bytes(32), BLOCK)
 
     assert not np.array_equal(one, other)
+
+
+def test_what_a_disk_lost_when_it_shrank_is_stored_anew_when_it_is_back(tmp_path: Path) -> None:
+    kit = VaultKit(tmp_path)
+    whole = random.Random(1).randbytes(400 * BLOCK)
+    source = MixedSource(disks={"root": whole})
+    for content in (whole, whole[: 350 * BLOCK], whole[: 350 * BLOCK] + bytes(50 * BLOCK)):
+        source.disks["root"] = content
+        kit.night(source)
+    # Without its state the host composes the signatures of all three nights.
+    kit.lose_state()
+    source.disks["root"] = whole
+
+    held = kit.night(source)
+
+    assert len(held.point.streams[0].signature_log) > 1
+    assert held.point.counters["changed_bytes"] == 50 * BLOCK
+    assert kit.restored(held.point) == {"root": whole}
