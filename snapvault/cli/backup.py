@@ -26,7 +26,7 @@ def command(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
+            metavar="SOURCE",
             help="Sources of the policies; none named: all, except those of disabled policies.",
             show_default=False,
         ),

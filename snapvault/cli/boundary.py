@@ -57,7 +57,8 @@ def _status_of(error: BaseException, signals: _Signals) -> int:
     if signals.received is not None:
         print(f"snapvault: ended by {signal.Signals(signals.received).name}", file=sys.stderr)
         return _STATUS_OF_SIGNAL + signals.received
-    if isinstance(error, BrokenPipeError):
+    # QUIRK: Typer 0.29 turns a broken pipe into SystemExit(1) before it gets here.
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return _reader_is_gone()
     if isinstance(error, SnapVaultError):
         show(error)

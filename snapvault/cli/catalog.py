@@ -14,7 +14,9 @@ def rebuild(
     context: typer.Context,
     vault: Annotated[
         str | None,
-        typer.Argument(help="Only this vault's catalog; left out: all.", show_default=False),
+        typer.Argument(
+            metavar="VAULT", help="Only this vault's catalog; left out: all.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Forget the catalog and read it from the vault again.

@@ -40,7 +40,9 @@ def command(
     context: typer.Context,
     vault: Annotated[
         str | None,
-        typer.Argument(help="Look at this vault only; left out: all.", show_default=False),
+        typer.Argument(
+            metavar="VAULT", help="Look at this vault only; left out: all.", show_default=False
+        ),
     ] = None,
 ) -> int:
     """Check settings, GnuPG, keys, store, vault and state folder, and say how to mend them.

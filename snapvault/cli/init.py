@@ -19,6 +19,7 @@ def command(
     vault: Annotated[
         str | None,
         typer.Argument(
+            metavar="VAULT",
             help="The vault's name in the settings; not needed where there is only one.",
             show_default=False,
         ),

@@ -25,7 +25,9 @@ def command(
     context: typer.Context,
     source: Annotated[
         str | None,
-        typer.Argument(help="Only the restore points of this source.", show_default=False),
+        typer.Argument(
+            metavar="SOURCE", help="Only the restore points of this source.", show_default=False
+        ),
     ] = None,
     vault: VaultOption = None,
 ) -> int:

@@ -79,7 +79,9 @@ def list_policies(context: typer.Context) -> None:
 
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The policy: its file's name without the ending.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The policy: its file's name without the ending.")
+    ],
 ) -> None:
     """Show what a policy says, in plain words. Values of environment variables are left out.
 

@@ -21,7 +21,9 @@ def command(
     context: typer.Context,
     point: Annotated[
         str,
-        typer.Argument(help='Its id, or the beginning of it, as "snapvault list" shows it.'),
+        typer.Argument(
+            metavar="POINT", help='Its id, or the beginning of it, as "snapvault list" shows it.'
+        ),
     ],
     vault: VaultOption = None,
 ) -> None:

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user gets wrong, and what the program says to it."""
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.program import Host, image, shell
+from tests.support import keys
+
+pytestmark = pytest.mark.integration
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field"),
+    [
+        ("vault: offsite\nsources: {web01: {image: {path: 5}}}\n", 2, "sources.web01.image.path"),
+        ("vault: offsite\nsources: {a: {image: {path: /x}}}\nretain: {}\n", 3, "retain"),
+        ("vault: ofsite\nsources: {a: {image: {path: /x}}}\n", 1, "vault"),
+        ("vault: offsite\nsources:\n  a: [\n", 4, None),
+    ],
+)
+def test_a_wrong_policy_is_named_with_file_line_and_field(
+    text: str, line: int, field: str | None, host: Host
+) -> None:
+    host.does("init")
+    path = host.folder / "policies" / "nightly.yaml"
+    path.write_text(text)
+
+    for command in (["policy", "check"], ["backup"], ["policy", "list"]):
+        said = host.fails(10, *command)
+
+        assert f'file "{path}", line {line}' in said
+        if field:
+            assert f'field "{field}"' in said
+
+
+def test_policy_check_names_every_problem_and_its_report_is_for_programs_too(host: Host) -> None:
+    policies = host.folder / "policies"
+    (policies / "a.yaml").write_text("vault: offsite\nsources: {}\nvolume_size: 5\n")
+    (policies / "b.yaml").write_text("vault: offsite\n")
+
+    said = host.fails(10, "policy", "check")
+    ended = host.run("policy", "check", "--json")
+
+    assert said.count("snapvault: file") >= 3
+    assert ended.status == 10
+    assert {(Path(each["file"]).name, each["field"]) for each in ended.json} >= {
+        ("a.yaml", "volume_size"),
+        ("b.yaml", "sources"),
+    }
+
+
+def test_wrong_settings_are_named_with_file_line_and_field(host: Host) -> None:
+    host.settings.write_text("state_dir: state\nvaults:\n  offsite:\n    stor: file:///x\n")
+
+    for command in ("list", "backup", "init", "verify"):
+        said = host.fails(10, command)
+
+        assert f'file "{host.settings}", line' in said
+        assert "vaults.offsite" in said
+
+
+def test_missing_settings_say_how_to_name_others(host: Host) -> None:
+    host.settings.unlink()
+
+    said = host.fails(10, "list")
+
+    assert str(host.settings) in said
+    assert "--config" in said
+
+
+def test_nothing_to_back_up_is_an_error(host: Host) -> None:
+    host.does("init")
+    none = host.fails(10, "backup")
+    host.protect({"etc": shell("echo x")}, enabled=False)
+
+    disabled = host.fails(10, "backup")
+
+    assert "no policy" in none
+    assert "disabled" in disabled
+    assert host.does("backup", "etc", "--json").json[0]["error"] is None
+
+
+# --- vaults ---------------------------------------------------------------------------------
+
+
+def test_a_vault_is_not_initialized_twice(used: Host) -> None:
+    said = used.fails(10, "init")
+
+    assert "already initialized" in said
+    assert len(used.points()) == 2
+
+
+@pytest.mark.parametrize("command", ["list", "backup", "verify"])
+def test_a_place_without_a_vault_is_an_error_that_names_init(command: str, host: Host) -> None:
+    host.protect({"etc": shell("echo x")})
+    (Path(host.folder).parent / "vault").mkdir()
+    (Path(host.folder).parent / "vault" / "holiday.jpg").write_bytes(b"not a vault")
+
+    said = host.fails(10, command)
+
+    assert "there is no vault" in said
+    assert "snapvault init offsite" in said
+
+
+def test_a_vault_of_a_newer_format_is_left_alone(used: Host) -> None:
+    record = used.folder.parent / "vault" / "vault.json"
+    document = json.loads(record.read_text())
+    record.chmod(0o644)
+    record.write_text(json.dumps({**document, "format": 2}))
+
+    for command in (["list"], ["backup"], ["verify"], ["restore", "web01", "--to", "x"], ["init"]):
+        said = used.fails(13, *command)
+
+        assert "format 2" in said
+        assert "newer" in said
+
+
+def test_an_unknown_vault_names_the_nearest(used: Host) -> None:
+    said = used.fails(10, "list", "--vault", "ofsite")
+
+    assert 'Did you mean "offsite"?' in said
+
+
+# --- sources --------------------------------------------------------------------------------
+
+
+def test_an_unknown_source_names_the_nearest(used: Host) -> None:
+    assert 'Did you mean "web01"?' in used.fails(10, "backup", "web1")
+    assert 'Did you mean "web01"?' in used.fails(16, "list", "web1")
+    assert 'Did you mean "web01"?' in used.fails(16, "verify", "web1")
+    assert 'Did you mean "web01"?' in used.fails(16, "restore", "web1", "--to", "x")
+
+
+def test_an_empty_output_makes_no_restore_point_unless_it_may(host: Host, recovery: Host) -> None:
+    host.protect({"dump": shell("true"), "log": shell("true", allow_empty=True)})
+    host.does("init")
+
+    ended = host.run("backup", "--json")
+
+    assert ended.status == 3
+    assert [each["error"] is None for each in ended.json] == [False, True]
+    assert "dump" in ended.stderr
+    assert [point["source"] for point in host.points()] == ["log"]
+    recovery.does("restore", "log", "--to", str(host.folder / "log"))
+    assert (host.folder / "log").read_bytes() == b""
+
+
+def test_a_source_that_fails_leaves_the_others_their_points(host: Host, tmp_path: Path) -> None:
+    host.protect(
+        {
+            "gone": image(tmp_path / "not there.img"),
+            "broken": shell("echo half; echo disk on fire >&2; exit 3"),
+            "fine": shell("echo all"),
+        }
+    )
+    host.does("init")
+
+    ended = host.run("backup", "--json")
+    alone = host.run("backup", "broken")
+
+    assert ended.status == 3
+    by_source = {each["source"]: each for each in ended.json}
+    assert len({tuple(each) for each in ended.json}) == 1  # the same keys everywhere
+    assert by_source["fine"]["error"] is None
+    assert "not there.img" in by_source["gone"]["error"]["message"]
+    assert "disk on fire" in by_source["broken"]["error"]["message"]
+    assert by_source["broken"]["id"] is None
+    assert alone.status == 15
+    assert [point["source"] for point in host.points()] == ["fine"]
+
+
+# --- restore points -------------------------------------------------------------------------
+
+
+def test_a_point_that_does_not_exist_names_the_nearest(used: Host) -> None:
+    point = used.points("web01")[0]["id"]
+
+    for command in (["restore", "web01", "--to", "x", "--point"], ["show"]):
+        said = used.fails(16, *command, point[:5] + "zzz")
+
+        assert point in said
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("2124-01-01", "in the future"),
+        ("tomorrow", "2026-11-20"),
+        ("2026-02-30", "no such day"),
+        ("", "write it like"),
+    ],
+)
+def test_a_time_that_makes_no_sense_is_wrong_usage(at: str, expected: str, used: Host) -> None:
+    assert expected in used.fails(2, "restore", "web01", "--to", "x", "--at", at)
+
+
+def test_a_time_before_the_first_point_names_the_oldest(used: Host) -> None:
+    said = used.fails(16, "restore", "web01", "--to", "x", "--at", "2020-01-01")
+
+    assert used.points("web01")[0]["id"] in said
+
+
+def test_a_time_and_a_point_together_are_wrong_usage(used: Host) -> None:
+    said = used.fails(2, "restore", "web01", "--to", "x", "--at", "now", "--point", "a")
+
+    assert "not both" in said
+
+
+# --- targets --------------------------------------------------------------------------------
+
+
+def test_a_folder_where_a_file_is_meant_is_refused(used: Host, recovery: Host) -> None:
+    said = recovery.fails(16, "restore", "web01", "--to", str(used.folder))
+
+    assert "it is a folder, a file is meant" in said
+    assert "hint: Name a file in it" in said
+
+
+def test_a_file_where_a_folder_is_meant_is_refused(used: Host, recovery: Host) -> None:
+    said = recovery.fails(16, "restore", "shop", "--to", str(used.settings))
+
+    assert "2 streams" in said
+    assert "--stream" in said
+
+
+def test_an_unknown_stream_names_the_streams(used: Host, recovery: Host) -> None:
+    said = recovery.fails(16, "restore", "shop", "--stream", "table", "--to", "x")
+
+    assert "tables, files" in said
+    assert 'Did you mean "tables"?' in said
+
+
+def test_nothing_is_overwritten_without_force(used: Host, recovery: Host) -> None:
+    folder = used.folder / "out"
+    folder.mkdir()
+    (folder / "files").write_text("mine")
+    target = used.folder / "disk.img"
+    target.write_text("mine")
+
+    to_file = ["restore", "web01", "--to", str(target)]
+    to_folder = ["restore", "shop", "--to", str(folder)]
+
+    assert "--force" in recovery.fails(16, *to_file)
+    assert "--force" in recovery.fails(16, *to_folder)
+    assert target.read_text() == "mine"
+    assert [path.name for path in folder.iterdir()] == ["files"]
+    assert (folder / "files").read_text() == "mine"
+
+    recovery.does(*to_file, "--force")
+    recovery.does(*to_folder, "--force")
+
+    assert (folder / "files").read_text() == "files\n"
+    assert target.read_bytes() == b"content" * 10_000
+
+
+def test_a_missing_folder_around_a_file_is_named(used: Host, recovery: Host) -> None:
+    said = recovery.fails(16, "restore", "web01", "--to", str(used.folder / "no" / "disk.img"))
+
+    assert f'"{used.folder}/no"' in said
+
+
+def test_a_terminal_is_not_flooded_with_bytes(used: Host, recovery: Host) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        ended = subprocess.run(
+            recovery.command("restore", "web01", "--to", "-"),
+            env=recovery.surroundings(),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+    assert ended.returncode == 2
+    assert b"terminal" in ended.stderr
+
+
+def test_the_report_and_the_data_do_not_share_stdout(used: Host, recovery: Host) -> None:
+    assert "--json" in recovery.fails(2, "restore", "web01", "--to", "-", "--json")
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["lst"], "list"),
+        (["policy", "chek"], "check"),
+        (["restore", "web01", "--too", "x"], "--to"),
+        (["verify", "--level", "deep"], "objects"),
+        (["verify", "--sample", "0", "--level", "data"], "percentage"),
+        (["verify", "--sample", "101", "--level", "data"], "percentage"),
+        (["verify", "--sample", "nan", "--level", "data"], "percentage"),
+        (["verify", "--sample", "10"], "objects"),
+        (["restore", "web01"], "--to"),
+        (["restore"], "SOURCE"),
+        (["show"], "POINT"),
+        (["policy", "show"], "NAME"),
+        (["init", "one", "two"], "two"),
+    ],
+)
+def test_wrong_words_are_wrong_usage_with_a_way_out(
+    words: list[str], expected: str, host: Host
+) -> None:
+    said = host.fails(2, *words)
+
+    assert said.startswith("snapvault: ")
+    assert expected in said
+
+
+def test_shared_options_stand_before_or_after_the_command(used: Host) -> None:
+    program = used.command()
+
+    before = subprocess.run(
+        [*program, "--json", "list"], env=used.surroundings(), capture_output=True, check=True
+    )
+    after = subprocess.run(
+        [*program[:3], "list", "--json", "--config", str(used.settings)],
+        env=used.surroundings(),
+        capture_output=True,
+        check=True,
+    )
+    named = subprocess.run(
+        [*program[:3], "list", "--json"],
+        env={**used.surroundings(), "SNAPVAULT_CONFIG": str(used.settings)},
+        capture_output=True,
+        check=True,
+    )
+
+    assert before.stdout == after.stdout == named.stdout
+
+
+def every_help() -> Iterator[list[str]]:
+    commands = [
+        "init",
+        "backup",
+        "list",
+        "show",
+        "restore",
+        "verify",
+        "doctor",
+        "policy",
+        "catalog",
+    ]
+    yield []
+    yield from ([command] for command in commands)
+    yield from (["policy", command] for command in ("check", "list", "show", "schema"))
+    yield ["catalog", "rebuild"]
+
+
+@pytest.mark.parametrize("words", list(every_help()), ids=" ".join)
+def test_every_command_explains_itself(words: list[str], host: Host) -> None:
+    said = host.does(*words, "--help").stdout
+
+    assert said.startswith("Usage: snapvault")
+    if len(words) == 2 or (words and words[0] not in {"policy", "catalog"}):
+        assert "\n    snapvault " in said  # an example
+
+
+def test_a_signer_nobody_trusts_counts_for_nothing(used: Host) -> None:
+    with keys.gnupg_home(secret=["host2"], public=["recovery", "host"]) as other:
+        used.home, used.signer = other, keys.HOST2
+        used.set_up()
+
+        listed = used.run("list", "--json")
+        said = used.fails(13, "restore", "web01", "--to", "x")
+
+    assert listed.status == 0
+    assert listed.json == []
+    assert keys.HOST in listed.stderr
+    assert "trusted_signers" in said or keys.HOST in said
