@@ -2,12 +2,13 @@
 """Hashing blocks in place, and what a scan makes of a disk."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from blake3 import blake3
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapvault.engine.blocks import block_hashes
@@ -162,3 +163,22 @@ def test_what_a_disk_lost_when_it_shrank_is_stored_anew_when_it_is_back(tmp_path
     assert len(held.point.streams[0].signature_log) > 1
     assert held.point.counters["changed_bytes"] == 50 * BLOCK
     assert kit.restored(held.point) == {"root": whole}
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9000)), max_size=8))
+def test_holes_finer_than_a_block_are_read_with_it(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, int]]
+) -> None:
+    kit = VaultKit(tmp_path_factory.mktemp("holes"), block_size=16 << 10)
+    disk = SparseContent(61 * 4096 + 1)
+    for page, length in writes:
+        disk.write(page * 4096 + 11, random.Random(page).randbytes(length))
+    source = MixedSource(disks={"root": disk})
+
+    held = kit.night(source)
+
+    assert kit.restored(held.point) == source.at(held.point)
+    # No byte is read twice, however the holes lie.
+    reads = sorted((offset, length) for _, offset, length in source.record.reads)
+    assert all(begin + length <= after for (begin, length), (after, _) in pairwise(reads))
