@@ -30,7 +30,7 @@ format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 demo: setup ## Back up, list, restore and verify on a throw-away S3 server
-	$(BIN)/python scripts/demo.py $(ARGS)
+	$(BIN)/python -m scripts.demo $(ARGS)
 
 bench: setup ## Measure CPU seconds, bytes stored and memory
 	$(BIN)/python -m benchmarks.run $(ARGS)
