@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.demo_screen import DemoError, Machine, Screen
 from snapvault.units import format_size
@@ -184,7 +185,8 @@ def _end_agent(home: Path) -> None:
 def _keep_vault(stage: Stage) -> None:
     """Put the vault into a folder and lead the settings there, since the S3 server ends."""
     if not stage.copy.exists():
-        with suppress(Exception):  # after a failure, whatever can be had
+        # After a failure, whatever can be had.
+        with suppress(BotoCoreError, ClientError, OSError):
             stage.fetch_bucket()
     for machine in (stage.host, stage.recovery):
         settings = machine.folder / "snapvault.yaml"

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo`, with a small disk: it does what it says, and leaves nothing behind."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--disk-size", "32MiB", "--rows", "2000")
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder for temporary files with a short name, as GnuPG's sockets need it."""
+    folder = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(room: Path, *options: str, path: Path | None = None) -> subprocess.Popen[str]:
+    programs = os.environ["PATH"] if path is None else f"{path}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.demo", *SMALL, *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(room), "PATH": programs},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(demo: subprocess.Popen[str]) -> tuple[int, str]:
+    output, _ = demo.communicate(timeout=240)
+    return demo.returncode, output
+
+
+def processes_of(room: Path) -> list[str]:
+    """Return the command lines of processes that work in a folder, or know of it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:  # ended, or somebody else's
+            continue
+        if os.fsencode(room) in known:
+            found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def test_the_demo_shows_three_nights_and_cleans_up(room: Path) -> None:
+    status, output = finish(start(room))
+
+    assert status == 0, output
+    assert output.count("$ snapvault backup\n") == 3
+    assert "Refused with exit status 12" in output
+    assert output.count("web01 is back, byte for byte") == 2
+    assert output.count("shop is back, byte for byte") == 1
+    assert [line for line in output.splitlines() if len(line) > 80 and " " in line.strip()] == []
+    assert re.search(r"^night 3 stored +web01 .+, shop .+; in ", output, re.MULTILINE)
+    assert list(room.iterdir()) == []
+    assert processes_of(room) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_cleans_up(room: Path, number: signal.Signals) -> None:
+    demo = start(room)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "snapvault backup" in line:
+            break
+
+    demo.send_signal(number)
+
+    status, output = finish(demo)
+    assert status == 128 + number, output
+    assert f"demo: ended by {number.name}" in output
+    assert list(room.iterdir()) == []
+    assert processes_of(room) == []
+
+
+def test_a_failing_step_is_named_and_the_demo_cleans_up(room: Path) -> None:
+    programs = failing(room, "mkfs.ext4")
+
+    status, output = finish(start(room, path=programs))
+
+    assert status == 1
+    assert "mkfs.ext4: as broken as can be" in output
+    assert "demo: failed: this command ended with exit status 9 instead of 0: mkfs.ext4" in output
+    assert list(room.iterdir()) == [programs]
+    assert processes_of(room) == []
+
+
+def test_a_kept_demo_can_be_gone_on_with_as_it_says(room: Path) -> None:
+    status, output = finish(start(room, "--keep"))
+    assert status == 0, output
+    by_hand = re.search(r"^To go on by hand:\n((?:    .+\n)+)", output, re.MULTILINE)
+    removal = re.search(r"^To remove it all:\n((?:    .+\n)+)", output, re.MULTILINE)
+    assert by_hand is not None
+    assert removal is not None
+
+    listed = shell(by_hand[1])
+    restored = shell(f"{by_hand[1]}\nsnapvault restore shop --to - | tail -n 1")
+    backed_up = shell(by_hand[1].replace("/recovery\n", "/host\n").replace("list", "backup web01"))
+    running = processes_of(room)
+    shell(removal[1])
+
+    assert len(listed.splitlines()) == 7
+    assert "COMMIT;" in restored
+    assert "stored" in backed_up
+    assert [line for line in running if "gpg-agent" not in line] == []
+    assert list(room.iterdir()) == []
+
+
+def failing(room: Path, program: str) -> Path:
+    """Return a folder for the path in which a program fails."""
+    folder = room / "bin"
+    folder.mkdir()
+    (folder / program).write_text(f"#!/bin/sh\necho {program}: as broken as can be\nexit 9\n")
+    (folder / program).chmod(0o755)
+    return folder
+
+
+def shell(lines: str) -> str:
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", lines],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
