@@ -3,17 +3,20 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from snapvault.engine import sequence
 from snapvault.engine.contents import look_up
 from snapvault.engine.restore import restore
 from snapvault.engine.vault import Inventory, hash_key, read_record, sync
-from snapvault.engine.verify import Level, Report
+from snapvault.engine.verify import Level, Report, Verification
 from snapvault.errors import IntegrityError, ObjectMissingError
-from snapvault.formats import names
+from snapvault.formats import manifest, names
 from snapvault.formats import vault as vault_format
+from snapvault.ports.sealer import Readers
 from tests.support.sealers import PaperSealer
 from tests.support.targets import MemoryTarget
 from tests.support.vaults import MixedSource, VaultKit
@@ -333,3 +336,72 @@ def test_pipes_end_with_an_error_when_a_volume_is_damaged(kit: VaultKit) -> None
 
     with pytest.raises(IntegrityError, match=name):
         kit.streamed(point)
+
+
+@pytest.mark.parametrize("kind", ["volume", "map"])
+def test_an_object_that_somebody_sealed_again_is_not_the_one_that_was_stored(
+    kit: VaultKit, kind: str
+) -> None:
+    name = object_of(kit, kind)
+    readers = Readers.RECOVERY if kind == "volume" else Readers.RECOVERY_AND_HOST
+    # Everybody has the public keys: this opens without complaint, to the very same bytes.
+    again = kit.host_sealer.seal(kit.recovery_sealer.open(kit.store.get(name)), readers)
+    kit.replace(name, again)
+
+    targets = try_to_restore(kit, kit.inventory())
+
+    assert all(target.content is None for target in targets)
+
+
+@pytest.mark.parametrize("stream", ["root", "dump"])
+def test_bytes_that_differ_from_the_content_digest_are_never_committed(
+    kit: VaultKit, stream: str
+) -> None:
+    vault = kit.recovery()
+    point = kit.inventory().held[-1].point
+    records = tuple(
+        replace(each, digest="00" * 32) if each.name == stream else each for each in point.streams
+    )
+    contents = look_up(vault, point, records)
+    targets = [MemoryTarget(each.size) for each in records]
+
+    with pytest.raises(IntegrityError, match=f'stream "{stream}".* content digest'):
+        restore(vault, contents, targets)
+
+    assert all(target.aborted and target.content is None for target in targets)
+    one = contents.only([each.name == stream for each in records])
+    with pytest.raises(IntegrityError, match=f'stream "{stream}".* content digest'):
+        sequence.stream_out(
+            vault, one, sequence.arrange(one), kit.folder / "spool", bytearray().extend
+        )
+
+
+def test_verify_holds_every_stream_against_its_content_digest(kit: VaultKit) -> None:
+    inventory = kit.inventory()
+    *others, last = inventory.held
+    streams = tuple(replace(each, digest="00" * 32) for each in last.point.streams)
+    wrong = replace(last, point=replace(last.point, streams=streams))
+    work = Verification(
+        kit.recovery(),
+        replace(inventory, held=(*others, wrong)),
+        Level.FULL,
+        100,
+        kit.folder / "spool",
+        random.Random(1),
+    )
+
+    (finding,) = work.run().findings
+
+    assert "content digest" in finding.message
+    assert finding.points == (last.point.point,)
+
+
+def test_a_parent_that_was_signed_again_with_other_content_is_reported(kit: VaultKit) -> None:
+    middle = kit.inventory().held[1]
+    # Whoever has a host's key can do this, but not without the next manifest's telling.
+    changed = replace(middle.point, host="other.example.org")
+    kit.replace(middle.manifest.name, kit.host_sealer.sign(manifest.encode(changed)))
+
+    (problem,) = kit.inventory().problems
+
+    assert f'"{middle.point.point}" is not the one' in str(problem)

@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans for bringing extents back, and the order in which a pipe gets them."""
 
+import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snapvault.engine.contents import Contents
 from snapvault.engine.extract import PIECE, Plan, plan
+from snapvault.engine.restore import restore
 from snapvault.engine.sequence import arrange
 from snapvault.errors import RestoreError, SignatureError
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import FIRST_VOLUME, ZERO, ExtentMap, from_rows
+from tests.support.stores import RecordingStore
+from tests.support.targets import MemoryTarget
 from tests.support.vaults import MixedSource, VaultKit
 
 VOLUMES = tuple(f"{number:032x}" for number in range(4))
@@ -210,3 +216,44 @@ def test_a_spool_without_room_is_refused_before_the_first_byte(
 
     with pytest.raises(RestoreError, match="10 B free"):
         kit.streamed(point)
+
+
+@given(st.lists(st.tuples(st.integers(0, 999), st.integers(1, 900)), min_size=1, max_size=12))
+@settings(max_examples=15)
+def test_overlapping_parts_of_a_volume_all_come_from_one_reading(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[int, int]]
+) -> None:
+    data = random.Random(1).randbytes(900_000)
+    kit = VaultKit(tmp_path_factory.mktemp("vault"), volume_size=1 << 20)
+    contents = kit.contents(kit.night(MixedSource(streams={"dump": data})).point)
+    spans = [(min(at * 900, 899_999), length * 1000) for at, length in parts]
+    rows = [(min(length, len(data) - at), FIRST_VOLUME, at) for at, length in spans]
+    expected = b"".join(data[at : at + length] for length, _, at in rows)
+    store = RecordingStore(kit.store)
+    target = MemoryTarget(len(expected))
+
+    restore(kit.recovery(store), with_map(contents, rows, expected), [target])
+
+    assert target.content == expected
+    assert len(store.called("open")) == 1
+
+
+def test_a_map_that_points_beyond_a_volume_s_end_is_refused(tmp_path: Path) -> None:
+    kit = VaultKit(tmp_path)
+    contents = kit.contents(kit.night(MixedSource(streams={"dump": b"x" * 5000})).point)
+    target = MemoryTarget(6000)
+
+    with pytest.raises(SignatureError, match="beyond the end"):
+        restore(
+            kit.recovery(), with_map(contents, [(6000, FIRST_VOLUME, 0)], b"x" * 6000), [target]
+        )
+
+    assert target.content is None
+
+
+def with_map(contents: Contents, rows: Rows, expected: bytes) -> Contents:
+    """Give the one stream of some contents another map, and the digest that belongs to it."""
+    (stream,), (extents,) = contents.streams, contents.maps
+    digest = hashlib.sha256(expected).hexdigest()
+    other = replace(stream, size=len(expected), digest=digest)
+    return replace(contents, streams=(other,), maps=(from_rows(rows, extents.volumes),))
