@@ -18,7 +18,7 @@ from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.stores.opening import StoreOptions, open_store
 from snapvault.engine import vault as vaults
 from snapvault.engine.vault import Held, Inventory, Vault
-from snapvault.errors import ConfigError
+from snapvault.errors import ConfigError, SealError
 from snapvault.formats.vault import VaultRecord
 from snapvault.model.policy import CommandSpec, ImageSpec, Policy, SourceSpec, StreamSpec
 from snapvault.model.settings import Settings, VaultSettings
@@ -171,6 +171,11 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
         if error.errno not in _FORESEEABLE:
             raise
         raise _state_failed(state, error) from error
+    except SealError as error:
+        # gpg itself writes what it sealed into the state folder; only its words tell why not.
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise _state_failed(state, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
     finally:
         catalog.close()
 
@@ -208,7 +213,8 @@ def _state_failed(folder: Path, error: OSError) -> ConfigError:
         hint = "Free room there, or set state_dir in the settings to a folder that has more."
     else:
         hint = "Run as the user who owns it, or set state_dir in the settings to another folder."
-    return ConfigError(f'could not work in state folder "{folder}": {reason}: "{name}"', hint=hint)
+    where = "" if str(name) == str(folder) else f': "{name}"'
+    return ConfigError(f'could not work in state folder "{folder}": {reason}{where}', hint=hint)
 
 
 def source_of(spec: SourceSpec) -> Source:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The boundary: the only place where an error becomes text and a number."""
 
+import errno
 import os
 import signal
 import sys
@@ -9,10 +10,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from snapvault.errors import EXIT_BUG, SnapVaultError
+from snapvault.errors import EXIT_BUG, ConfigError, SnapVaultError
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STATUS_OF_SIGNAL = 128
+_FORESEEABLE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 class Ended(BaseException):
@@ -60,6 +71,9 @@ def _status_of(error: BaseException, signals: _Signals) -> int:
     # QUIRK: Typer 0.29 turns a broken pipe into SystemExit(1) before it gets here.
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return _reader_is_gone()
+    if isinstance(error, OSError) and error.errno in _FORESEEABLE:
+        error = _named(error)
+        _forget_output()
     if isinstance(error, SnapVaultError):
         show(error)
         return error.exit_status
@@ -80,10 +94,24 @@ def show(error: SnapVaultError, *, about: str = "") -> None:
         print(f"hint: {error.hint}", file=sys.stderr)
 
 
+def _named(error: OSError) -> ConfigError:
+    """Return what the operating system refused as an error with a remedy."""
+    reason = (error.strerror or str(error)).lower()
+    where = f'"{error.filename}"' if error.filename else "stdout or a temporary file"
+    return ConfigError(
+        f"could not use {where}: {reason}",
+        hint="Make room there, or see to it that this user may read and write it.",
+    )
+
+
 def _reader_is_gone() -> int:
     """End as quietly as any program whose output nobody reads any more."""
+    _forget_output()
+    return _STATUS_OF_SIGNAL + signal.SIGPIPE
+
+
+def _forget_output() -> None:
     with suppress(OSError, ValueError):
         # What is left in the buffer has nowhere to go, and must not be complained about at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
-    return _STATUS_OF_SIGNAL + signal.SIGPIPE

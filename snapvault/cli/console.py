@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Field = str | int | float | bool | None
 
 _PATIENCE: Final = 1.0  # seconds; shorter work shows no progress
+_BAR_EVERY: Final = 0.1  # seconds
 _LINE_EVERY: Final = 10.0  # seconds
 _LINE_SHARE: Final = 10  # percent
 
@@ -129,7 +130,9 @@ class _Work:
                 self._tried = True
                 self._bar = self._console.start_bar(self._label, self._total, self._done)
             if self._bar is not None:
-                self._console.move_bar(self._bar, self._done)
+                if now - self._line_at >= _BAR_EVERY:
+                    self._line_at = now
+                    self._console.move_bar(self._bar, self._done)
             elif self._is_due(now):
                 self._line_at, self._line_done = now, self._done
                 self._console.line(self._text(now))

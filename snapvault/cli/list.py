@@ -43,8 +43,8 @@ def command(
       snapvault list --json
     """
     run = session(context)
-    found, outcomes = _find(run, source, vault)
-    if source is not None and not found and not outcomes.errors:
+    found, outcomes, is_damaged = _find(run, source, vault)
+    if source is not None and not found and not outcomes.errors and not is_damaged:
         names = run.vault_names(vault)
         known = {each: None for name in names for each in points.inventory_of(run, name).sources()}
         raise points.no_such_source(source, known, ", ".join(names))
@@ -55,9 +55,11 @@ def command(
 
 def _find(
     run: Session, source: str | None, vault: str | None
-) -> "tuple[list[tuple[str, Held]], Outcomes]":
+) -> "tuple[list[tuple[str, Held]], Outcomes, bool]":
+    """Return points with their vaults, how it went, and whether there are problems."""
     found: list[tuple[str, Held]] = []
     outcomes = Outcomes()
+    is_damaged = False
     for name in run.vault_names(vault):
         try:
             inventory = points.inventory_of(run, name, source)
@@ -65,9 +67,10 @@ def _find(
             outcomes.fail(error)
             continue
         outcomes.done += 1
+        is_damaged |= bool(inventory.problems)
         points.warn_of_problems(run, inventory)
         found += [(name, held) for held in inventory.held if not held.missing]
-    return found, outcomes
+    return found, outcomes, is_damaged
 
 
 def _report(run: Session, found: "list[tuple[str, Held]]") -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `snapvault`: from words to a command, and from what became of it to a status."""
 
+import io
+import re
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +15,10 @@ _WITHOUT = ("--json", "--quiet", "-q", "--verbose", "-v")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status; docs/errors.md lists them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that this terminal cannot show is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     return boundary.run(lambda: _dispatch(words))
 
@@ -36,6 +42,8 @@ def _refuse(error: Exception) -> int:
         print(str(error), file=sys.stderr)
         return EXIT_USAGE
     message = str(getattr(error, "format_message", error.__str__)()).strip().removesuffix(".")
+    message = message.replace("Value error, ", "")
+    message = re.sub(r"'([^']*)'", r'"\1"', message)
     print(f"snapvault: {message[:1].lower()}{message[1:]}", file=sys.stderr)
     if "Did you mean" not in message:
         command = context.command_path if context is not None else "snapvault"
@@ -55,9 +63,8 @@ def _global_first(words: Sequence[str]) -> list[str]:
             break
         if word in _WITHOUT or word.startswith(tuple(f"{name}=" for name in _WITH_VALUE)):
             first.append(word)
-        elif word in _WITH_VALUE:
-            first += [word, *left[:1]]
-            del left[:1]
+        elif word in _WITH_VALUE and left:
+            first += [word, left.pop(0)]
         else:
             rest.append(word)
     return first + rest

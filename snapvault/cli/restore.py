@@ -96,6 +96,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     """
     run = session(context)
     moment = _moment(at, point)
+    if not to:
+        raise typer.BadParameter("expected a path or -, found nothing", param_hint="--to")
     if to == STDOUT:
         _check_stdout(run, force=force)
     started = clock.monotonic()
