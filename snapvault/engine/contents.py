@@ -12,7 +12,7 @@ from blake3 import blake3
 from snapvault.engine import metadata
 from snapvault.engine.blocks import block_hashes
 from snapvault.engine.commit import cached_list
-from snapvault.engine.extract import Plan, plan
+from snapvault.engine.extract import Pieces, Plan, plan
 from snapvault.engine.vault import Vault, hash_key
 from snapvault.errors import IntegrityError
 from snapvault.formats.signatures import no_hashes
@@ -69,11 +69,27 @@ class BlockDigest:
         # The pages of this table that nothing is written to take no memory.
         self._hashes = no_hashes(-(-stream.size // stream.block_size))
 
-    def add(self, offset: int, data: memoryview) -> None:
-        """Take whole blocks (the disk's last may be short) from a block's start on."""
+    def add(self, pieces: Pieces, data: memoryview) -> None:
+        """Take pieces of whole blocks; only the disk's last block may be short."""
+        begin = end = 0
+        run: list[tuple[int, int]] = []
+        for piece in pieces:
+            run.append(piece)
+            end += piece[1]
+            if piece[1] % self._stream.block_size:
+                self._add_run(run, data[begin:end])
+                begin, run = end, []
+        self._add_run(run, data[begin:end])
+
+    def _add_run(self, pieces: Pieces, data: memoryview) -> None:
+        """Hash blocks that follow each other in memory in one go; only the last may be short."""
         hashes = block_hashes(data, self._key, self._stream.block_size)
-        first = offset // self._stream.block_size
-        self._hashes[first : first + len(hashes)] = hashes
+        taken = 0
+        for offset, length in pieces:
+            first = offset // self._stream.block_size
+            count = -(-length // self._stream.block_size)
+            self._hashes[first : first + count] = hashes[taken : taken + count]
+            taken += count
 
     def check(self, point: Point) -> None:
         """Hold what came against the manifest.

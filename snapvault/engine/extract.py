@@ -23,8 +23,11 @@ from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import StoreReader
 
 I64 = NDArray[np.int64]
-Deliver = Callable[[int, int, memoryview], None]
-"""Takes a stream's number, an offset in that stream, and the bytes that belong there.
+Pieces = Sequence[tuple[int, int]]
+"""Where bytes belong in their stream: (offset, length) of pieces that lie in a row in memory."""
+
+Deliver = Callable[[int, Pieces, memoryview], None]
+"""Takes a stream's number, pieces of it, and their bytes.
 
 The bytes start at a page of memory and are good until it returns. Called from several threads.
 """
@@ -32,7 +35,7 @@ The bytes start at a page of memory and are good until it returns. Called from s
 PIECE = 1 << 20
 """Bytes delivered at once, unless a block is larger."""
 
-_UNPACKED = 256 << 10  # bytes that zstd hands on at once
+_UNPACKED = 1 << 20  # bytes that zstd hands on at once
 VOLUMES_AT_ONCE = max(4, WORKERS)
 
 
@@ -188,20 +191,34 @@ class _Cutter:
         self._window: deque[tuple[int, bytes]] = deque()
         self._end = 0
         longest = int(work.length[rows].max(initial=1))
-        self._buffer = memoryview(mmap.mmap(-1, longest))
+        self._buffer = memoryview(mmap.mmap(-1, max(PIECE, longest)))
 
     def write(self, raw: bytes) -> int:
         """Take the next raw bytes of the volume."""
         self._window.append((self._end, raw))
         self._end += len(raw)
         while self._next is not None and self._next[1] <= self._end:
-            start, end, stream, offset, _ = self._next
-            self._deliver(stream, offset, self._cut(start, end))
-            self._next = next(self._pieces, None)
+            self._deliver_run()
         needed = self._end if self._next is None else self._next[4]
         while self._window and self._window[0][0] + len(self._window[0][1]) <= needed:
             self._window.popleft()
         return len(raw)
+
+    def _deliver_run(self) -> None:
+        """Deliver the next piece, and those right behind it in the volume that are there."""
+        start, end, stream, offset, _ = self._next or (0, 0, 0, 0, 0)
+        pieces = [(offset, end - start)]
+        self._next = next(self._pieces, None)
+        while (
+            self._next is not None
+            and self._next[0] == end
+            and self._next[2] == stream
+            and self._next[1] <= min(self._end, start + len(self._buffer))
+        ):
+            end = self._next[1]
+            pieces.append((self._next[3], end - self._next[0]))
+            self._next = next(self._pieces, None)
+        self._deliver(stream, pieces, self._cut(start, end))
 
     def finish(self, volume: str) -> None:
         """Take the end of the volume.

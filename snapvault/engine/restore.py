@@ -3,10 +3,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from snapvault.engine.contents import BlockDigest, Contents, require_digest, stream_digest
-from snapvault.engine.extract import Plan, extract
+from snapvault.engine.extract import Pieces, Plan, extract
 from snapvault.engine.vault import Vault
-from snapvault.model.extents import ZERO
+from snapvault.model.extents import ZERO, ExtentMap, coalesce
 from snapvault.ports.target import Target
 
 
@@ -38,20 +40,19 @@ def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Pla
     ]
     progress = vault.events.progress("restoring", total=work.data_bytes)
 
-    def deliver(number: int, offset: int, data: memoryview) -> None:
+    def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
         digest = digests[number]
         if digest is not None:
-            digest.add(offset, data)
-        targets[number].write(offset, data)
+            digest.add(pieces, data)
+        at = 0
+        for offset, length in pieces:
+            targets[number].write(offset, data[at : at + length])
+            at += length
         progress.advance(len(data))
 
     try:
         for extents, target in zip(contents.maps, targets, strict=True):
-            zeros = extents.place == ZERO
-            for offset, length in zip(
-                extents.starts()[zeros].tolist(), extents.length[zeros].tolist(), strict=True
-            ):
-                target.zero(offset, length)
+            _prepare(extents, target)
         extract(vault.store, vault.sealer, work, deliver)
     finally:
         progress.close()
@@ -61,3 +62,15 @@ def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Pla
         else:
             found = stream_digest(stream.size, target.read_into)
             require_digest(stream, contents.point, found)
+
+
+def _prepare(extents: ExtentMap, target: Target) -> None:
+    """Zero what is zeros, and take room for the rest, before anything is fetched."""
+    zeros = extents.place == ZERO
+    starts = extents.starts()
+    length, is_zero, start = coalesce(extents.length, zeros.astype(np.uint32), starts)
+    for offset, size, zero in zip(start.tolist(), length.tolist(), is_zero.tolist(), strict=True):
+        if zero:
+            target.zero(offset, size)
+        else:
+            target.reserve(offset, size)

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from snapvault.engine.contents import BlockDigest, Contents, require_digest
-from snapvault.engine.extract import Plan, extract
+from snapvault.engine.extract import Pieces, Plan, extract
 from snapvault.engine.vault import Vault
 from snapvault.errors import RestoreError
 from snapvault.model.extents import U64
@@ -155,10 +155,16 @@ class _Out:
         self._row = 0
         self._at = 0
 
-    def deliver(self, _: int, offset: int, data: memoryview) -> None:
-        """Take a piece."""
+    def deliver(self, _: int, pieces: Pieces, data: memoryview) -> None:
+        """Take some pieces."""
         if self._digest is not None:
-            self._digest.add(offset, data)
+            self._digest.add(pieces, data)
+        at = 0
+        for offset, length in pieces:
+            self._take(offset, data[at : at + length])
+            at += length
+
+    def _take(self, offset: int, data: memoryview) -> None:
         row = int(np.searchsorted(self._offset, offset))
         if self._early[row]:
             self._spool.write(int(self._spot[row]), data)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snapvault.engine import fetch, sequence
 from snapvault.engine.contents import BlockDigest, Contents, look_up
-from snapvault.engine.extract import VOLUMES_AT_ONCE, extract
+from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
 from snapvault.engine.pipeline import ordered, threads
 from snapvault.engine.vault import Held, Inventory, Vault, read_record
 from snapvault.errors import IntegrityError
@@ -192,8 +192,8 @@ class Verification:
         plan = work.plan()
         progress = self.vault.events.progress("verifying", total=plan.data_bytes)
 
-        def deliver(number: int, offset: int, data: memoryview) -> None:
-            digests[number].add(offset, data)
+        def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
+            digests[number].add(pieces, data)
             progress.advance(len(data))
 
         try:

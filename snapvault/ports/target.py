@@ -22,6 +22,14 @@ class Target(Protocol):
         """
         ...
 
+    def reserve(self, offset: int, length: int) -> None:
+        """Take room for a range that is going to be written; may do nothing.
+
+        Raises:
+            RestoreError: there is no room.
+        """
+        ...
+
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeros, whatever was there."""
         ...

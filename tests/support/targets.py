@@ -21,6 +21,10 @@ class MemoryTarget:
         self.writes.append((offset, len(data)))
         self._bytes[offset : offset + len(data)] = data
 
+    def reserve(self, offset: int, length: int) -> None:
+        if offset < 0 or offset + length > self.size:
+            raise ValueError("reserved beyond the end")
+
     def zero(self, offset: int, length: int) -> None:
         self._bytes[offset : offset + length] = bytes(length)
 

@@ -84,6 +84,9 @@ class DeviceTarget:
         """Write all of `data`."""
         self._file.write(offset, data)
 
+    def reserve(self, offset: int, length: int) -> None:
+        """Do nothing: a device has all its room."""
+
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeros: by the device itself where it can."""
         self._file.require_inside(offset, length)
