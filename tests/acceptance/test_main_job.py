@@ -56,6 +56,7 @@ def test_every_night_comes_back_byte_for_byte(
     assert recovery.does("verify", "--level", "full", "--json").json[0]["findings"] == []
     # On the host that made them, everything can be checked and nothing can be read.
     assert host.does("verify", "--level", "data", "--json").json[0]["findings"] == []
+    assert "--level data" in host.fails(12, "verify", "--level", "full")
     refusal = host.fails(12, "restore", "web01", "--to", str(tmp_path / "stolen"))
     assert "recovery key" in refusal
     assert keys.RECOVERY in refusal
@@ -261,3 +262,44 @@ def test_times_are_taken_as_people_type_them(host: Host, recovery: Host, tmp_pat
 
     before = recovery.fails(16, "restore", "etc", "--to", str(target), "--at", "yesterday")
     assert "oldest" in before
+
+
+def test_a_second_host_joins_the_vault_and_both_can_be_restored(
+    host: Host, recovery: Host, tmp_path: Path
+) -> None:
+    host.protect({"web01": shell("echo of the first")})
+    host.does("init")
+    host.does("backup")
+    with keys.gnupg_home(secret=["host2"], public=["recovery", "host"]) as home:
+        second = Host(tmp_path / "host2", home, host.store, signer=keys.HOST2, trusted=[keys.HOST])
+        second.set_up().protect({"web02": shell("echo of the second")})
+
+        joined = second.does("init", "--json").json
+        second.does("backup")
+        listed = second.points()
+
+    recovery.trusted = [keys.HOST2]
+    recovery.set_up().does("restore", "web02", "--to", str(tmp_path / "restored"))
+
+    assert joined["joined"] is True
+    assert {point["source"] for point in listed} == {"web01", "web02"}
+    assert (tmp_path / "restored").read_bytes() == b"of the second\n"
+
+
+def test_policies_are_shown_in_plain_words_without_secrets(host: Host) -> None:
+    host.protect(
+        {"shop": shell("dump", environment={"PASSWORD": "hunter2"})},
+        schedule={"cron": "30 1 * * *", "timezone": "Europe/Paris"},
+        retention={"last": 3, "within": "2d"},
+    )
+
+    shown = host.does("policy", "show", "nightly").stdout
+    document = host.does("policy", "show", "nightly", "--json").stdout
+    listed = host.does("policy", "list").stdout
+
+    assert 'cron "30 1 * * *" (Europe/Paris)' in shown
+    assert "3 last, everything of the last 2d" in shown
+    assert "PASSWORD" in shown
+    assert "hunter2" not in shown + document + listed
+    assert host.does("policy", "check").stdout.startswith("the settings and 1 policy")
+    assert "properties" in host.does("policy", "schema").json
