@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must be reached, and what was: every figure with its target and whether it is met."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table. `met` is None where nothing is required or nothing was measured."""
+
+    name: str
+    target: str
+    measured: str
+    met: bool | None
+
+
+def figures(results: Document) -> list[Figure]:
+    """Judge a report's results; what was not measured is left out."""
+    found: list[Figure] = []
+    disk, big, dump = (results.get(name) for name in ("disk", "big", "dump"))
+    if disk is not None:
+        found += _cpu(disk)
+        found += _stored(disk)
+    if dump is not None:
+        found += _rolling(dump)
+    if disk is not None:
+        found += _memory(disk, big)
+        found += _flat(disk)
+        found += _manners(disk)
+    return found
+
+
+def _cpu(disk: Document) -> Iterator[Figure]:
+    first, *nights = disk["backups"]
+    gib = first["data_bytes"] / GIB
+    runs = [first, *first.get("again", ())]
+    yield _limit("first backup, CPU s per GiB of data", 5.5, [_cpu_of(run) / gib for run in runs])
+    if nights:
+        share = median(each["changed_blocks"] * (16 << 10) / each["data_bytes"] for each in nights)
+        limit = 1 + 0.7 * median(each["data_bytes"] for each in nights) / GIB
+        yield _limit(
+            f"incremental, {share:.1%} of blocks changed, CPU s", limit, list(map(_cpu_of, nights))
+        )
+    yield Figure(
+        "incremental, nothing changed, CPU s", "", f"{_cpu_of(disk['idle']):.2f}", met=None
+    )
+    yield _limit(
+        "restore, CPU s per GiB written",
+        3.0,
+        [_cpu_of(each) / (each["written_bytes"] / GIB) for each in disk["restores"]],
+    )
+
+
+def _stored(disk: Document) -> Iterator[Figure]:
+    nights = disk["backups"][1:]
+    for key, words in (
+        ("alone_in_frames_bytes", "in frames of 1 MiB"),
+        ("alone_one_by_one_bytes", "each by itself"),
+    ):
+        ratios = [each["stored_bytes"] / each[key] for each in nights]
+        if ratios:
+            yield _limit(
+                f"stored per night / changed blocks compressed alone, {words}",
+                1.10,
+                ratios,
+                digits=3,
+                worst=True,
+            )
+
+
+def _rolling(dump: Document) -> Iterator[Figure]:
+    night = dump["backups"][1]
+    share = dump["changed_rows"] / dump["rows"]
+    name = f"dump, {share:.2%} of rows changed: stored / what restic stores"
+    peer = dump.get("peers", {}).get("restic")
+    if peer is None:
+        yield Figure(name, "≤ 0.200", f"{_mib(night['stored_bytes'])} / not measured", met=None)
+        return
+    theirs = peer["backups"][1]["stored_bytes"]
+    ratio = night["stored_bytes"] / theirs
+    yield Figure(
+        name,
+        "≤ 0.200",
+        f"{ratio:.3f} ({_mib(night['stored_bytes'])} / {_mib(theirs)})",
+        met=ratio <= 0.2,
+    )
+
+
+def _memory(disk: Document, big: Document | None) -> Iterator[Figure]:
+    peak, per_step = _peaks(disk)
+    yield Figure(
+        "peak memory of the tree (PSS)",
+        "< 256 MiB",
+        f"{_mib(peak)} ({per_step})",
+        met=peak < 256 * MIB,
+    )
+    if big is not None:
+        other, per_step = _peaks(big)
+        size = big["backups"][0]["report"]["size_bytes"]
+        yield Figure(
+            f"the same, {size / GIB:.0f} GiB sparse with the same data / the smaller disk",
+            "≤ 1.10",
+            f"{other / peak:.2f} ({_mib(other)}: {per_step})",
+            met=other <= 1.1 * peak,
+        )
+
+
+def _peaks(results: Document) -> tuple[int, str]:
+    first, *nights = results["backups"]
+    steps = {
+        "first backup": [first, *first.get("again", ())],
+        "incremental": [*nights, results["idle"]],
+        "restore": results["restores"],
+    }
+    peaks = {name: max(run["peak_pss_bytes"] for run in runs) for name, runs in steps.items()}
+    return max(peaks.values()), ", ".join(f"{name} {_mib(peak)}" for name, peak in peaks.items())
+
+
+def _flat(disk: Document) -> Iterator[Figure]:
+    last = len(disk["backups"])
+    if last < 2:
+        return
+    cpu = {
+        number: [_cpu_of(each) for each in disk["restores"] if each["point"] == number]
+        for number in (1, last)
+    }
+    # Noise only ever adds, so the least of several runs is nearest to the truth.
+    ratio = min(cpu[last]) / min(cpu[1])
+    yield Figure(
+        f"restore of point {last} / of point 1, CPU s",
+        "≤ 1.20",
+        f"{ratio:.2f} ({min(cpu[last]):.1f} / {min(cpu[1]):.1f})",
+        met=ratio <= 1.2,
+    )
+    counted = disk["counted"]
+    most = max(each["most_fetches_of_a_volume"] for each in counted)
+    volumes = " and ".join(str(each["volumes"]) for each in counted)
+    yield Figure(
+        "fetches of each volume, at the store", "1", f"{most} ({volumes} volumes)", met=most == 1
+    )
+
+
+def _manners(disk: Document) -> Iterator[Figure]:
+    first = disk["backups"][0]
+    for name, runs in (
+        ("first backup", [first, *first.get("again", ())]),
+        ("restore", disk["restores"]),
+    ):
+        alone = [_cpu_of(run) / run["wall_seconds"] for run in runs]
+        whole = [(_cpu_of(run) + run["server_cpu_seconds"]) / run["wall_seconds"] for run in runs]
+        noisy = [
+            whole[at] + run["noise_cpu_seconds"] / run["wall_seconds"]
+            for at, run in enumerate(runs)
+        ]
+        yield Figure(
+            f"{name}: cores busy (of 2), with the S3 server on the same machine",
+            "≥ 1.6",
+            f"{median(whole):.2f} (without the server's share {median(alone):.2f}, "
+            f"with other programs {median(noisy):.2f})",
+            met=median(whole) >= 1.6,
+        )
+    grown = [
+        abs(each["cached_after_bytes"] - each["cached_before_bytes"]) for each in disk["backups"]
+    ]
+    kept = disk["backups"][0]["cached_before_bytes"]
+    yield Figure(
+        "page cache of the disk, change over a backup",
+        "0 MiB",
+        f"{_mib(max(grown))} (of {_mib(kept)} that the first found there)",
+        met=max(grown) <= MIB,
+    )
+    left = max(each["cached_after_bytes"] for each in disk["restores"])
+    yield Figure("page cache, of the restored file", "0 MiB", _mib(left), met=left <= MIB)
+    for name, runs in (
+        ("first backup", [first]),
+        ("incremental", disk["backups"][1:]),
+        ("restore", disk["restores"]),
+    ):
+        most = max((each["temporary_bytes"] for each in runs), default=0)
+        yield Figure(f"temporary files, peak, {name}", "", _mib(most), met=None)
+
+
+def _limit(
+    name: str,
+    limit: float,
+    values: Sequence[float],
+    *,
+    digits: int = 2,
+    worst: bool = False,
+) -> Figure:
+    """Judge the median of several runs, or the worst of them."""
+    value = max(values) if worst else median(values)
+    several = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+    return Figure(name, f"≤ {limit:.2f}", f"{value:.{digits}f}{several}", met=value <= limit)
+
+
+def _cpu_of(run: Document) -> float:
+    seconds: float = run["cpu_seconds"]
+    return seconds
+
+
+def _mib(size: float) -> str:
+    return f"{size / MIB:.1f} MiB" if size < 10 * MIB else f"{size / MIB:.0f} MiB"

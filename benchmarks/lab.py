@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where SnapVault is measured: the real program, real keys, a real S3 server on 127.0.0.1."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from benchmarks.measure import BenchmarkError, Runner, Usage
+from tests.support import keys
+from tests.support.seaweed import SeaweedError, SeaweedServer
+
+ROOT = Path(__file__).parents[1]
+BUCKET = "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Objects and bytes under a prefix of the bucket."""
+
+    objects: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A backup host, which cannot read its backups, and a second one for restores."""
+
+    folder: Path
+    server: SeaweedServer
+    s3: Any
+    host_home: Path
+    recovery_home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every measured program finds: nothing of this user's own settings."""
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return {
+            "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": path,
+            **self.server.environment(),
+        }
+
+    def runner(self, *watch: Path) -> Runner:
+        """Return what runs and measures programs here."""
+        return Runner(self.environment, (*watch, self.folder / "tmp"), (self.server.pid,))
+
+    def stored(self, prefix: str) -> Stored:
+        """Return what the bucket holds under a prefix."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix=prefix + "/"
+        )
+        sizes = [each["Size"] for page in pages for each in page.get("Contents", ())]
+        return Stored(len(sizes), sum(sizes))
+
+    def room(self) -> int:
+        """Return the bytes that are free where all this lies."""
+        return shutil.disk_usage(self.folder).free
+
+
+@contextmanager
+def open_lab(folder: Path) -> Iterator[Lab]:
+    """Start the server and make the keys; everything is gone at the end.
+
+    Raises:
+        BenchmarkError: the server could not be started.
+    """
+    with ExitStack() as stack:
+        for name in ("home", "tmp"):
+            (folder / name).mkdir()
+        try:
+            server = stack.enter_context(SeaweedServer())
+        except SeaweedError as error:
+            raise BenchmarkError(str(error)) from error
+        server.create_bucket(BUCKET)
+        client = boto3.client(
+            "s3",
+            endpoint_url=server.endpoint_url,
+            region_name=server.region,
+            aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret_key,
+        )
+        stack.callback(client.close)
+        host = stack.enter_context(keys.host_home())
+        recovery = stack.enter_context(keys.recovery_home())
+        yield Lab(folder, server, client, host, recovery)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A measured run of SnapVault: what it used and what its JSON report says."""
+
+    usage: Usage
+    report: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """One source in a vault of its own, seen from the backup host and from the recovery machine."""
+
+    lab: Lab
+    name: str
+    source: Mapping[str, Any]
+
+    def set_up(self) -> None:
+        """Write settings and policy, and create the vault."""
+        self._settings("host", self.lab.host_home, self.lab.server.endpoint_url)
+        folder = self._folder("host")
+        (folder / "policies").mkdir()
+        policy = {"vault": "bench", "sources": {self.name: self.source}}
+        (folder / "policies" / "bench.yaml").write_text(json.dumps(policy))
+        self._run("host", "init")
+
+    def back_up(self) -> Done:
+        """Make a restore point."""
+        done = self._run("host", "backup", self.name)
+        return Done(done.usage, done.report[0])
+
+    def restore(self, point: str, target: Path, *, endpoint: str | None = None) -> Done:
+        """Restore a point on a machine that has nothing but the keys."""
+        shutil.rmtree(self._folder("recovery"), ignore_errors=True)
+        endpoint = endpoint or self.lab.server.endpoint_url
+        self._settings("recovery", self.lab.recovery_home, endpoint)
+        return self._run("recovery", "restore", self.name, "--point", point, "--to", str(target))
+
+    def stored(self) -> Stored:
+        """Return what the vault holds."""
+        return self.lab.stored(self.name)
+
+    def show(self, point: str) -> Any:
+        """Return a restore point in full."""
+        return self._run("host", "show", point).report
+
+    def _folder(self, machine: str) -> Path:
+        return self.lab.folder / machine / self.name
+
+    def _settings(self, machine: str, home: Path, endpoint: str) -> None:
+        folder = self._folder(machine)
+        folder.mkdir(parents=True)
+        vault = {
+            "store": f"s3://{BUCKET}/{self.name}",
+            "endpoint_url": endpoint,
+            "region": self.lab.server.region,
+            "gnupg_home": str(home),
+            "recipients": [keys.RECOVERY],
+            "signer": keys.HOST,
+        }
+        document = {"state_dir": "state", "policies": "policies", "vaults": {"bench": vault}}
+        # JSON is YAML.
+        (folder / "snapvault.yaml").write_text(json.dumps(document))
+
+    def _run(self, machine: str, *words: str) -> Done:
+        folder = self._folder(machine)
+        options = ["--config", str(folder / "snapvault.yaml"), "--json"]
+        usage = self.lab.runner(folder).run(
+            [sys.executable, "-m", "snapvault", *options, *words], cwd=folder
+        )
+        return Done(usage, json.loads(usage.output))
+
+
+def version_of(*command: str) -> str | None:
+    """Return the first line a program prints; None if there is no such program."""
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    return (done.stdout or done.stderr).decode(errors="replace").partition("\n")[0].strip()
+
+
+def programs(*names: Sequence[str]) -> dict[str, str]:
+    """Return the versions of the programs that are there, by name."""
+    found = {command[0]: version_of(*command) for command in names}
+    return {name: version for name, version in found.items() if version}

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure SnapVault: `python -m benchmarks.run`; docs/benchmarks.md says what and how."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import disks, material, report
+from benchmarks.figures import GIB, MIB, figures
+from benchmarks.lab import ROOT, Lab, open_lab, programs
+from benchmarks.measure import BenchmarkError
+from benchmarks.peers import Peer, peers_of
+from benchmarks.scenarios import Bench, Document, Plan, make_dumps
+from snapvault import clock
+from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
+from snapvault.wiring import tool
+
+WORKLOADS = ("disk", "dump", "big")
+_ROOM_FACTOR = 7  # what all files and stores together take, times the data
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How big everything is, in bytes."""
+
+    disk: int
+    data: int
+    dump: int
+    big: int
+    points: int
+    repeat: int
+
+
+FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, points=6, repeat=3)
+SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, points=6, repeat=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    sizes: Sizes
+    workloads: Sequence[str]
+    peers: bool
+    share: float
+    row_share: float
+    seed: int
+    folder: Path
+    output: Path
+
+
+def main() -> int:
+    """Measure what the command line asks for; 1 if something did not work at all."""
+    options = _options()
+    try:
+        document = _measure(options)
+    except BenchmarkError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    page = report.markdown(document, figures(document["results"]))
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    (options.output / "results.md").write_text(page)
+    print(page)
+    print(f"written to {options.output}/results.md and results.json")
+    return 0
+
+
+def _options() -> Options:
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="the sizes of the targets (default)")
+    size.add_argument("--small", action="store_true", help="a tenth of it, in a few minutes")
+    parser.add_argument("--only", default=",".join(WORKLOADS), help="some of %(default)s")
+    parser.add_argument("--peers", action="store_true", help="let restic and borg do the same")
+    for name in ("disk", "data", "dump", "big"):
+        parser.add_argument(f"--{name}-mib", type=int, help=f"size of the {name} in MiB")
+    parser.add_argument("--points", type=int, help="restore points of a disk")
+    parser.add_argument("--repeat", type=int, help="runs of what is most worth repeating")
+    parser.add_argument("--share", type=float, default=0.03, help="of blocks changed a night")
+    parser.add_argument("--row-share", type=float, default=0.005, help="of rows changed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
+    given = parser.parse_args()
+    workloads = given.only.split(",")
+    if unknown := set(workloads) - set(WORKLOADS):
+        parser.error(f"no such workload: {', '.join(sorted(unknown))}")
+    sizes = SMALL if given.small else FULL
+    chosen = {
+        name: getattr(given, f"{name}_mib") * MIB
+        for name in ("disk", "data", "dump", "big")
+        if getattr(given, f"{name}_mib")
+    }
+    chosen |= {name: getattr(given, name) for name in ("points", "repeat") if getattr(given, name)}
+    return Options(
+        sizes=replace(sizes, **chosen),
+        workloads=workloads,
+        peers=given.peers,
+        share=given.share,
+        row_share=given.row_share,
+        seed=given.seed,
+        folder=given.folder,
+        output=given.output,
+    )
+
+
+def _measure(options: Options) -> Document:
+    sizes = options.sizes
+    needed = (sizes.data + sizes.dump) * _ROOM_FACTOR
+    if shutil.disk_usage(options.folder).free < needed:
+        raise BenchmarkError(
+            f"{needed / GIB:.0f} GiB of room are needed in {options.folder}; name another --folder"
+        )
+    plan = Plan(sizes.points, options.share, sizes.repeat, options.seed)
+    results: Document = {}
+    with tempfile.TemporaryDirectory(prefix="snapvault-bench-", dir=options.folder) as name:
+        for workload in WORKLOADS:
+            if workload not in options.workloads:
+                continue
+            folder = Path(name) / workload
+            work = folder / "work"
+            work.mkdir(parents=True)
+            with open_lab(folder) as lab:
+                bench = Bench(lab, plan, work, _say)
+                if workload == "dump":
+                    results[workload] = _dump(bench, options, lab)
+                else:
+                    results[workload] = _disk(workload, bench, options, lab)
+            shutil.rmtree(folder)
+    cores = os.cpu_count() or 1
+    return {
+        "date": f"{clock.now():%Y-%m-%d}",
+        "tool": tool(),
+        "revision": _revision(),
+        "machine": _machine(cores),
+        "programs": programs(
+            ("gpg", "--version"),
+            ("mkfs.ext4", "-V"),
+            (str(Path(sys.executable).with_name("weed")), "version"),
+            ("restic", "version"),
+            ("borg", "--version"),
+        ),
+        "plan": {
+            "points": plan.points,
+            "share": plan.share,
+            "row_share": options.row_share,
+            "seed": plan.seed,
+            "repeat": plan.repeat,
+            "level": DEFAULT_COMPRESSION_LEVEL,
+        },
+        "noise_share": round(report.noise_share(results, cores), 3),
+        "results": results,
+    }
+
+
+def _disk(name: str, bench: Bench, options: Options, lab: Lab) -> Document:
+    sizes = options.sizes
+    _say(f"{name}: gathering {sizes.data / GIB:.1f} GiB of real files")
+    found = material.gather(bench.folder, sizes.data, seed=options.seed)
+    image = bench.folder / "disk.raw"
+    disks.make(image, sizes.big if name == "big" else sizes.disk, found.tree)
+    shutil.rmtree(found.tree)
+    _say(f"{name}: {found.files} files, {disks.data_bytes(image) / GIB:.2f} GiB of data")
+    keep = bench.folder / "first.raw"
+    peers = peers_of(lab, name) if options.peers and name == "disk" else []
+    if peers:
+        _copy(image, keep)
+    results = bench.measure_disk(name, image, found)
+
+    def night(number: int) -> Callable[[], Path]:
+        def prepare() -> Path:
+            if number == 0:
+                _copy(keep, image)
+            else:
+                bench.next_night(image, found, number)
+            return image
+
+        return prepare
+
+    results["peers"] = _peers(bench, peers, name, [night(0), night(1)])
+    return results
+
+
+def _dump(bench: Bench, options: Options, lab: Lab) -> Document:
+    _say(f"dump: writing {options.sizes.dump / GIB:.2f} GiB of SQL")
+    old, new, about = make_dumps(
+        bench.folder, options.sizes.dump, share=options.row_share, seed=options.seed
+    )
+    results = bench.measure_dump(old, new)
+    path = bench.folder / "peer.sql"
+
+    def night(version: Path) -> Callable[[], Path]:
+        def prepare() -> Path:
+            path.unlink(missing_ok=True)
+            path.hardlink_to(version)
+            return path
+
+        return prepare
+
+    peers = [each for each in peers_of(lab, "dump") if options.peers or each.name == "restic"]
+    results["peers"] = _peers(bench, peers, "dump", [night(old), night(new)])
+    return {**about, **results}
+
+
+def _peers(
+    bench: Bench, peers: Sequence[Peer], what: str, nights: Sequence[Callable[[], Path]]
+) -> Document:
+    return {each.name: bench.measure_peer(each, what, nights) for each in peers}
+
+
+def _copy(source: Path, target: Path) -> None:
+    command = ["cp", "--sparse=always", str(source), str(target)]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise BenchmarkError(f"could not copy {source.name}")
+
+
+def _revision() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    return done.stdout.decode().strip() or "unknown"
+
+
+def _machine(cores: int) -> Document:
+    processor = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cores": cores,
+        "processor": processor,
+        "memory_gib": round(memory / GIB),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _say(line: Any) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
