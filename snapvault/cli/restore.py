@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault import clock
-from snapvault.cli import points
+from snapvault.cli import in_order, points
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document, size_in_full
 from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from snapvault.engine.vault import Held, Inventory, Vault
     from snapvault.model.point import StreamRecord
-
-STDOUT = "-"
 
 
 def command(  # noqa: PLR0917 - the parser passes them by name
@@ -98,7 +96,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     moment = _moment(at, point)
     if not to:
         raise typer.BadParameter("expected a path or -, found nothing", param_hint="--to")
-    if to == STDOUT:
+    if to == in_order.STDOUT:
         _check_stdout(run, force=force)
     started = clock.monotonic()
     name = points.find_vault(run, vault, source)
@@ -207,13 +205,13 @@ def _restore(
     from snapvault import wiring
 
     as_file = named is not None or len(streams) == 1
-    kind = "stream" if to == STDOUT else wiring.target_kind(Path(to))
+    kind = "stream" if to == in_order.STDOUT else wiring.target_kind(Path(to))
     if as_file:
         _refuse_folder(held, streams[0], to, kind)
     elif kind not in {"folder", "missing"}:
         raise RestoreError(
             f'source "{held.point.source}" has {len(streams)} streams, which need a folder: '
-            f'"{to}" is {"stdout" if to == STDOUT else f"a {kind}"}',
+            f'"{to}" is {"stdout" if to == in_order.STDOUT else f"a {kind}"}',
             hint="Name a folder, or choose one with --stream: "
             + ", ".join(stream.name for stream in streams)
             + ".",
@@ -223,7 +221,7 @@ def _restore(
         f"taken {local(held.point.taken_at)}"
     )
     if as_file and kind == "stream":
-        _restore_in_order(run, vault, held, streams, to)
+        in_order.restore(run, vault, held, streams, to)
         return [to]
     paths = [Path(to)] if as_file else [Path(to) / stream.name for stream in streams]
     _restore_in_place(
@@ -300,75 +298,6 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _restore_in_order(
-    run: Session, vault: "Vault", held: "Held", streams: "tuple[StreamRecord, ...]", to: str
-) -> None:
-    import os
-    import sys
-
-    from snapvault.engine import sequence
-    from snapvault.engine.contents import look_up
-
-    contents = look_up(vault, held.point, streams)
-    order = sequence.arrange(contents)
-    spool = vault.state / "spool"
-    if order.spool_bytes:
-        run.console.note(
-            f"bringing the stream back in order takes {size_in_full(order.spool_bytes)} of room"
-            f' in "{spool}" until it is done'
-        )
-
-    if to == STDOUT:
-        # Whatever prints to stdout by mistake must not end up in the data.
-        descriptor = os.dup(sys.stdout.fileno())
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    else:
-        descriptor = _open_stream(to)
-    out = _Out(descriptor, to)
-    try:
-        sequence.stream_out(vault, contents, order, spool, out.write)
-    finally:
-        os.close(descriptor)
-
-
-def _open_stream(to: str) -> int:
-    import os
-
-    try:
-        return os.open(to, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise RestoreError(f'could not open "{to}": {(error.strerror or "").lower()}') from error
-
-
-class _Out:
-    """Writes to a descriptor that takes bytes in order."""
-
-    def __init__(self, descriptor: int, name: str) -> None:
-        self._descriptor = descriptor
-        self._name = "stdout" if name == STDOUT else f'"{name}"'
-
-    def write(self, data: memoryview) -> None:
-        """Write all of it.
-
-        Raises:
-            RestoreError: the disk behind it is full, or failed.
-            BrokenPipeError: nobody reads it any more.
-        """
-        import os
-
-        rest = data
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise RestoreError(
-                f"could not write to {self._name}: {(error.strerror or str(error)).lower()}",
-                hint="What was written so far is not the whole stream; do not use it.",
-            ) from error
-
-
 def _without_key(error: SnapVaultError, vault: "Vault") -> KeyMissingError:
     readers = ", ".join(vault.sealer.recipients)
     return KeyMissingError(
@@ -408,7 +337,7 @@ def _report(
         f"restore point {held.point.point}, taken {local(held.point.taken_at)}, "
         f"restored in {format_duration(seconds)}"
     )
-    if any(target == STDOUT for _, target in restored):
+    if any(target == in_order.STDOUT for _, target in restored):
         for line in (*lines, end):
             run.console.note(line)
     else:
@@ -416,4 +345,4 @@ def _report(
 
 
 def _named(target: str) -> str:
-    return "stdout" if target == STDOUT else f'"{target}"'
+    return "stdout" if target == in_order.STDOUT else f'"{target}"'

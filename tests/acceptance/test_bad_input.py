@@ -304,7 +304,7 @@ def test_the_report_and_the_data_do_not_share_stdout(used: Host, recovery: Host)
     ("words", "expected"),
     [
         (["lst"], "list"),
-        (["policy", "chek"], "check"),
+        (["policy", "schemas"], '"schema"'),
         (["restore", "web01", "--too", "x"], "--to"),
         (["verify", "--level", "deep"], "objects"),
         (["verify", "--sample", "0", "--level", "data"], "percentage"),
