@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ _WORDS = """
     zephyr anchor bottle copper drawer engine fabric garden hammer island jacket kettle
     ladder mirror needle oyster
 """.split()  # noqa: SIM905 - a list would take forty lines
+DATABASE_ON_DISK = "/var/lib/shop/shop.db"
 _FIRST_ORDER = datetime(2026, 1, 1, tzinfo=UTC)
 
 DUMP_PROGRAM = """\
@@ -122,7 +122,7 @@ class Disk:
         """
         for folder in ("var/log", "var/lib/shop", "srv"):
             (tree / folder).mkdir(parents=True)
-        shutil.copyfile(database, tree / "var/lib/shop/shop.db")
+        shutil.copyfile(database, tree / DATABASE_ON_DISK[1:])
         self.log.write_bytes(self._lines(budget // 50))
         shutil.copyfile(self.log, tree / "var/log/web.log")
         total = 0
@@ -160,8 +160,10 @@ class Disk:
         script.write_text("\n".join(lines) + "\n")
         return script, f"a log grew, a file came, {format_count(len(gone), 'file')} went"
 
-    def write_database(self, database: Path) -> None:
+    def write_database(self, database: Path, extents: str) -> None:
         """Write the database into its blocks on the disk, in place, as a running machine does.
+
+        `extents` is what debugfs shows of the file that it is on the disk.
 
         Raises:
             DemoError: the file on the disk has other blocks than the database needs.
@@ -169,7 +171,7 @@ class Disk:
         size = database.stat().st_size
         done = 0
         with database.open("rb") as source, self.path.open("r+b") as image:
-            for first, last, physical in self._blocks("/var/lib/shop/shop.db"):
+            for first, last, physical in _runs(extents):
                 source.seek(first * _BLOCK)
                 piece = source.read((last - first + 1) * _BLOCK)
                 image.seek(physical * _BLOCK)
@@ -177,12 +179,6 @@ class Disk:
                 done += len(piece)
         if done != size:
             raise DemoError(f"the database has {size} bytes, and its blocks on the disk {done}")
-
-    def _blocks(self, file: str) -> Iterator[tuple[int, int, int]]:
-        command = ["debugfs", "-R", f"dump_extents -l {file}", str(self.path)]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for match in re.finditer(r"(\d+) +- +(\d+) +(\d+) +- +\d+ +\d+", shown):
-            yield int(match[1]), int(match[2]), int(match[3])
 
     def _lines(self, size: int) -> bytes:
         lines = []
@@ -196,6 +192,12 @@ class Disk:
             lines.append(line)
             left -= len(line)
         return "".join(lines).encode()
+
+
+def _runs(extents: str) -> Iterator[tuple[int, int, int]]:
+    """Yield first and last block in the file and first block on the disk, from `dump_extents`."""
+    for match in re.finditer(r"(\d+) +- +(\d+) +(\d+) +- +\d+ +\d+", extents):
+        yield int(match[1]), int(match[2]), int(match[3])
 
 
 def _files_of_this_machine() -> Iterator[tuple[Path, int]]:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.demo_material import DUMP_PROGRAM, Disk, Shop
+from scripts.demo_material import DATABASE_ON_DISK, DUMP_PROGRAM, Disk, Shop
 from scripts.demo_screen import DemoError
 from scripts.demo_stage import BUCKET, PREFIX, Stage
 from snapvault import clock
@@ -127,7 +127,7 @@ class Story:
             f"    region: {self.stage.server.region}\n"
             "    gnupg_home: gnupg\n"
             f"    recipients: [{_RECOVERY_KEY}]    # can restore\n"
-            f"    signer: {_HOST_KEY}  # signs\n"
+            f"    signer: {_HOST_KEY}      # signs\n"
         )
         for machine in (self.host, self.recovery):
             (machine.folder / "snapvault.yaml").write_text(settings)
@@ -166,7 +166,8 @@ class Story:
         ]
         if trouble:
             raise DemoError(f"debugfs could not change the disk: {trouble[0]}")
-        self.disk.write_database(self.shop.path)
+        extents = self.host.ask(f'debugfs -R "dump_extents -l {DATABASE_ON_DISK}" web01.raw')
+        self.disk.write_database(self.shop.path, extents)
 
     def _look(self) -> None:
         self.screen.title("What is there")
