@@ -12,9 +12,9 @@ from snapvault.engine.commit import Draft, StreamDraft, commit
 from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
 from snapvault.engine.rolling import OldStream, Roll
-from snapvault.engine.vault import Held, Inventory, Vault, host_key, sync
+from snapvault.engine.vault import Held, Inventory, Vault, host_key, late_recipients, sync
 from snapvault.engine.volumes import Piece, VolumeWriter
-from snapvault.errors import IntegrityError, KeyMissingError
+from snapvault.errors import ConfigError, IntegrityError, KeyMissingError
 from snapvault.formats import names, signatures
 from snapvault.formats.signatures import Hashes
 from snapvault.formats.volume_list import VolumeRecord
@@ -63,6 +63,7 @@ class BackupJob:
         vault = self.vault
         vault.sealer.check()
         key, key_record = host_key(vault)
+        self._require_readers()
         inventory = sync(vault, self.source.name)
         for problem in inventory.problems:
             vault.events.warn("vault.damaged", str(problem), source=self.source.name)
@@ -125,6 +126,24 @@ class BackupJob:
                 source=self.source.name,
             )
         return held
+
+    def _require_readers(self) -> None:
+        """See to it that somebody can restore what is about to be backed up.
+
+        Raises:
+            ConfigError: no recipient was there when the vault was initialized.
+        """
+        late = late_recipients(self.vault)
+        message = (
+            "recipient {} was added after the vault was initialized and cannot restore from it"
+        )
+        hint = "Initialize another vault for the new set of recipients."
+        if len(late) == len(self.vault.sealer.recipients):
+            raise ConfigError(message.format(late[0]), hint=hint)
+        for fingerprint in late:
+            self.vault.events.warn(
+                "recipient.late", f"{message.format(fingerprint)}. {hint}", recipient=fingerprint
+            )
 
     def _parent(self, inventory: Inventory) -> Head | None:
         """Return the newest point that this host can go on from."""

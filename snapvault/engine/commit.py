@@ -2,7 +2,7 @@
 """Commit a restore point: metadata first, the manifest last."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from snapvault import clock
 from snapvault.engine import fetch
 from snapvault.engine.files import write_durably
 from snapvault.engine.vault import Held, Vault
-from snapvault.errors import IntegrityError, VolumeError
+from snapvault.errors import IntegrityError, SnapVaultError, VolumeError
 from snapvault.formats import manifest, maps, meta, names, volume_list
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
@@ -100,7 +100,6 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
     volume_bytes = sum(record.size for record in new_volumes)
 
     previous = draft.previous[-1] if draft.previous else None
-    needed = {entry.point for record in records for entry in record.map_log + record.signature_log}
     point = Point(
         vault=vault.record.vault,
         source=draft.source,
@@ -114,7 +113,7 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
         consistency=draft.consistency.value,
         streams=tuple(records),
         hash_key=draft.hash_key,
-        objects=(*_inherited_objects(draft, needed), *own),
+        objects=(*_inherited_objects(draft, records), *own),
         lists=lists,
         host=draft.host,
         tool=draft.tool,
@@ -148,7 +147,11 @@ def _put_manifest(vault: Vault, point: Point) -> Held:
         signer=vault.sealer.signer,
         content=content,
     )
-    vault.catalog.add([row])
+    try:
+        vault.catalog.add([row])
+    except SnapVaultError as error:
+        # The point is committed; the catalog learns of it at the next look at the vault.
+        vault.events.warn("catalog.failed", str(error), source=point.source)
     vault.events.emit("point.committed", source=point.source, point=point.point)
     return Held(point, record, vault.sealer.signer)
 
@@ -271,15 +274,15 @@ def _cache_list(vault: Vault, record: ObjectRecord, encoded: bytes) -> None:
     write_durably(folder / record.sha256, [encoded])
 
 
-def _inherited_objects(draft: Draft, needed: set[str]) -> Iterator[ObjectRecord]:
+def _inherited_objects(draft: Draft, records: Sequence[StreamRecord]) -> Iterator[ObjectRecord]:
     """Yield the base's objects that the logs still need, oldest first."""
-    if draft.base is None:
-        return
-    kept = {
-        name
-        for point in needed
-        for name in (names.map_of(draft.source, point), names.signature_of(draft.source, point))
+    needed = {
+        names.map_of(draft.source, entry.point) for record in records for entry in record.map_log
+    } | {
+        names.signature_of(draft.source, entry.point)
+        for record in records
+        for entry in record.signature_log
     }
-    for record in draft.base.point.objects:
-        if record.name in kept:
+    for record in draft.base.point.objects if draft.base else ():
+        if record.name in needed:
             yield record

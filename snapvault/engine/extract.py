@@ -198,27 +198,29 @@ class _Cutter:
         self._window.append((self._end, raw))
         self._end += len(raw)
         while self._next is not None and self._next[1] <= self._end:
-            self._deliver_run()
+            self._deliver_some()
         needed = self._end if self._next is None else self._next[4]
         while self._window and self._window[0][0] + len(self._window[0][1]) <= needed:
             self._window.popleft()
         return len(raw)
 
-    def _deliver_run(self) -> None:
-        """Deliver the next piece, and those right behind it in the volume that are there."""
-        start, end, stream, offset, _ = self._next or (0, 0, 0, 0, 0)
-        pieces = [(offset, end - start)]
-        self._next = next(self._pieces, None)
-        while (
-            self._next is not None
-            and self._next[0] == end
-            and self._next[2] == stream
-            and self._next[1] <= min(self._end, start + len(self._buffer))
-        ):
-            end = self._next[1]
-            pieces.append((self._next[3], end - self._next[0]))
+    def _deliver_some(self) -> None:
+        """Deliver the next pieces of one stream that are there, as many as the buffer holds."""
+        pieces: list[tuple[int, int]] = []
+        filled = 0
+        stream = -1
+        while self._next is not None:
+            start, end, number, offset, _ = self._next
+            if end > self._end or (pieces and number != stream):
+                break
+            if filled + end - start > len(self._buffer):
+                break
+            stream = number
+            pieces.append((offset, end - start))
+            self._cut(start, end, filled)
+            filled += end - start
             self._next = next(self._pieces, None)
-        self._deliver(stream, pieces, self._cut(start, end))
+        self._deliver(stream, pieces, self._buffer[:filled])
 
     def finish(self, volume: str) -> None:
         """Take the end of the volume.
@@ -231,11 +233,12 @@ class _Cutter:
                 f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
             )
 
-    def _cut(self, start: int, end: int) -> memoryview:
-        filled = 0
+    def _cut(self, start: int, end: int, filled: int) -> None:
+        """Copy raw bytes [start, end) from the window to the buffer."""
         for at, data in self._window:
-            begin, stop = max(start, at) - at, min(end, at + len(data)) - at
+            if at >= end:
+                break
+            begin, stop = max(start - at, 0), min(end - at, len(data))
             if begin < stop:
-                self._buffer[filled : filled + stop - begin] = data[begin:stop]
+                self._buffer[filled : filled + stop - begin] = memoryview(data)[begin:stop]
                 filled += stop - begin
-        return self._buffer[:filled]

@@ -157,25 +157,26 @@ def load(folder: Path, store: StoreReader, *, block_size: int, key_id: str) -> L
     rolling: dict[str, list[PendingBytes]] = {}
     for path in sorted(folder.glob("*" + SUFFIX)):
         try:
-            parts = [
-                (header, payload)
-                for header, payload in _read(path)
-                if header["key"] == key_id and header["block_size"] == block_size
-            ]
+            parts = _usable_parts(path, block_size=block_size, key_id=key_id)
             record = _stored(parts, store)
+            held = [
+                PendingBytes(record.volume, int(part["offset"]), int(part["length"]), payload)
+                if record and part["engine"] == "rolling"
+                else None
+                for part, payload in parts
+            ]
         except (IntegrityError, KeyError, ValueError, TypeError):
-            parts, record = [], None
+            parts, record, held = [], None, []
         if record is None:
             path.unlink()
             continue
         volumes[record.volume] = record
-        for header, payload in parts:
-            stream = str(header["stream"])
-            if header["engine"] == "blocks":
+        for (part, payload), some_bytes in zip(parts, held, strict=True):
+            stream = str(part["stream"])
+            if some_bytes is None:
                 blocks.setdefault(stream, []).append((record.volume, payload))
             else:
-                held = PendingBytes(record.volume, header["offset"], header["length"], payload)
-                rolling.setdefault(stream, []).append(held)
+                rolling.setdefault(stream, []).append(some_bytes)
     return Leftovers(
         volumes,
         {stream: _pending_blocks(found) for stream, found in blocks.items()},
@@ -186,6 +187,14 @@ def load(folder: Path, store: StoreReader, *, block_size: int, key_id: str) -> L
 def _read(path: Path) -> list[tuple[meta.Header, bytes]]:
     with path.open("rb") as file:
         return meta.read_all(iter(lambda: file.read(1 << 20), b""))
+
+
+def _usable_parts(path: Path, *, block_size: int, key_id: str) -> list[tuple[meta.Header, bytes]]:
+    return [
+        (header, payload)
+        for header, payload in _read(path)
+        if header["key"] == key_id and header["block_size"] == block_size and header["stream"]
+    ]
 
 
 def _stored(parts: list[tuple[meta.Header, bytes]], store: StoreReader) -> VolumeRecord | None:

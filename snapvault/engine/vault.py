@@ -101,17 +101,20 @@ def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreT
     """
     sealer.check()
     record = read_record(store)
-    if record is not None and _has_hash_key(store, sealer):
+    hash_key_name = names.hash_key(sealer.signer)
+    if record is not None and _is_there(store, hash_key_name):
         raise ConfigError(
             f'vault "{name}" at {store.location} is already initialized',
             hint=f'Nothing was changed. Run "snapvault doctor" to look at vault "{name}".',
         )
     traits = store.probe()
-    if not _has_hash_key(store, sealer):
+    if not _is_there(store, hash_key_name):
         key = secrets.token_bytes(_KEY_SIZE)
-        store.put(names.hash_key(sealer.signer), sealer.seal(key, Readers.RECOVERY_AND_HOST))
+        store.put(hash_key_name, sealer.seal(key, Readers.RECOVERY_AND_HOST))
     for fingerprint in sorted({sealer.signer, *sealer.recipients}):
         _put_once(store, names.public_key(fingerprint), sealer.export(fingerprint))
+    # The script is run on the worst of days, so it is signed as the manifests are.
+    _put_once(store, names.EMERGENCY_SIGNED, sealer.sign(emergency_kit.script()))
     _put_once(store, names.EMERGENCY_SCRIPT, emergency_kit.script())
     _put_once(store, names.EMERGENCY_TEXT, emergency_kit.text())
     if record is None:
@@ -122,9 +125,9 @@ def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreT
     return record, traits
 
 
-def _has_hash_key(store: Store, sealer: Sealer) -> bool:
+def _is_there(store: Store, name: str) -> bool:
     try:
-        store.stat(names.hash_key(sealer.signer))
+        store.stat(name)
     except ObjectMissingError:
         return False
     return True
@@ -132,9 +135,7 @@ def _has_hash_key(store: Store, sealer: Sealer) -> bool:
 
 def _put_once(store: Store, name: str, data: bytes) -> None:
     """Put an object unless something is there already: an older init's is as good."""
-    try:
-        store.stat(name)
-    except ObjectMissingError:
+    if not _is_there(store, name):
         store.put(name, data)
 
 
@@ -155,6 +156,19 @@ def host_key(vault: Vault) -> tuple[bytes, ObjectRecord]:
         ) from error
     record = ObjectRecord(name, len(sealed), hashlib.sha256(sealed).hexdigest())
     return _checked_key(vault.sealer.open(sealed), record), record
+
+
+def late_recipients(vault: Vault) -> tuple[str, ...]:
+    """Return the recipients that were not there when a host initialized the vault.
+
+    What was sealed before they came, the key for block hashes for one, they cannot open, and
+    every later point refers to it.
+    """
+    return tuple(
+        fingerprint
+        for fingerprint in vault.sealer.recipients
+        if not _is_there(vault.store, names.public_key(fingerprint))
+    )
 
 
 def hash_key(vault: Vault, record: ObjectRecord) -> bytes:
@@ -188,16 +202,18 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
         if name not in known or known[name].size != found.size
     )
 
-    def read(name: str) -> CatalogRow | IntegrityError:
+    def read(name: str) -> tuple[str, CatalogRow | IntegrityError]:
         try:
-            return _read_manifest(vault, name)
+            return name, _read_manifest(vault, name)
         except IntegrityError as error:
-            return error
+            return name, error
 
+    unreadable = set()
     with threads(WORKERS, "manifest") as pool:
-        for outcome in ordered(read, changed, ahead=2 * WORKERS, pool=pool):
+        for name, outcome in ordered(read, changed, ahead=2 * WORKERS, pool=pool):
             if isinstance(outcome, IntegrityError):
                 problems.append(outcome)
+                unreadable.add(name)
             else:
                 fresh.append(outcome)
     if fresh:
@@ -209,6 +225,8 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
         vault.catalog.mark_missing(back, missing=False)
     held: list[Held] = []
     for row in vault.catalog.rows(source):
+        if row.name in unreadable:
+            continue  # what the catalog remembers is not what is there now
         if row.signer in vault.sealer.trusted:
             held.append(_held(row))
         else:

@@ -13,7 +13,7 @@ from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
 from snapvault.engine.pipeline import ordered, threads
 from snapvault.engine.vault import Held, Inventory, Vault, read_record
-from snapvault.errors import IntegrityError
+from snapvault.errors import IntegrityError, ObjectMissingError
 from snapvault.formats import names
 from snapvault.model.point import ObjectRecord
 
@@ -71,6 +71,7 @@ class Verification:
         ]
         findings = [Finding(str(problem), ()) for problem in self.inventory.problems]
         findings += self._vault_record()
+        findings += self._emergency_script()
         users, broken = self._references(held)
         findings += broken
         lost = self._missing(users)
@@ -95,6 +96,19 @@ class Verification:
         except IntegrityError as error:
             return [Finding(str(error), ())]
         return [Finding(f'object "{names.VAULT}" is missing or was replaced', ())]
+
+    def _emergency_script(self) -> list[Finding]:
+        """Hold `restore.py` against the copy of it that a trusted host signed."""
+        try:
+            script = self.vault.store.get(names.EMERGENCY_SCRIPT)
+            signed = self.vault.sealer.read_signed(self.vault.store.get(names.EMERGENCY_SIGNED))
+        except (ObjectMissingError, IntegrityError) as error:
+            return [Finding(f"the emergency script cannot be trusted: {error}", ())]
+        if signed.fingerprint not in self.vault.sealer.trusted or signed.content != script:
+            return [
+                Finding(f'object "{names.EMERGENCY_SCRIPT}" is not what a trusted host signed', ())
+            ]
+        return []
 
     def _references(
         self, held: Iterable[Held]

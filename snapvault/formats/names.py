@@ -9,6 +9,7 @@ from snapvault import clock
 
 VAULT = "vault.json"
 EMERGENCY_SCRIPT = "restore.py"
+EMERGENCY_SIGNED = "restore.py.gpg"
 EMERGENCY_TEXT = "RESTORE.md"
 POINTS = "points/"
 VOLUMES = "volumes/"

@@ -297,6 +297,27 @@ def test_a_replaced_vault_record_is_found(kit: VaultKit, level: Level) -> None:
 
 
 @pytest.mark.parametrize("level", list(Level))
+@pytest.mark.parametrize("name", [names.EMERGENCY_SCRIPT, names.EMERGENCY_SIGNED])
+def test_a_changed_emergency_script_is_found(kit: VaultKit, name: str, level: Level) -> None:
+    kit.replace(name, kit.store.get(name) + b"\nimport antigravity\n")
+
+    report = kit.verify(level)
+
+    require_named(report, "emergency script" if name.endswith(".gpg") else name)
+
+
+def test_an_emergency_script_that_a_stranger_signed_is_found(kit: VaultKit) -> None:
+    script = b"print('restored')"
+    stranger = PaperSealer(host="stranger", holds="stranger")
+    kit.replace(names.EMERGENCY_SCRIPT, script)
+    kit.replace(names.EMERGENCY_SIGNED, stranger.sign(script))
+
+    report = kit.verify(Level.OBJECTS)
+
+    require_named(report, names.EMERGENCY_SCRIPT)
+
+
+@pytest.mark.parametrize("level", list(Level))
 def test_a_missing_vault_record_is_found(kit: VaultKit, level: Level) -> None:
     kit.store.delete([names.VAULT])
 

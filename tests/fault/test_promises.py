@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from snapvault.engine.verify import Level
-from snapvault.errors import KeyMissingError
+from snapvault.errors import ConfigError, KeyMissingError
 from snapvault.formats import names
+from tests.support.sealers import PaperSealer, fingerprint_of
 from tests.support.sources import Faults
 from tests.support.stores import RecordingStore
 from tests.support.vaults import (
@@ -228,3 +229,31 @@ def test_verifying_on_the_host_asks_for_no_private_key_of_the_data(
     assert report.findings == ()
     assert report.points == NIGHTS
     assert report.objects == len(kit.objects("volumes/")) + 3 * NIGHTS + 1
+
+
+def test_a_recipient_who_came_late_is_told_so_every_night(tmp_path: Path) -> None:
+    kit = VaultKit(tmp_path)
+    kit.night(one_disk())
+    kit.host_sealer = TwoRecipients(holds="host")
+
+    kit.night(one_disk())
+
+    assert any(fingerprint_of("late") in warning for warning in kit.events.warnings)
+
+
+def test_a_backup_that_no_recipient_could_restore_is_refused(tmp_path: Path) -> None:
+    kit = VaultKit(tmp_path)
+    kit.host_sealer = PaperSealer(recovery="late", holds="host")
+
+    with pytest.raises(ConfigError, match="added after the vault was initialized"):
+        kit.night(one_disk())
+
+
+class TwoRecipients(PaperSealer):
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        return (*super().recipients, fingerprint_of("late"))
+
+
+def one_disk() -> MixedSource:
+    return MixedSource(disks={"root": bytearray(b"x" * 2000)}, streams={})

@@ -78,6 +78,7 @@ class VaultBuilder:
         self._key = secrets.token_bytes(32)
         record = vault.VaultRecord(self.vault, FIRST_NIGHT, block_size)
         self.put(names.VAULT, vault.encode(record))
+        self.put(names.EMERGENCY_SIGNED, self.sign(script()))
         self.put(names.EMERGENCY_SCRIPT, script())
         self.put(names.EMERGENCY_TEXT, text())
         for fingerprint in {*self._recipients, signer}:
