@@ -62,8 +62,8 @@ class BackupJob:
         """
         vault = self.vault
         vault.sealer.check()
-        key, key_record = host_key(vault)
         self._require_readers()
+        key, key_record = host_key(vault)
         inventory = sync(vault, self.source.name)
         for problem in inventory.problems:
             vault.events.warn("vault.damaged", str(problem), source=self.source.name)
