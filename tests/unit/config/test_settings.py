@@ -70,7 +70,7 @@ def test_paths_are_from_home_from_the_root_or_beside_the_file(
     write(
         "etc ü/s.yaml",
         "state_dir: ~/state\npolicies: ../my policies\n"
-        + SMALLEST % ", gnupg_home: /root/gnupg, ca_bundle: zertifikate/größe.pem",
+        + SMALLEST % ", gnupg_home: /srv/gnupg, ca_bundle: zertifikate/größe.pem",
     )
 
     settings = load_settings(Path("etc ü/s.yaml"))
@@ -78,7 +78,7 @@ def test_paths_are_from_home_from_the_root_or_beside_the_file(
     assert settings.path == tmp_path / "etc ü/s.yaml"
     assert settings.state_dir == Path("/home/me/state")
     assert settings.policies_dir == tmp_path / "etc ü/../my policies"
-    assert settings.vaults["v"].gnupg_home == Path("/root/gnupg")
+    assert settings.vaults["v"].gnupg_home == Path("/srv/gnupg")
     assert settings.vaults["v"].ca_bundle == tmp_path / "etc ü/zertifikate/größe.pem"
 
 
