@@ -135,7 +135,7 @@ def _words(chance: random.Random, count: int) -> Iterator[str]:
         "st",
         "t",
     )
-    middles, endings = ("a", "e", "i", "o", "u", "ea", "ou"), ("", "n", "r", "s", "t", "ll", "nd")
+    middles, endings = ("a", "e", "i", "o", "u", "ea", "ou"), ("", "n", "r", "s", "t", "ll", "st")
     for _ in range(count):
         parts = (beginnings, middles, endings) * chance.choice((1, 1, 2))
         yield "".join(chance.choice(part) for part in parts)

@@ -31,6 +31,7 @@ def figures(results: Document) -> list[Figure]:
         found += _stored(disk)
     if dump is not None:
         found += _rolling(dump)
+        found += _dump_cpu(dump)
     if disk is not None:
         found += _memory(disk, big)
         found += _flat(disk)
@@ -92,6 +93,22 @@ def _rolling(dump: Document) -> Iterator[Figure]:
         f"{ratio:.3f} ({_mib(night['stored_bytes'])} / {_mib(theirs)})",
         met=ratio <= 0.2,
     )
+
+
+def _dump_cpu(dump: Document) -> Iterator[Figure]:
+    gib = dump["backups"][0]["data_bytes"] / GIB
+    first, night = map(_cpu_of, dump["backups"])
+    restores = [
+        min(_cpu_of(each) for each in dump["restores"] if each["point"] == point)
+        for point in (1, 2)
+    ]
+    for name, seconds in (
+        ("first backup", first),
+        ("incremental", night),
+        ("restore of point 1", restores[0]),
+        ("restore of point 2", restores[1]),
+    ):
+        yield Figure(f"dump: {name}, CPU s per GiB", "", f"{seconds / gib:.2f}", met=None)
 
 
 def _memory(disk: Document, big: Document | None) -> Iterator[Figure]:

