@@ -2,7 +2,9 @@
 """What a point holds, ready to be fetched; and the proof that it came back as it was."""
 
 import hashlib
+import mmap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 
@@ -15,7 +17,7 @@ from snapvault.engine.commit import cached_list
 from snapvault.engine.extract import Pieces, Plan, plan
 from snapvault.engine.vault import Vault, hash_key
 from snapvault.errors import IntegrityError
-from snapvault.formats.signatures import no_hashes
+from snapvault.formats.signatures import HASH_SIZE, Hashes, hashes_from
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
 from snapvault.model.point import Point, StreamRecord
@@ -66,8 +68,7 @@ class BlockDigest:
     def __init__(self, stream: StreamRecord, key: bytes) -> None:
         self._stream = stream
         self._key = key
-        # The pages of this table that nothing is written to take no memory.
-        self._hashes = no_hashes(-(-stream.size // stream.block_size))
+        self._hashes = _sparse_table(-(-stream.size // stream.block_size))
 
     def add(self, pieces: Pieces, data: memoryview) -> None:
         """Take pieces of whole blocks; only the disk's last block may be short."""
@@ -102,6 +103,17 @@ class BlockDigest:
         for start in range(0, len(self._hashes), step):
             digest.update(np.ascontiguousarray(self._hashes[start : start + step]).tobytes())
         require_digest(self._stream, point, digest.hexdigest())
+
+
+def _sparse_table(count: int) -> Hashes:
+    """Return a table of hashes, all of zeros, whose pages take no memory until they are written.
+
+    Reading them does not either: they are private and never huge.
+    """
+    memory = mmap.mmap(-1, max(1, count) * HASH_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return hashes_from(memory)[:count]
 
 
 def stream_digest(size: int, read_into: Callable[[int, memoryview], None]) -> str:
