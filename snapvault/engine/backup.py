@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snapvault.engine import head, journal
@@ -206,15 +206,27 @@ class _Reading:
         )
         try:
             streams = [
-                self._disk(stream, writer)
-                if isinstance(stream, DiskStream)
-                else self._bytes(stream, writer)
+                self._settled(
+                    self._disk(stream, writer)
+                    if isinstance(stream, DiskStream)
+                    else self._bytes(stream, writer)
+                )
                 for stream in view.streams
             ]
             return streams, writer.finish()
         except BaseException:
             writer.abort()
             raise
+
+    def _settled(self, draft: StreamDraft) -> StreamDraft:
+        """Give a stream that did not change its parent's full map, which its point refers to.
+
+        The map just found may differ: where a stream repeats itself, librsync copies all of it
+        from one place, and the volumes with the others would no longer be vouched for.
+        """
+        if self.parent is None or not draft.is_unchanged:
+            return draft
+        return replace(draft, full=self.parent.maps[draft.record.name])
 
     def _before(self, name: str, engine: str) -> StreamRecord | None:
         record = self.parent.held.point.stream(name) if self.parent else None

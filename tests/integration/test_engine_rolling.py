@@ -122,3 +122,16 @@ def test_a_stream_that_breaks_makes_no_point_and_leaves_no_view_open(kit: VaultK
 
     assert len(kit.inventory().held) == 1
     assert source.record.left_open == 0
+
+
+def test_an_unchanged_stream_that_repeats_itself_keeps_every_volume_of_its_map(
+    kit: VaultKit,
+) -> None:
+    source = MixedSource(streams={"dump": dump_of(36 * 2048) * 5})
+    kit.night(source)
+    second = kit.night(source)
+    source.streams["dump"] = source.streams["dump"][:300_000]
+
+    third = kit.night(source)
+
+    require_whole(kit, source, [second.point, third.point])
