@@ -2,13 +2,17 @@
 """Local files of the state directory: whole or not at all."""
 
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 
 def write_durably(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file under its name once it is whole and on disk; replaces an older one."""
-    part = path.with_name(path.name + ".part")
+    """Write a file under its name once it is whole and on disk; replaces an older one.
+
+    Several processes may write the same file at once, as restores do that cache the same list.
+    """
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as file:
             for chunk in chunks:

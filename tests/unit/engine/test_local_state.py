@@ -3,12 +3,13 @@
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from snapvault.engine import journal
+from snapvault.engine.files import write_durably
 from snapvault.errors import SourceError
 from snapvault.formats import names
 from snapvault.formats.volume_list import VolumeRecord
@@ -186,3 +187,17 @@ def test_a_damaged_copy_of_a_list_is_fetched_again(
 
     assert store.called("get")[-1] == names.volume_list(path.name)
     require_whole(kit, source, [held.point])
+
+
+def test_two_processes_can_write_the_same_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+
+    def interrupted() -> Iterator[bytes]:
+        yield b"who"
+        write_durably(path, [b"whole"])
+        yield b"le"
+
+    write_durably(path, interrupted())
+
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
