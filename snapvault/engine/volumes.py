@@ -120,8 +120,10 @@ class VolumeWriter:
 
     def _begin(self) -> _Open:
         opened = _Open(names.new_volume_id(), Handoff(room=_FRAMES_WAITING))
-        self._crew.start(lambda: self._deliver(opened))
+        # ORDER: `abort` must find the volume before its thread waits for frames: a signal that
+        # comes between the two would leave that thread waiting for ever.
         self._open = opened
+        self._crew.start(lambda: self._deliver(opened))
         return opened
 
     def _fill(self, current: _Open, data: memoryview) -> None:

@@ -172,3 +172,26 @@ def test_aborting_stores_no_incomplete_volume(tmp_path: Path, size: int) -> None
     assert list(store.names()) == []
     assert list(tmp_path.iterdir()) == []
     assert threading.active_count() == before
+
+
+def test_a_signal_that_comes_while_a_volume_begins_leaves_no_thread_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = threading.active_count()
+    writer = open_writer(tmp_path)
+    start = writer._crew.start
+
+    def start_and_be_interrupted(task: Callable[[], VolumeRecord]) -> None:
+        start(task)
+        raise PowerCut
+
+    monkeypatch.setattr(writer._crew, "start", start_and_be_interrupted)
+    with pytest.raises(PowerCut):
+        writer.append(memoryview(b"data"), unit=1, on_piece=lambda piece: None)
+    aborting = threading.Thread(target=writer.abort, daemon=True)
+    aborting.start()
+    aborting.join(20)
+
+    assert not aborting.is_alive()
+    assert threading.active_count() == before
+    assert list(tmp_path.iterdir()) == []
