@@ -9,7 +9,10 @@ from snapvault.model.point import Point
 
 
 def newest(points: Sequence[Point], source: str) -> Point:
-    """Return the last committed point.
+    """Return the last committed point; of two with one number, the one taken later.
+
+    Two have one number when two hosts wrote at the same moment, or when a point that was gone
+    is back.
 
     Raises:
         NoRestorePointError: there is none.
@@ -19,7 +22,7 @@ def newest(points: Sequence[Point], source: str) -> Point:
             f'source "{source}" has no restore point',
             hint='Run "snapvault list" to see what the vault holds.',
         )
-    return max(points, key=lambda point: point.sequence)
+    return max(points, key=lambda point: (point.sequence, point.taken_at))
 
 
 def at(points: Sequence[Point], source: str, moment: datetime) -> Point:
@@ -59,7 +62,9 @@ def by_id(points: Sequence[Point], wanted: str, source: str | None = None) -> Po
     )[:3]
     raise NoRestorePointError(
         f'there is no restore point "{wanted}"{where}',
-        hint="The nearest are " + " and ".join(_label(point) for point in near) + "."
+        hint=f"The nearest {'is' if len(near) == 1 else 'are'} "
+        + " and ".join(_label(point) for point in near)
+        + "."
         if near
         else 'Run "snapvault list" to see what the vault holds.',
     )

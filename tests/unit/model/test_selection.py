@@ -44,6 +44,19 @@ def test_the_newest_is_the_last_committed_even_when_a_clock_went_back() -> None:
     assert newest([*POINTS, late], "web01") == late
 
 
+def test_the_newest_of_two_with_one_number_is_the_one_taken_later() -> None:
+    side_by_side = point("cc44", sequence=3, days=3)
+
+    assert newest([*POINTS, side_by_side], "web01") == side_by_side
+
+
+def test_a_hint_at_one_point_speaks_of_one() -> None:
+    with pytest.raises(NoRestorePointError) as caught:
+        by_id([FIRST], "ffff")
+
+    assert (caught.value.hint or "").startswith("The nearest is aa11 of web01")
+
+
 def test_a_source_without_points_is_named() -> None:
     with pytest.raises(NoRestorePointError, match='source "web01" has no restore point'):
         newest([], "web01")
