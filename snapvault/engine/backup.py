@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Back up one source: from a view of it to a committed restore point."""
 
+import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,6 +114,12 @@ class BackupJob:
                     tool=self.options.tool,
                 )
                 held = commit(vault, draft, run_folder)
+        except BaseException:
+            # Only journals are of use to the next run; signatures can be as large as a dump's.
+            with suppress(OSError):
+                self._clean_run_folder()
+            shutil.rmtree(heads / point, ignore_errors=True)
+            raise
         finally:
             view.close()
         try:

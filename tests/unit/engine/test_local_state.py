@@ -129,17 +129,20 @@ def test_a_committed_run_leaves_no_journal(
     assert list((kit.folder / "state").rglob("*.journal")) == []
 
 
-def test_failed_runs_leave_one_unfinished_head_at_most(kit: VaultKit, source: MixedSource) -> None:
+@pytest.mark.parametrize("after_bytes", [100_000, 290_000])
+def test_a_failed_run_leaves_nothing_but_journals(
+    kit: VaultKit, source: MixedSource, after_bytes: int
+) -> None:
     held = kit.night(source)
-    source.faults.after_bytes = 100_000
-    for _ in range(3):
-        with pytest.raises(SourceError):
-            kit.night(source)
+    source.disks["root"] = random.Random(3).randbytes(200_001)
+    source.faults.after_bytes = after_bytes
+    with pytest.raises(SourceError):
+        kit.night(source)
 
-    folders = [path.name for path in (kit.folder / "state").rglob("heads/*")]
+    folder = kit.folder / "state" / "sources" / source.name
 
-    assert held.point.point in folders
-    assert len(folders) == 2
+    assert {path.suffix for path in (folder / "run").iterdir()} <= {".journal"}
+    assert [path.name for path in (folder / "heads").iterdir()] == [held.point.point]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
