@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snapvault.engine import head, journal
 from snapvault.engine.blocks import BlockScan
-from snapvault.engine.commit import Draft, StreamDraft, commit
+from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
 from snapvault.engine.rolling import OldStream, Roll
@@ -156,13 +156,18 @@ class BackupJob:
         """Return the newest point that this host can go on from."""
         for held in reversed(inventory.of(self.source.name)[-_POINTS_TRIED:]):
             try:
-                return head.load(self.vault, self.folder / "heads", held)
+                found = head.load(self.vault, self.folder / "heads", held)
+                # A list that is gone would fail the commit, after everything was read and sent.
+                for record in held.point.lists:
+                    cached_list(self.vault, record)
             except (IntegrityError, KeyMissingError) as error:
                 self.vault.events.warn(
                     "parent.unusable",
                     f'cannot go on from restore point "{held.point.point}": {error}',
                     source=self.source.name,
                 )
+            else:
+                return found
         return None
 
     def _clean_run_folder(self) -> Path:

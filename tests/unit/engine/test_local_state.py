@@ -192,6 +192,20 @@ def test_a_damaged_copy_of_a_list_is_fetched_again(
     require_whole(kit, source, [held.point])
 
 
+def test_a_list_that_is_lost_on_both_sides_does_not_stop_backups(
+    kit: VaultKit, source: MixedSource
+) -> None:
+    first = kit.night(source)
+    (lost,) = first.point.lists
+    kit.store.delete([lost.name])
+    (kit.folder / "state" / "lists" / lost.sha256).unlink()
+
+    held = kit.night(source)
+
+    assert "parent.unusable" in kit.events.names()
+    require_whole(kit, source, [held.point])
+
+
 def test_two_processes_can_write_the_same_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "list"
 
