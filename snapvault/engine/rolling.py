@@ -8,18 +8,21 @@ PARENT extents, copies from the rest point into those volumes, and only literals
 
 import hashlib
 import struct
+from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from snapvault.engine.journal import PendingBytes
 from snapvault.engine.pipeline import threads
 from snapvault.engine.volumes import Piece, VolumeWriter
 from snapvault.errors import SignatureError
 from snapvault.formats.delta import Copy, DeltaReader
-from snapvault.model.extents import FIRST_VOLUME, PARENT, ExtentMap, coalesce, from_rows
+from snapvault.model.extents import FIRST_VOLUME, PARENT, ExtentMap
 from snapvault.ports.librsync import Rsync, SignatureJob
 from snapvault.ports.source import ByteStream
 
@@ -81,6 +84,36 @@ class _Span:
     offset: int
 
 
+class _Rows:
+    """A map in the making. Takes 20 bytes of memory an extent, however many pieces that came in."""
+
+    def __init__(self) -> None:
+        self._length = array("Q")
+        self._place = array("I")
+        self._offset = array("Q")
+
+    def add(self, length: int, place: int, offset: int) -> None:
+        """Add an extent, or make the last one longer if this one continues it."""
+        if (
+            self._place
+            and self._place[-1] == place
+            and self._offset[-1] + self._length[-1] == offset
+        ):
+            self._length[-1] += length
+            return
+        self._length.append(length)
+        self._place.append(place)
+        self._offset.append(offset)
+
+    def to_map(self, volumes: tuple[str, ...]) -> ExtentMap:
+        return ExtentMap(
+            np.array(self._length, dtype=np.uint64),
+            np.array(self._place, dtype=np.uint32),
+            np.array(self._offset, dtype=np.uint64),
+            volumes,
+        )
+
+
 class _Held:
     """What one volume holds of the stream, with its signature in the making."""
 
@@ -125,7 +158,7 @@ class Roll:
     folder: Path
     on_stored: Callable[[str, Callable[[], PendingBytes]], None]
     on_read: Callable[[int], None]
-    _rows: list[tuple[int, int, int]] = field(default_factory=list)
+    _rows: _Rows = field(default_factory=_Rows)
     _volumes: dict[str, int] = field(default_factory=dict)
     _spans: list[_Span] = field(default_factory=list)
     _changed_bytes: int = 0
@@ -163,10 +196,8 @@ class Roll:
             for _, job in signatures:
                 job.finish()
         length = next((each for each in lengths if each * _MOST_BLOCKS >= size), lengths[-1])
-        rows = from_rows(self._rows, tuple(self._volumes))
-        columns = coalesce(rows.length, rows.place, rows.offset)
         return RollResult(
-            ExtentMap(*columns, rows.volumes),
+            self._rows.to_map(tuple(self._volumes)),
             size,
             sha256.hexdigest(),
             length,
@@ -241,7 +272,7 @@ class Roll:
                 raise SignatureError("delta copies from beyond the end of the old stream")
             skip = offset - span.start
             take = min(length, span.length - skip)
-            self._rows.append((take, span.place, span.offset + skip))
+            self._rows.add(take, span.place, span.offset + skip)
             offset += take
             length -= take
 
@@ -251,7 +282,7 @@ class Roll:
 
     def _on_piece(self, piece: Piece) -> None:
         number = self._number(piece.volume)
-        self._rows.append((piece.length, number, piece.offset))
+        self._rows.add(piece.length, number, piece.offset)
         if self._held is None or self._held.volume != piece.volume:
             length = self.parent.block_length if self.parent else FIRST_LENGTHS[0]
             self._held = _Held(piece.volume, piece.offset, self.rsync, length)

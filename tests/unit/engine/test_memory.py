@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from snapvault.engine.rolling import _Rows
+from snapvault.model.extents import FIRST_VOLUME, PARENT
 from tests.support.vaults import MixedSource, SparseContent, VaultKit
 
 GIB = 1 << 30
@@ -36,3 +38,23 @@ def test_scanning_a_large_disk_takes_no_more_memory_than_a_small_one(
     large = peak_of_a_night(tmp_path / "large", size)
 
     assert large < small + (4 << 20)
+
+
+def test_the_map_of_a_stream_takes_memory_for_its_extents_and_not_for_its_pieces() -> None:
+    extents, pieces = 5000, 10
+    rows = _Rows()
+    tracemalloc.start()
+    try:
+        for number in range(extents):
+            for piece in range(pieces):
+                rows.add(100, FIRST_VOLUME, number * 1000 + piece * 100)
+            rows.add(50, PARENT, number)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    found = rows.to_map(("5a" * 16,))
+    assert len(found) == 2 * extents
+    assert found.size == extents * (pieces * 100 + 50)
+    assert found.live_bytes() == {"5a" * 16: extents * pieces * 100}
+    assert peak < 2 * extents * 20 * 1.5
