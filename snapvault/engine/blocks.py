@@ -5,7 +5,6 @@ A disk is walked region by region (65,536 blocks), so memory holds a few hash ta
 megabyte and a few read buffers, whatever the disk's size.
 """
 
-import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import BinaryIO, Generic, TypeVar
 import numpy as np
 from blake3 import blake3
 
+from snapvault.engine.buffers import dense
 from snapvault.engine.journal import PendingBlocks
 from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.engine.volumes import Piece, VolumeWriter
@@ -222,7 +222,7 @@ class BlockScan:
 
     def _hashed_chunks(self, pool: Executor) -> Iterator["_Chunk"]:
         size = max(_CHUNK, self.block_size)
-        buffers = [memoryview(mmap.mmap(-1, size)) for _ in range(_AHEAD + 1)]
+        buffers = [dense(size) for _ in range(_AHEAD + 1)]
 
         def work(item: tuple[int, tuple[int, int]]) -> _Chunk:
             number, (begin, end) = item

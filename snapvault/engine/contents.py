@@ -2,9 +2,7 @@
 """What a point holds, ready to be fetched; and the proof that it came back as it was."""
 
 import hashlib
-import mmap
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 
@@ -13,11 +11,12 @@ from blake3 import blake3
 
 from snapvault.engine import metadata
 from snapvault.engine.blocks import block_hashes
+from snapvault.engine.buffers import sparse
 from snapvault.engine.commit import cached_list
 from snapvault.engine.extract import Pieces, Plan, plan
 from snapvault.engine.vault import Vault, hash_key
 from snapvault.errors import IntegrityError
-from snapvault.formats.signatures import HASH_SIZE, Hashes, hashes_from
+from snapvault.formats.signatures import HASH_SIZE, hashes_from
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
 from snapvault.model.point import Point, StreamRecord
@@ -68,7 +67,8 @@ class BlockDigest:
     def __init__(self, stream: StreamRecord, key: bytes) -> None:
         self._stream = stream
         self._key = key
-        self._hashes = _sparse_table(-(-stream.size // stream.block_size))
+        # On a sparse disk most of this table is never written, and takes no memory.
+        self._hashes = hashes_from(sparse(-(-stream.size // stream.block_size) * HASH_SIZE))
 
     def add(self, pieces: Pieces, data: memoryview) -> None:
         """Take pieces of whole blocks; only the disk's last block may be short."""
@@ -103,17 +103,6 @@ class BlockDigest:
         for start in range(0, len(self._hashes), step):
             digest.update(np.ascontiguousarray(self._hashes[start : start + step]).tobytes())
         require_digest(self._stream, point, digest.hexdigest())
-
-
-def _sparse_table(count: int) -> Hashes:
-    """Return a table of hashes, all of zeros, whose pages take no memory until they are written.
-
-    Reading them does not either: they are private and never huge.
-    """
-    memory = mmap.mmap(-1, max(1, count) * HASH_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return hashes_from(memory)[:count]
 
 
 def stream_digest(size: int, read_into: Callable[[int, memoryview], None]) -> str:

@@ -5,7 +5,6 @@ The plan is columns of numbers, sorted by volume; a volume is decrypted and deco
 streams by, and holds a window of two megabytes in memory.
 """
 
-import mmap
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from snapvault.engine import fetch
+from snapvault.engine import buffers, fetch
 from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.errors import SignatureError, VolumeError
 from snapvault.formats.volume_list import VolumeRecord
@@ -191,7 +190,7 @@ class _Cutter:
         self._window: deque[tuple[int, bytes]] = deque()
         self._end = 0
         longest = int(work.length[rows].max(initial=1))
-        self._buffer = memoryview(mmap.mmap(-1, max(PIECE, longest)))
+        self._buffer = buffers.dense(max(PIECE, longest))
 
     def write(self, raw: bytes) -> int:
         """Take the next raw bytes of the volume."""

@@ -6,7 +6,6 @@ hash 16s x count. Little-endian. A region is 65,536 blocks. In a full signature 
 names is zeros; in changes it is as in the parent, and a hash of 16 zero bytes says zeros.
 """
 
-import mmap
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ def no_hashes(count: int) -> Hashes:
     return np.zeros(count, dtype=_HASHES)
 
 
-def hashes_from(raw: bytes | bytearray | mmap.mmap) -> Hashes:
+def hashes_from(raw: bytes | bytearray | memoryview) -> Hashes:
     """View bytes, 16 a block, as hashes."""
     return np.frombuffer(raw, dtype=_HASHES)
 
