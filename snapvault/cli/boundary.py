@@ -51,8 +51,25 @@ class _Signals:
             raise Ended
 
 
+def _fill_closed_places() -> None:
+    """Open /dev/null where the caller closed stdin, stdout or stderr.
+
+    Otherwise the next file that is opened takes the place, and what is printed goes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, errors="replace", closefd=False))
+
+
 def run(command: Callable[[], int]) -> int:
     """Run a command and return its exit status; docs/errors.md lists them."""
+    _fill_closed_places()
     signals = _Signals()
     signals.install()
     try:

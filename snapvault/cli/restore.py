@@ -138,6 +138,10 @@ def _check_stdout(run: Session, *, force: bool) -> None:
         raise typer.BadParameter(
             "stdout takes either the data or the report: leave out --json", param_hint="--to"
         )
+    if sys.__stdout__ is None:
+        raise RestoreError(
+            "cannot restore to stdout: it is closed", hint="Send it into a file or a program."
+        )
     if sys.stdout.isatty() and not force:
         raise typer.BadParameter(
             "stdout is a terminal, and the data are bytes: send them into a file or a program,"
