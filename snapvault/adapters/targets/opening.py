@@ -70,6 +70,21 @@ def require_room(folder: Path, needed: int, *, what: str) -> None:
         )
 
 
+def _refuse_file_among_devices(path: Path, final: Path) -> None:
+    """Refuse a file where only devices are meant: the name of a device was mistyped."""
+    devices = Path("/dev")
+    folder = final.parent.resolve()
+    # /dev/shm and the like are file systems of their own.
+    if not folder.is_relative_to(devices) or not folder.is_dir():
+        return
+    if folder.stat().st_dev == devices.stat().st_dev:
+        raise RestoreError(
+            f'cannot restore to "{path}": it is no block device, and a file in "{folder}" '
+            "would be kept in memory only",
+            hint="Correct the name, or make or activate the device first.",
+        )
+
+
 def open_target(path: Path, size: int, data_bytes: int, *, force: bool) -> Target:
     """Open the file or block device at `path` for a stream of `size` bytes.
 
@@ -89,5 +104,6 @@ def open_target(path: Path, size: int, data_bytes: int, *, force: bool) -> Targe
             hint='Restore to "-" and send the standard output there.',
         )
     final = require_free(path, force=force)
+    _refuse_file_among_devices(path, final)
     require_room(final.parent, data_bytes, what=f'file "{path}"')
     return FileTarget.create(path, size, force=force)

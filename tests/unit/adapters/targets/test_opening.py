@@ -56,6 +56,13 @@ def test_room_in_a_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
         require_room(tmp_path / "missing", 1, what="a test")
 
 
+def test_the_mistyped_name_of_a_device_makes_no_file_in_memory() -> None:
+    with pytest.raises(RestoreError, match="it is no block device"):
+        open_target(Path("/dev/snapvault-no-such-device"), 4096, 4096, force=True)
+
+    assert not Path("/dev/snapvault-no-such-device").exists()
+
+
 def test_a_sparse_file_needs_room_for_its_data_only(tmp_path: Path) -> None:
     target = open_target(tmp_path / "disk.img", 1 << 43, 4096, force=False)
 
