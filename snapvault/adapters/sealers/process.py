@@ -81,6 +81,11 @@ class Gpg:
     def __init__(self, home: Path, passphrase: Secret | None) -> None:
         if not home.is_dir():
             raise ConfigError(f'gnupg_home "{home}" is not a folder')
+        if not os.access(home, os.R_OK | os.X_OK):
+            raise ConfigError(
+                f'gnupg_home "{home}" cannot be read by this user',
+                hint="Run as the user who owns it.",
+            )
         self._passphrase = passphrase
         try:
             self._gnupg = gnupg.GPG(
@@ -90,7 +95,8 @@ class Gpg:
             )
         except (OSError, ValueError) as error:
             raise SealError(
-                f"could not run gpg: {error}", hint='Install it with "apt-get install gnupg".'
+                "could not run gpg: it is not in PATH, or does not work",
+                hint='Install it with "apt-get install gnupg".',
             ) from error
         self._gnupg.encoding = "utf-8"
         self._gnupg.decode_errors = "replace"
