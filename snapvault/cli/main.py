@@ -44,11 +44,27 @@ def _refuse(error: Exception) -> int:
     message = str(getattr(error, "format_message", error.__str__)()).strip().removesuffix(".")
     message = message.replace("Value error, ", "")
     message = re.sub(r"'([^']*)'", r'"\1"', message)
+    message, guesses = _without_guesses(message)
+    message = re.sub(r"value for (--[\w/-]+):", r'value for "\1":', message)
+    message = re.sub(r"No such option: (\S+)", r'no such option "\1"', message)
+    message = re.sub(r".*unexpected extra argument\(?s?\)? \((.*)\)", r"too much: \1", message)
+    message = re.sub(r"Input should be a valid number.*", "expected a number", message)
+    command = context.command_path if context is not None else "snapvault"
+    hint = (
+        f"Did you mean {guesses}?" if guesses else f'Run "{command} --help" to see how it is used.'
+    )
     print(f"snapvault: {message[:1].lower()}{message[1:]}", file=sys.stderr)
-    if "Did you mean" not in message:
-        command = context.command_path if context is not None else "snapvault"
-        print(f'hint: Run "{command} --help" to see how it is used.', file=sys.stderr)
+    print(f"hint: {hint}", file=sys.stderr)
     return EXIT_USAGE
+
+
+def _without_guesses(message: str) -> tuple[str, str]:
+    """Split the parser's guesses at what was meant off its message; "" if it has none."""
+    found = re.search(r"[.]? ?\(?(?:Did you mean|Possible options:):? ([^)?]+)[)?]*$", message)
+    if found is None:
+        return message, ""
+    guesses = [each.strip(' "') for each in found[1].split(",")]
+    return message[: found.start()], " or ".join(f'"{each}"' for each in guesses)
 
 
 def _global_first(words: Sequence[str]) -> list[str]:
@@ -65,6 +81,9 @@ def _global_first(words: Sequence[str]) -> list[str]:
             first.append(word)
         elif word in _WITH_VALUE and left:
             first += [word, left.pop(0)]
+        elif word in _WITH_VALUE:
+            # Alone, so that the parser says what is missing and takes no other word for it.
+            return [word]
         else:
             rest.append(word)
     return first + rest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snapvault.cli.main import _global_first
+from snapvault.cli.main import _dispatch, _global_first
 from snapvault.cli.words import table
 
 ROOT = Path(__file__).parents[3]
@@ -20,11 +20,34 @@ ROOT = Path(__file__).parents[3]
         (["list", "--config", "f", "web01"], ["--config", "f", "list", "web01"]),
         (["list", "--config=f", "-v"], ["--config=f", "-v", "list"]),
         (["backup", "--", "--json"], ["backup", "--", "--json"]),
-        (["list", "--config"], ["list", "--config"]),
+        (["list", "--config"], ["--config"]),
     ],
 )
 def test_shared_options_go_before_the_command(typed: list[str], parsed: list[str]) -> None:
     assert _global_first(typed) == parsed
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["bakup"], 'snapvault: no such command "bakup"\nhint: Did you mean "backup"?\n'),
+        (["--jsno"], 'snapvault: no such option "--jsno"\nhint: Did you mean "--json"?\n'),
+        (["list", "-x"], 'snapvault: no such option "-x"\nhint: Run "snapvault list --help"'),
+        (["list", "a", "b"], "snapvault: too much: b\nhint: Run"),
+        (["list", "--config"], 'snapvault: option "--config" requires an argument\nhint: Run'),
+        (
+            ["verify", "--sample", "much"],
+            'snapvault: invalid value for "--sample": expected a number\nhint: Run',
+        ),
+        (["restore", "a", "--to", ""], 'snapvault: invalid value for "--to": expected a path'),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_a_line_and_a_hint(
+    typed: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _dispatch(typed) == 2
+
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_tables_align_numbers_right_and_show_no_trailing_space() -> None:
