@@ -139,7 +139,7 @@ def _keys(name: str, sealer: "Sealer", facts: "dict[str, KeyFacts]") -> Iterator
         found = facts.get(fingerprint)
         if found is None:
             continue
-        role = "signer" if fingerprint == sealer.signer else "recipient"
+        role = "recipient" if fingerprint in sealer.recipients else "signer"
         check = f"{name}: {role}"
         shown = f"{fingerprint} {found.user_id}"
         if role == "recipient" and found.opens_here:
@@ -148,7 +148,10 @@ def _keys(name: str, sealer: "Sealer", facts: "dict[str, KeyFacts]") -> Iterator
                 "warn",
                 f"{shown}: its secret key is on this host, so whoever takes the host can read "
                 "all its backups",
-                "On a backup host, move it away and remove it with "
+                "This host's own key must not be among the recipients: name a key there whose "
+                "secret half is elsewhere."
+                if fingerprint == sealer.signer
+                else "On a backup host, move it away and remove it with "
                 f'"gpg --delete-secret-keys {fingerprint}". On a recovery host all is well.',
             )
         elif found.expires is not None and found.expires - clock.now() < _SOON:

@@ -56,7 +56,7 @@ def command(
     }
     run.report(document, _lines(settings, record.vault, joined, traits.create_only, sealer, facts))
     for fingerprint in opening:
-        _warn(run, fingerprint, facts)
+        _warn(run, fingerprint, facts, own=fingerprint == sealer.signer)
 
 
 def _lines(
@@ -94,7 +94,14 @@ def _key(fingerprint: str, facts: "dict[str, KeyFacts]") -> str:
     return f"{groups}  {found.user_id}" if found else groups
 
 
-def _warn(run: Session, fingerprint: str, facts: "dict[str, KeyFacts]") -> None:
+def _warn(run: Session, fingerprint: str, facts: "dict[str, KeyFacts]", *, own: bool) -> None:
+    if own:
+        run.console.warning(
+            f"THIS HOST'S OWN KEY {fingerprint} ({facts[fingerprint].user_id}) IS AMONG THE "
+            "RECIPIENTS. Whoever takes this host can read all its backups. Name a recovery key "
+            "there whose secret half is on a machine of its own, and begin a new vault with it."
+        )
+        return
     run.console.warning(
         f"THE SECRET KEY OF {fingerprint} ({facts[fingerprint].user_id}) IS ON THIS HOST. "
         "Whoever takes this host can read all its backups. Move it to a machine of its own, "

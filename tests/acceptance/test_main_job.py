@@ -231,6 +231,17 @@ def test_init_shouts_when_the_recovery_key_is_on_the_backup_host(host: Host) -> 
     assert "is on this host" in looked.stdout
 
 
+def test_a_host_that_names_its_own_key_as_recovery_key_is_told_so(host: Host) -> None:
+    host.recipients = (keys.HOST,)
+    host.set_up()
+
+    ended = host.does("init")
+    looked = host.does("doctor")
+
+    assert f"THIS HOST'S OWN KEY {keys.HOST}" in ended.stderr
+    assert "own key must not be among the recipients" in looked.stdout
+
+
 def test_nobody_reading_any_more_is_no_failure_to_shout_about(host: Host, tmp_path: Path) -> None:
     host.does("init")
     script = shlex.join(host.command("policy", "schema"))
