@@ -92,7 +92,8 @@ def _back_up_vault(
                 try:
                     held, seconds = _back_up(run, vault, policy, spec)
                 except SnapVaultError as error:
-                    about = f'could not back up source "{spec.name}": ' if len(jobs) > 1 else ""
+                    named = f'source "{spec.name}"'
+                    about = "" if named in str(error) else f"could not back up {named}: "
                     outcomes.fail(error, about=about)
                     documents.append(_failure(name, spec.name, error))
                 else:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from snapvault.engine.vault import Held
 
 CONSISTENCY = {
-    "none": "changed while it was read",
+    "none": "may have changed while it was read",
     "crash": "crash-consistent",
     "file-system": "file systems frozen",
     "application": "application-consistent",
