@@ -108,17 +108,52 @@ _catalog = typer.Typer(
     help="Look after the catalog, this host's index of a vault.",
 )
 
-app.command("init", help=_help(init.command), epilog=SHARED)(init.command)
+app.command(
+    "init",
+    help=_help(init.command),
+    short_help="Create a vault, or join this host to one.",
+    epilog=SHARED,
+)(init.command)
 app.command("backup", help=_help(backup.command), epilog=SHARED)(backup.command)
 app.command("list", help=_help(list_.command), epilog=SHARED)(list_.command)
-app.command("show", help=_help(show.command), epilog=SHARED)(show.command)
-app.command("restore", help=_help(restore.command), epilog=SHARED)(restore.command)
-app.command("verify", help=_help(verify.command), epilog=SHARED)(verify.command)
-app.add_typer(_policy, name="policy")
-_policy.command("check", help=_help(policy.check), epilog=SHARED)(policy.check)
+app.command(
+    "show",
+    help=_help(show.command),
+    short_help="Show one restore point in full.",
+    epilog=SHARED,
+)(show.command)
+app.command(
+    "restore",
+    help=_help(restore.command),
+    short_help="Restore a source as it was at a point in time.",
+    epilog=SHARED,
+)(restore.command)
+app.command(
+    "verify",
+    help=_help(verify.command),
+    short_help="Verify that what the vault holds is whole.",
+    epilog=SHARED,
+)(verify.command)
+app.add_typer(_policy, name="policy", short_help="Check and show policies.")
+_policy.command(
+    "check",
+    help=_help(policy.check),
+    short_help="Check the settings and every policy.",
+    epilog=SHARED,
+)(policy.check)
 _policy.command("list", help=_help(policy.list_policies), epilog=SHARED)(policy.list_policies)
 _policy.command("show", help=_help(policy.show), epilog=SHARED)(policy.show)
-_policy.command("schema", help=_help(policy.schema), epilog=SHARED)(policy.schema)
-app.command("doctor", help=_help(doctor.command), epilog=SHARED)(doctor.command)
+_policy.command(
+    "schema",
+    help=_help(policy.schema),
+    short_help="Print the JSON schema of a policy file.",
+    epilog=SHARED,
+)(policy.schema)
+app.command(
+    "doctor",
+    help=_help(doctor.command),
+    short_help="Check everything that a night needs, and say how to mend it.",
+    epilog=SHARED,
+)(doctor.command)
 app.add_typer(_catalog, name="catalog")
 _catalog.command("rebuild", help=_help(catalog.rebuild), epilog=SHARED)(catalog.rebuild)
