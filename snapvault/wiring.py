@@ -166,7 +166,17 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
                 "catalog.reset",
                 f'catalog of vault "{name}" was damaged and is rebuilt: {catalog.reset_reason}',
             )
-        yield Vault(name, record, MeteredStore(store), sealer, catalog, events, state)
+        with _naming_state(state):
+            yield Vault(name, record, MeteredStore(store), sealer, catalog, events, state)
+    finally:
+        catalog.close()
+
+
+@contextmanager
+def _naming_state(state: Path) -> Iterator[None]:
+    """Turn what the operating system says of the state folder into an error with a remedy."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _FORESEEABLE:
             raise
@@ -176,8 +186,6 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise _state_failed(state, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
-    finally:
-        catalog.close()
 
 
 def try_state(settings: Settings) -> int:
@@ -263,7 +271,8 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
 
     folder = vault.state / "sources" / spec.name
     _make_private(folder)
-    with SourceLock(folder / "lock", source=spec.name) as lock:
+    # Here too, so that one source's failure is told as such, and the next source has its turn.
+    with _naming_state(vault.state), SourceLock(folder / "lock", source=spec.name) as lock:
         if lock.left_by is not None:
             vault.events.emit("lock.taken_over", source=spec.name, pid=lock.left_by.pid)
         return BackupJob(
