@@ -36,7 +36,9 @@ class PendingBlocks:
         self, first: int, hashes: Hashes, wanted: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> Iterator[tuple[int, str, int]]:
         """Yield (index in `hashes`, volume, offset) of wanted blocks, from `first` on."""
-        begin, end = np.searchsorted(self.block, [first, first + len(hashes)])
+        # QUIRK: looking for any other type, numpy first copies the whole column to one of both.
+        edges = np.array([first, first + len(hashes)], dtype=np.uint64)
+        begin, end = np.searchsorted(self.block, edges)
         for at in range(int(begin), int(end)):
             index = int(self.block[at]) - first
             if wanted[index] and not differ(hashes[index : index + 1], self.hashes[at : at + 1])[0]:

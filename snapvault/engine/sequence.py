@@ -165,7 +165,8 @@ class _Out:
             at += length
 
     def _take(self, offset: int, data: memoryview) -> None:
-        row = int(np.searchsorted(self._offset, offset))
+        # QUIRK: looking for any other type, numpy first copies the whole column to one of both.
+        row = int(np.searchsorted(self._offset, np.uint64(offset)))
         if self._early[row]:
             self._spool.write(int(self._spot[row]), data)
             return

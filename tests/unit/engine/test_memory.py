@@ -4,9 +4,14 @@
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from snapvault.engine import sequence
+from snapvault.engine.extract import Plan
+from snapvault.engine.journal import PendingBlocks
 from snapvault.engine.rolling import _Rows
+from snapvault.formats.signatures import no_hashes
 from snapvault.model.extents import FIRST_VOLUME, PARENT
 from tests.support.vaults import MixedSource, SparseContent, VaultKit
 
@@ -58,3 +63,42 @@ def test_the_map_of_a_stream_takes_memory_for_its_extents_and_not_for_its_pieces
     assert found.size == extents * (pieces * 100 + 50)
     assert found.live_bytes() == {"5a" * 16: extents * pieces * 100}
     assert peak < 2 * extents * 20 * 1.5
+
+
+def test_looking_for_a_pending_block_costs_the_same_however_many_there_are() -> None:
+    count = 1 << 20
+    blocks = np.arange(count, dtype=np.uint64)
+    pending = PendingBlocks(blocks, no_hashes(count), ("5a" * 16,) * count, blocks)
+    wanted = np.ones(4, dtype=bool)
+    tracemalloc.start()
+    try:
+        found = list(pending.find(500_000, no_hashes(4), wanted))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert [position for _, _, position in found] == [500_000, 500_001, 500_002, 500_003]
+    assert peak < 1 << 20
+
+
+def test_finding_the_turn_of_a_piece_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
+    kit = VaultKit(tmp_path)
+    held = kit.night(MixedSource(streams={"dump": b"data"}))
+    count = 1 << 20
+    offset = np.arange(count, dtype=np.uint64)
+    ones, number = np.ones(count, dtype=np.uint64), np.zeros(count, dtype=np.int64)
+    work = Plan((), np.array([0, count]), offset, ones, number, offset)
+    order = sequence.Order(work, np.zeros(count, dtype=bool), offset, 0)
+    written = bytearray()
+    out = sequence._Out(
+        kit.contents(held.point), order, sequence._Spool(tmp_path, 0), written.extend
+    )
+    tracemalloc.start()
+    try:
+        out.deliver(0, [(0, 1), (1, 1)], memoryview(b"ab"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert written == b"ab"
+    assert peak < 1 << 20
