@@ -30,7 +30,7 @@ def test_shared_options_go_before_the_command(typed: list[str], parsed: list[str
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["bakup"], 'snapvault: no such command "bakup"\nhint: Did you mean "backup"?\n'),
+        (["lists"], 'snapvault: no such command "lists"\nhint: Did you mean "list"?\n'),
         (["--jsno"], 'snapvault: no such option "--jsno"\nhint: Did you mean "--json"?\n'),
         (["list", "-x"], 'snapvault: no such option "-x"\nhint: Run "snapvault list --help"'),
         (["list", "a", "b"], "snapvault: too much: b\nhint: Run"),
