@@ -5,7 +5,9 @@ Or, where it must be used as it streams by, before the whole is declared good.
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from snapvault.errors import (
     IntegrityError,
@@ -22,6 +24,7 @@ from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import Readable, StoreReader
 
 _PIECE = 1 << 20  # bytes
+_HELD_IN_MEMORY = 16 << 20  # bytes
 _VERIFY = 'Run "snapvault verify" to see which restore points need it.'
 
 
@@ -68,17 +71,49 @@ def open_sealed(
         raise missing(record) from error
 
 
+def open_metadata(
+    store: StoreReader,
+    sealer: Sealer,
+    record: ObjectRecord,
+    sink: Callable[[bytes], None],
+    folder: Path,
+) -> None:
+    """Fetch a sealed object, prove its digest, and only then decrypt it in pieces.
+
+    Whoever writes to the bucket can seal to our keys too: what is unpacked into memory must be
+    known to be ours before. Large objects wait, sealed, in a nameless file of `folder`.
+
+    Raises: as `open_sealed`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.SpooledTemporaryFile(_HELD_IN_MEMORY, "w+b", dir=str(folder)) as file:
+        _copy_checked(store, record, file.write)
+        file.seek(0)
+        try:
+            sealer.open_stream(file, sink)
+        except IntegrityError as error:
+            error.add_note(f'in object "{record.name}"')
+            raise
+
+
 def digest_of(store: StoreReader, record: ObjectRecord, on_read: Callable[[int], None]) -> None:
     """Read a whole object and hold it against its record.
 
     Raises:
         IntegrityError: it is missing or damaged.
     """
+    _copy_checked(store, record, lambda piece: on_read(len(piece)))
+
+
+def _copy_checked(
+    store: StoreReader, record: ObjectRecord, sink: Callable[[bytes], object]
+) -> None:
+    """Read a whole object into a sink; one that is longer than its record is not read on."""
     try:
         with store.open(record.name) as raw:
             reader = _Digesting(raw)
-            while piece := reader.read(_PIECE):
-                on_read(len(piece))
+            while not reader.exceeds(record) and (piece := reader.read(_PIECE)):
+                sink(piece)
     except ObjectMissingError as error:
         raise missing(record) from error
     if not reader.fits(record):
@@ -139,6 +174,9 @@ class _Digesting:
     def drain(self) -> None:
         while self.read(_PIECE):
             pass
+
+    def exceeds(self, record: ObjectRecord) -> bool:
+        return self._size > record.size
 
     def fits(self, record: ObjectRecord) -> bool:
         return self._size == record.size and self._sha256.hexdigest() == record.sha256

@@ -108,12 +108,17 @@ def write_signatures(vault: Vault, point: Point, folder: Path) -> None:
 def _writers(point: Point, logs: list[tuple[LogEntry, ...]]) -> list[str]:
     """Return the points whose objects the logs need, oldest first."""
     needed = {entry.point for log in logs for entry in log}
-    known = [
+    known = dict.fromkeys(
         writer
         for record in point.objects
         if (writer := record.name.rpartition("/")[2].partition(".")[0]) in needed
-    ]
-    return list(dict.fromkeys(known))
+    )
+    if unknown := needed - set(known):
+        raise SignatureError(
+            f'restore point "{point.point}" refers to objects of restore point "{min(unknown)}" '
+            "and does not vouch for them"
+        )
+    return list(known)
 
 
 _Opened = tuple[list[meta.Found], BinaryIO]
@@ -127,7 +132,7 @@ def _open(vault: Vault, point: Point, name: str, file: BinaryIO) -> _Opened:
             f'restore point "{point.point}" needs object "{name}" and does not vouch for it'
         )
     unpacker = meta.Unpacker(file)
-    fetch.open_sealed(vault.store, vault.sealer, record, unpacker.feed)
+    fetch.open_metadata(vault.store, vault.sealer, record, unpacker.feed, vault.state)
     unpacker.finish()
     return meta.sections(file), file
 

@@ -9,6 +9,7 @@ PARENT extents, copies from the rest point into those volumes, and only literals
 import hashlib
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -267,7 +268,8 @@ class Roll:
 
     def _copy(self, offset: int, length: int) -> None:
         while length:
-            span = next((each for each in reversed(self._spans) if each.start <= offset), None)
+            number = bisect_right(self._spans, offset, key=lambda span: span.start) - 1
+            span = self._spans[number] if number >= 0 else None
             if span is None or offset >= span.start + span.length:
                 raise SignatureError("delta copies from beyond the end of the old stream")
             skip = offset - span.start

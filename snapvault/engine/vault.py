@@ -89,6 +89,8 @@ def read_record(store: Store) -> VaultRecord | None:
         return vault_format.decode(store.get(names.VAULT))
     except ObjectMissingError:
         return None
+    except IntegrityError as error:
+        raise type(error)(f"vault at {store.location}: {error}", hint=error.hint) from error
 
 
 def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreTraits]:

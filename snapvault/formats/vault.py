@@ -48,10 +48,12 @@ def decode(content: bytes) -> VaultRecord:
     """
     try:
         document = json.loads(content)
+        if not isinstance(document, dict):
+            raise TypeError("it is not a JSON object")
         version = document["format"]
         if version != FORMAT_VERSION:
             raise FormatVersionError(
-                f"the vault has format {version}, this release reads {FORMAT_VERSION}",
+                f'"vault.json" has format {version}, this release reads {FORMAT_VERSION}',
                 hint="Use a newer SnapVault; nothing was changed.",
             )
         record = VaultRecord(
@@ -65,5 +67,12 @@ def decode(content: bytes) -> VaultRecord:
         if not 512 <= record.block_size <= 1 << 24 or record.block_size & (record.block_size - 1):
             raise ValueError(f"impossible block size {record.block_size!r}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise IntegrityError(f'"vault.json" cannot be read: {error}') from error
+        raise IntegrityError(
+            f'"vault.json" cannot be read: {_said(error)}',
+            hint="Put it back from a copy of the vault; restore points do not depend on it.",
+        ) from error
     return record
+
+
+def _said(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -426,3 +426,20 @@ def test_a_parent_that_was_signed_again_with_other_content_is_reported(kit: Vaul
     (problem,) = kit.inventory().problems
 
     assert f'"{middle.point.point}" is not the one' in str(problem)
+
+
+def test_metadata_that_somebody_else_sealed_is_not_even_decrypted(
+    kit: VaultKit, source: MixedSource
+) -> None:
+    held = kit.inventory().of(source.name)[-1]
+    name = next(each.name for each in held.point.objects if each.name.endswith(".map"))
+    kit.replace(name, kit.host_sealer.seal(b"a bomb", Readers.RECOVERY_AND_HOST))
+    vault = kit.recovery()
+    decrypted: list[bytes] = []
+    real = vault.sealer.open_stream
+    vault.sealer.open_stream = lambda sealed, sink: real(sealed, decrypted.append)  # type: ignore[method-assign]
+
+    with pytest.raises(IntegrityError, match=name):
+        look_up(vault, held.point, held.point.streams)
+
+    assert decrypted == []
