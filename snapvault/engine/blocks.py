@@ -8,6 +8,7 @@ megabyte and a few read buffers, whatever the disk's size.
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
@@ -45,31 +46,29 @@ _CHUNK = 4 << 20  # bytes read at once
 _AHEAD = 3  # chunks in work beside the one being looked at
 
 
-def block_hashes(view: memoryview, key: bytes, block_size: int) -> Hashes:
-    """Hash a run of whole blocks (the last may be short); zeros get the hash of zeros."""
+def block_hashes(view: memoryview, key: bytes, block_size: int) -> bytes:
+    """Hash a run of whole blocks (the last may be short); 16 bytes each, and zeros for zeros."""
     raw = b"".join(
-        blake3(view[start : start + block_size], key=key).digest(HASH_SIZE)
-        for start in range(0, len(view), block_size)
+        [
+            blake3(view[start : start + block_size], key=key).digest(HASH_SIZE)
+            for start in range(0, len(view), block_size)
+        ]
     )
-    hashes = hashes_from(raw)
-    zero = differ(hashes, _hash_of_zeros(key, block_size)) == 0
     tail = len(view) % block_size
-    if tail:
-        zero[-1] = not differ(hashes[-1:], _hash_of_zeros(key, tail))[0]
-    if zero.any():
-        hashes = hashes.copy()
-        hashes[zero] = no_hashes(1)
-    return hashes
+    if tail and raw.endswith(_hash_of_zeros(key, tail)):
+        raw = raw[:-HASH_SIZE] + bytes(HASH_SIZE)
+    of_zeros = _hash_of_zeros(key, block_size)
+    if of_zeros not in raw:
+        return raw
+    hashes = hashes_from(bytearray(raw))
+    hashes[~differ(hashes, hashes_from(of_zeros))] = no_hashes(1)
+    return hashes.tobytes()
 
 
-def _hash_of_zeros(key: bytes, size: int) -> Hashes:
-    found = _ZEROS.get((key, size))
-    if found is None:
-        found = _ZEROS[key, size] = hashes_from(blake3(bytes(size), key=key).digest(HASH_SIZE))
-    return found
-
-
-_ZEROS: dict[tuple[bytes, int], Hashes] = {}
+@cache
+def _hash_of_zeros(key: bytes, size: int) -> bytes:
+    digest: bytes = blake3(bytes(size), key=key).digest(HASH_SIZE)
+    return digest
 
 
 @dataclass(slots=True)
@@ -229,7 +228,9 @@ class BlockScan:
             view = buffers[number % len(buffers)][: end - begin]
             self.stream.read_into(begin, view)
             return _Chunk(
-                begin // self.block_size, view, block_hashes(view, self.key, self.block_size)
+                begin // self.block_size,
+                view,
+                hashes_from(block_hashes(view, self.key, self.block_size)),
             )
 
         ranges = enumerate(self._chunk_ranges(size))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
-import numpy as np
 from blake3 import blake3
 
 from snapvault.engine import metadata
@@ -16,10 +15,12 @@ from snapvault.engine.commit import cached_list
 from snapvault.engine.extract import Pieces, Plan, plan
 from snapvault.engine.vault import Vault, hash_key
 from snapvault.errors import IntegrityError
-from snapvault.formats.signatures import HASH_SIZE, hashes_from
+from snapvault.formats.signatures import HASH_SIZE
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
 from snapvault.model.point import Point, StreamRecord
+
+_STEP = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class BlockDigest:
         self._stream = stream
         self._key = key
         # On a sparse disk most of this table is never written, and takes no memory.
-        self._hashes = hashes_from(sparse(-(-stream.size // stream.block_size) * HASH_SIZE))
+        self._hashes = sparse(-(-stream.size // stream.block_size) * HASH_SIZE)
 
     def add(self, pieces: Pieces, data: memoryview) -> None:
         """Take pieces of whole blocks; only the disk's last block may be short."""
@@ -87,10 +88,10 @@ class BlockDigest:
         hashes = block_hashes(data, self._key, self._stream.block_size)
         taken = 0
         for offset, length in pieces:
-            first = offset // self._stream.block_size
-            count = -(-length // self._stream.block_size)
-            self._hashes[first : first + count] = hashes[taken : taken + count]
-            taken += count
+            at = offset // self._stream.block_size * HASH_SIZE
+            size = -(-length // self._stream.block_size) * HASH_SIZE
+            self._hashes[at : at + size] = hashes[taken : taken + size]
+            taken += size
 
     def check(self, point: Point) -> None:
         """Hold what came against the manifest.
@@ -99,9 +100,8 @@ class BlockDigest:
             IntegrityError: it is not what was backed up.
         """
         digest = blake3()
-        step = 1 << 16
-        for start in range(0, len(self._hashes), step):
-            digest.update(np.ascontiguousarray(self._hashes[start : start + step]).tobytes())
+        for start in range(0, len(self._hashes), _STEP):
+            digest.update(self._hashes[start : start + _STEP])
         require_digest(self._stream, point, digest.hexdigest())
 
 

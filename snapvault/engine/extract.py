@@ -2,10 +2,9 @@
 """Bringing extents back: each volume is fetched once, and each byte goes where it belongs.
 
 The plan is columns of numbers, sorted by volume; a volume is decrypted and decompressed as it
-streams by, and holds a window of two megabytes in memory.
+streams by, and holds a window of four megabytes in memory.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,8 @@ import zstandard
 from numpy.typing import NDArray
 
 from snapvault.engine import buffers, fetch
-from snapvault.engine.pipeline import WORKERS, ordered, threads
-from snapvault.errors import SignatureError, VolumeError
+from snapvault.engine.pipeline import WORKERS, Broken, Handoff, ordered, threads
+from snapvault.errors import IntegrityError, SignatureError, VolumeError
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap, empty
 from snapvault.ports.sealer import Sealer
@@ -28,13 +27,16 @@ Pieces = Sequence[tuple[int, int]]
 Deliver = Callable[[int, Pieces, memoryview], None]
 """Takes a stream's number, pieces of it, and their bytes.
 
-The bytes start at a page of memory and are good until it returns. Called from several threads.
+The bytes start at a page of memory if the first piece does in its volume, and are good until it
+returns. Called from several threads.
 """
 
 PIECE = 1 << 20
 """Bytes delivered at once, unless a block is larger."""
 
-_UNPACKED = 1 << 20  # bytes that zstd hands on at once
+_WINDOW = 3 << 20  # bytes of a volume, unpacked, beside the longest piece
+_PAGE = 4096  # bytes
+_PACKED_WAITING = 2  # chunks of a volume, decrypted
 VOLUMES_AT_ONCE = max(4, WORKERS)
 
 
@@ -146,32 +148,54 @@ def extract(
     """
 
     def one(index: int) -> None:
-        cutter = _Cutter(work, index, deliver)
         record = work.volumes[index]
-        unpacker = zstandard.ZstdDecompressor().stream_writer(
-            cutter,  # type: ignore[arg-type]  # it has what is used of a file: write
-            write_size=_UNPACKED,
-            closefd=False,
-        )
-
-        def sink(packed: bytes) -> None:
+        packed: Handoff[bytes] = Handoff(room=_PACKED_WAITING)
+        with threads(1, "open") as helper:
+            opening = helper.submit(_open, store, sealer, record, packed)
+            failure: IntegrityError | None = None
             try:
-                unpacker.write(packed)
-            except zstandard.ZstdError as error:
-                raise VolumeError(
-                    f'volume "{record.volume}" cannot be unpacked: {error}'
-                ) from error
-
-        fetch.open_sealed(store, sealer, fetch.object_of(record), sink)
-        cutter.finish(record.volume)
+                failure = _Cutter(work, index, deliver).run(packed, record.volume)
+            except Broken:
+                pass  # opening it failed, which its result says
+            finally:
+                packed.give_up()
+            opening.result()
+            if failure is not None:
+                raise failure
 
     with threads(at_once, "extract") as pool:
         for _ in ordered(one, range(len(work.volumes)), ahead=at_once, pool=pool):
             pass
 
 
+def _open(store: StoreReader, sealer: Sealer, record: VolumeRecord, packed: Handoff[bytes]) -> None:
+    """Fetch and decrypt a volume into a hand-off; its consumer may give up."""
+    try:
+        fetch.open_sealed(store, sealer, fetch.object_of(record), packed.put)
+        packed.close()
+    except Broken:
+        pass
+    except BaseException:
+        packed.give_up()
+        raise
+
+
+class _Chunks:
+    """A hand-off of bytes as something to read from."""
+
+    def __init__(self, chunks: Handoff[bytes]) -> None:
+        self._chunks = iter(chunks)
+
+    def read(self, _size: int = -1, /) -> bytes:
+        return next(self._chunks, b"")
+
+
 class _Cutter:
-    """Cuts the pieces out of one volume's raw bytes as they stream by."""
+    """Cuts the pieces out of one volume's raw bytes, which are unpacked into one buffer.
+
+    The buffer holds raw bytes from `base`, a multiple of a page, to `end`. So a piece that lies at
+    a page of the volume lies at a page of memory, and is written from where it was unpacked to.
+    """
 
     def __init__(self, work: Plan, index: int, deliver: Deliver) -> None:
         rows = slice(int(work.bounds[index]), int(work.bounds[index + 1]))
@@ -187,57 +211,72 @@ class _Cutter:
             strict=True,
         )
         self._next = next(self._pieces, None)
-        self._window: deque[tuple[int, bytes]] = deque()
-        self._end = 0
+        # No piece that is still to come begins further back than the longest is long.
         longest = int(work.length[rows].max(initial=1))
-        self._buffer = buffers.dense(max(PIECE, longest))
+        self._buffer = buffers.dense(_WINDOW + longest)
+        self._base = 0
+        self._end = 0
 
-    def write(self, raw: bytes) -> int:
-        """Take the next raw bytes of the volume."""
-        self._window.append((self._end, raw))
-        self._end += len(raw)
-        while self._next is not None and self._next[1] <= self._end:
-            self._deliver_some()
-        needed = self._end if self._next is None else self._next[4]
-        while self._window and self._window[0][0] + len(self._window[0][1]) <= needed:
-            self._window.popleft()
-        return len(raw)
+    def run(self, packed: Handoff[bytes], volume: str) -> IntegrityError | None:
+        """Take the whole volume, and return what is wrong with it.
 
-    def _deliver_some(self) -> None:
-        """Deliver the next pieces of one stream that are there, as many as the buffer holds."""
-        pieces: list[tuple[int, int]] = []
-        filled = 0
-        stream = -1
-        while self._next is not None:
-            start, end, number, offset, _ = self._next
-            if end > self._end or (pieces and number != stream):
-                break
-            if filled + end - start > len(self._buffer):
-                break
-            stream = number
-            pieces.append((offset, end - start))
-            self._cut(start, end, filled)
-            filled += end - start
-            self._next = next(self._pieces, None)
-        self._deliver(stream, pieces, self._buffer[:filled])
-
-    def finish(self, volume: str) -> None:
-        """Take the end of the volume.
-
-        Raises:
-            SignatureError: pieces lie beyond it.
+        That it cannot be unpacked, or ends too early, counts only if its digest fits: else
+        the digest says better what is wrong.
         """
-        if self._next is not None:
-            raise SignatureError(
-                f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
-            )
+        unpacker = zstandard.ZstdDecompressor().stream_reader(
+            _Chunks(packed),  # type: ignore[arg-type]  # it has what is used of a file: read
+            read_across_frames=True,
+        )
+        failure: IntegrityError | None = None
+        try:
+            while self._advance(unpacker):
+                pass
+            if self._next is not None:
+                failure = SignatureError(
+                    f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
+                )
+        except zstandard.ZstdError as error:
+            failure = VolumeError(f'volume "{volume}" cannot be unpacked: {error}')
+        for _ in packed:
+            pass  # the digest is of the whole volume
+        return failure
 
-    def _cut(self, start: int, end: int, filled: int) -> None:
-        """Copy raw bytes [start, end) from the window to the buffer."""
-        for at, data in self._window:
-            if at >= end:
-                break
-            begin, stop = max(start - at, 0), min(end - at, len(data))
-            if begin < stop:
-                self._buffer[filled : filled + stop - begin] = memoryview(data)[begin:stop]
-                filled += stop - begin
+    def _advance(self, unpacker: zstandard.ZstdDecompressionReader) -> bool:
+        """Unpack some more and deliver what is whole; False at the end, or when all is had."""
+        if self._next is None or not self._fill(unpacker):
+            return False
+        while piece := self._due():
+            self._deliver_run(piece)
+        return True
+
+    def _due(self) -> tuple[int, int, int, int, int] | None:
+        """Return the next piece if all of it is there."""
+        return self._next if self._next is not None and self._next[1] <= self._end else None
+
+    def _fill(self, unpacker: zstandard.ZstdDecompressionReader) -> bool:
+        """Unpack some more; return whether there was more."""
+        if self._end - self._base == len(self._buffer):
+            needed = self._end if self._next is None else min(self._next[4], self._end)
+            base = needed - needed % _PAGE
+            kept = self._end - base
+            self._buffer[:kept] = self._buffer[base - self._base : self._end - self._base]
+            self._base = base
+        count = unpacker.readinto(self._buffer[self._end - self._base :])
+        self._end += count
+        return count > 0
+
+    def _deliver_run(self, piece: tuple[int, int, int, int, int]) -> None:
+        """Deliver a piece, and those right behind it in the volume that are there."""
+        start, end, stream, offset, _ = piece
+        pieces = [(offset, end - start)]
+        self._next = next(self._pieces, None)
+        while (
+            self._next is not None
+            and self._next[0] == end
+            and self._next[2] == stream
+            and self._next[1] <= self._end
+        ):
+            end = self._next[1]
+            pieces.append((self._next[3], end - self._next[0]))
+            self._next = next(self._pieces, None)
+        self._deliver(stream, pieces, self._buffer[start - self._base : end - self._base])
