@@ -15,6 +15,7 @@ from pathlib import Path
 from snapvault import clock
 
 _WIDTH = 80
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 10.0  # seconds that a command gets to tidy up after itself
 
 
@@ -126,6 +127,8 @@ class Machine:
     def _run(self, command: str, *, show: bool) -> tuple[Ran, int]:
         started = clock.monotonic()
         lines: list[str] = []
+        # A signal between the start of a command and the try below would leave it running.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         process = subprocess.Popen(
             ["bash", "-o", "pipefail", "-c", command],
             cwd=self.folder,
@@ -136,8 +139,12 @@ class Machine:
             text=True,
             errors="replace",
             process_group=0,  # so that a whole pipeline can be ended
+            preexec_fn=lambda: signal.pthread_sigmask(  # noqa: PLW1509 - the demo has no threads
+                signal.SIG_SETMASK, mask
+            ),
         )
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             assert process.stdout is not None
             with process.stdout:
                 for line in process.stdout:
