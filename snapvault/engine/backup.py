@@ -104,7 +104,7 @@ class BackupJob:
                     point=point,
                     source=self.source.name,
                     view_taken_at=view.taken_at,
-                    consistency=view.finish(),
+                    consistency=view.finish().consistency,
                     streams=tuple(streams),
                     base=parent.held if parent else None,
                     previous=inventory.of(self.source.name)[-1:],

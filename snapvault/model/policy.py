@@ -83,9 +83,15 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """A raw disk image or a block device, by its absolute path."""
+    """A disk image or a block device, by its absolute path: one disk.
+
+    `format` is `raw` or `qcow2`. None: raw, but a file that looks like another format is refused.
+    A format is never guessed: whoever writes into a raw disk could make it look like a
+    qcow2 image that has a file of the host below it.
+    """
 
     path: Path
+    format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +116,185 @@ class CommandSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LvmSpec:
+    """A logical volume, thick or thin, as `group/volume`: one disk, read from a snapshot.
+
+    What a thick one's snapshot may take for what is overwritten meanwhile: `snapshot_size` bytes,
+    or else `snapshot_percent` of the volume. Thin snapshots take what they need from their pool.
+    """
+
+    volume: str
+    snapshot_size: int | None = None
+    snapshot_percent: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class EbsSpec:
+    """EBS volumes: those of an instance, snapshot together, or one; exactly one of the two.
+
+    `devices` picks volumes of the instance by device name or volume id; empty: all. `region`,
+    `profile`, `role_arn` and `endpoint_url` are None where boto3's own default counts.
+    `keep_snapshots` is how many of our EBS snapshots of a volume stay, at least 1: the next
+    increment needs the newest. `timeout` bounds the wait for snapshots to complete.
+    """
+
+    instance: str | None = None
+    volume: str | None = None
+    devices: tuple[str, ...] = ()
+    region: str | None = None
+    profile: str | None = None
+    role_arn: str | None = None
+    endpoint_url: str | None = None
+    keep_snapshots: int = 1
+    requests_per_second: int = 500
+    timeout: timedelta = timedelta(hours=6)
+
+    def __post_init__(self) -> None:
+        if (self.instance is None) == (self.volume is None):
+            raise ValueError("EBS needs either an instance or a volume")
+        if self.keep_snapshots < 1:
+            raise ValueError("the next increment needs the newest snapshot")
+
+
+@dataclass(frozen=True, slots=True)
+class QemuSpec:
+    """A running QEMU machine: its disks, through its QMP socket, and its definition.
+
+    `agent` is the guest agent's socket; the guest is frozen if there is one, and a silent agent
+    is a failure. `domain` is the name that libvirt has for it, at `libvirt_uri`. `disks` picks
+    disks by device id or node name; empty: all that can be written to. `scratch` is a folder
+    for what the guest overwrites while it is read; None: a private one in the state folder.
+    """
+
+    qmp: Path
+    agent: Path | None = None
+    domain: str | None = None
+    libvirt_uri: str | None = None
+    disks: tuple[str, ...] = ()
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MysqlSpec:
+    """A MariaDB or MySQL server, reached as the option file `defaults_file` says.
+
+    Dumped: `databases`, or all if empty, in one stream, or one for each if `per_database`. With
+    `lvm`, no dump is made: the server is held by FLUSH TABLES WITH READ LOCK, for at most
+    `lock_timeout`, while that logical volume (with the data directory) is snapshot.
+    `timeout` None: a dump may take as long as it takes.
+    """
+
+    defaults_file: Path | None = None
+    databases: tuple[str, ...] = ()
+    per_database: bool = False
+    lvm: LvmSpec | None = None
+    lock_timeout: timedelta = timedelta(seconds=60)
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresqlSpec:
+    """A PostgreSQL server, reached as libpq does: by `service`, or `host`, `port` and `user`.
+
+    One stream for each of `databases` (empty: all that take connections), and, with `globals`, one
+    for roles and tablespaces. With `base_backup` the whole cluster instead, as
+    pg_basebackup sends it. `password_file` is in libpq's format.
+    """
+
+    databases: tuple[str, ...] = ()
+    include_globals: bool = True
+    base_backup: bool = False
+    service: str | None = None
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password_file: Path | None = None
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySpec:
+    """A folder tree as one archive. `exclude` are shell patterns below `path`."""
+
+    path: Path
+    exclude: tuple[str, ...] = ()
+    one_file_system: bool = False
+
+
+KindSpec = (
+    ImageSpec
+    | CommandSpec
+    | LvmSpec
+    | EbsSpec
+    | QemuSpec
+    | MysqlSpec
+    | PostgresqlSpec
+    | DirectorySpec
+)
+
+KINDS: Final[Mapping[type[KindSpec], str]] = {
+    ImageSpec: "image",
+    CommandSpec: "command",
+    LvmSpec: "lvm",
+    EbsSpec: "ebs",
+    QemuSpec: "qemu",
+    MysqlSpec: "mysql",
+    PostgresqlSpec: "postgresql",
+    DirectorySpec: "directory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HookSpec:
+    """A program to run at one moment of a backup, without a shell.
+
+    `environment` is left out of `repr`, because passwords are put there. `on_failure` is `abort`
+    or `warn`.
+    """
+
+    run: tuple[str, ...]
+    timeout: timedelta = timedelta(minutes=5)
+    on_failure: str = "abort"
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HooksSpec:
+    """Programs around a source, and around the moment alone in which its snapshots are taken.
+
+    `before` runs before it is opened, `after` after it was closed. `thaw` always runs if `freeze`
+    was started, `after` if `before` was; their failures are warnings.
+    """
+
+    before: HookSpec | None = None
+    freeze: HookSpec | None = None
+    thaw: HookSpec | None = None
+    after: HookSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """How far a platform is trusted that tells what changed.
+
+    `sample_percent` of what is told to be unchanged is read and compared each time, and everything
+    is read again once the last full read is `full_read_every` old; None: never.
+    """
+
+    sample_percent: float = 0.1
+    full_read_every: timedelta | None = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream of a source, and where its bytes come from."""
+    """One entry of a source's `streams`, and where its bytes come from.
+
+    Most kinds give one stream, which gets this name. A kind that gives several (the disks of
+    a machine, a stream for each database) names them after it: `name.own-name`; of
+    a `single` source they have their own names alone.
+    """
 
     name: str
-    spec: ImageSpec | CommandSpec
+    spec: KindSpec
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -123,7 +303,7 @@ class StreamSpec:
     @property
     def kind(self) -> str:
         """The key that the policy writes it under."""
-        return "image" if isinstance(self.spec, ImageSpec) else "command"
+        return KINDS[type(self.spec)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +317,7 @@ class SourceSpec:
     name: str
     streams: tuple[StreamSpec, ...]
     single: bool = False
+    hooks: HooksSpec = HooksSpec()
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -165,3 +346,4 @@ class Policy:
     volume_size: int = DEFAULT_VOLUME_SIZE
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
     enabled: bool = True
+    hints: Hints = Hints()

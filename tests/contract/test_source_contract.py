@@ -169,7 +169,7 @@ def test_every_stream_gives_its_bytes_in_the_order_that_was_asked_for(case: Case
     view = case.source.open()
 
     content = {stream.name: read_stream(stream) for stream in view.streams}
-    consistency = view.finish()
+    consistency = view.finish().consistency
     view.close()
 
     assert list(content) == list(case.expected)

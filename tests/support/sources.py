@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from snapvault.errors import SourceError
-from snapvault.ports.source import ByteStream, Consistency, DiskStream
+from snapvault.ports.source import (
+    NO_MARKS,
+    ByteStream,
+    Changes,
+    Consistency,
+    DiskStream,
+    Finding,
+    Outcome,
+)
 from snapvault.ports.store import Readable
 
 FIRST_NIGHT = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
@@ -30,6 +38,7 @@ class Faults:
     after_bytes: int | None = None
     on_open: bool = False
     on_finish: bool = False
+    on_committed: bool = False
     error: BaseException = field(default_factory=lambda: SourceError('source "memory" broke'))
 
 
@@ -40,6 +49,8 @@ class Record:
     opened: int = 0
     closed: int = 0
     bytes_read: int = 0
+    committed: list[str] = field(default_factory=list)
+    marks_given: list[dict[str, str]] = field(default_factory=list)
     reads: list[tuple[str, int, int]] = field(default_factory=list)
 
     @property
@@ -70,7 +81,10 @@ class _Meter:
 class MemoryDisk:
     """A disk in memory. Its holes are the aligned pages of zeros."""
 
-    def __init__(self, name: str, content: bytes, meter: _Meter) -> None:
+    def __init__(
+        self, name: str, content: bytes, meter: _Meter, changes: Changes | None = None
+    ) -> None:
+        self._changes = changes
         self._name = name
         self._content = content
         self._meter = meter
@@ -93,6 +107,9 @@ class MemoryDisk:
                 start = None
         if start is not None:
             yield start, self.size
+
+    def changes(self) -> Changes | None:
+        return self._changes
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         if offset + len(buffer) > self.size:
@@ -147,7 +164,9 @@ class MemoryView:
         consistency: Consistency,
         faults: Faults,
         record: Record,
+        marks: Mapping[str, str] = NO_MARKS,
     ) -> None:
+        self._marks = marks
         self._streams = tuple(streams)
         self._taken_at = taken_at
         self._consistency = consistency
@@ -163,10 +182,15 @@ class MemoryView:
     def streams(self) -> tuple[DiskStream | ByteStream, ...]:
         return self._streams
 
-    def finish(self) -> Consistency:
+    def finish(self) -> Outcome:
         if self._faults.on_finish:
             raise self._faults.error
-        return self._consistency
+        return Outcome(self._consistency, self._marks)
+
+    def committed(self, point: str) -> None:
+        self._record.committed.append(point)
+        if self._faults.on_committed:
+            raise self._faults.error
 
     def close(self) -> None:
         if not self._closed:
@@ -199,7 +223,11 @@ class MemoryDiskSource:
     def name(self) -> str:
         return self._name
 
-    def open(self) -> MemoryView:
+    def check(self) -> Iterator[Finding]:
+        yield Finding("memory", "is there")
+
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> MemoryView:
+        self.record.marks_given.append(dict(marks))
         if self.faults.on_open:
             raise self.faults.error
         meter = _Meter(self.faults, self.record)
@@ -234,7 +262,11 @@ class MemoryByteSource:
     def name(self) -> str:
         return self._name
 
-    def open(self) -> MemoryView:
+    def check(self) -> Iterator[Finding]:
+        yield Finding("memory", "is there")
+
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> MemoryView:
+        self.record.marks_given.append(dict(marks))
         if self.faults.on_open:
             raise self.faults.error
         meter = _Meter(self.faults, self.record)

@@ -29,7 +29,15 @@ from snapvault.formats import vault as vault_format
 from snapvault.formats.vault import VaultRecord
 from snapvault.model.point import Point
 from snapvault.ports.sealer import Sealer
-from snapvault.ports.source import ByteStream, Consistency, DiskStream, Source
+from snapvault.ports.source import (
+    NO_MARKS,
+    ByteStream,
+    Changes,
+    Consistency,
+    DiskStream,
+    Finding,
+    Source,
+)
 from snapvault.ports.store import Store
 from tests.support.catalogs import MemoryCatalog
 from tests.support.events import RecordedEvents
@@ -247,6 +255,9 @@ class SparseDisk:
         if end > start:
             yield start * PAGE, min(self.size, end * PAGE)
 
+    def changes(self) -> Changes | None:
+        return None
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self._meter.take(self._name, offset, len(buffer))
         done = 0
@@ -287,7 +298,11 @@ class MixedSource:
     def name(self) -> str:
         return self._name
 
-    def open(self) -> MemoryView:
+    def check(self) -> Iterator[Finding]:
+        yield Finding("memory", "is there")
+
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> MemoryView:
+        self.record.marks_given.append(dict(marks))
         if self.faults.on_open:
             raise self.faults.error
         meter = _Meter(self.faults, self.record)

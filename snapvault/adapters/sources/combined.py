@@ -2,11 +2,20 @@
 """Several sources as one: the streams of a machine that come from different places."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from snapvault.errors import ConfigError
-from snapvault.ports.source import ByteStream, Consistency, DiskStream, Source, View
+from snapvault.errors import ConfigError, SnapVaultError
+from snapvault.ports.source import (
+    NO_MARKS,
+    ByteStream,
+    Consistency,
+    DiskStream,
+    Finding,
+    Outcome,
+    Source,
+    View,
+)
 
 _STRENGTH = tuple(Consistency)  # weakest first
 
@@ -28,7 +37,7 @@ class CombinedSource:
         """The source's name, unique in its vault."""
         return self._name
 
-    def open(self) -> View:
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> View:
         """Open every part, or none.
 
         Raises:
@@ -38,13 +47,18 @@ class CombinedSource:
         try:
             for part in self._parts:
                 # Not extend(): what was opened before a failure must be in the list.
-                views.append(part.open())  # noqa: PERF401 - see above
+                views.append(part.open(marks))  # noqa: PERF401 - see above
             self._require_unique(views)
         except BaseException as error:
             for failure in _close_all(views):
                 error.add_note(f"closing a part failed too: {failure}")
             raise
         return _View(views)
+
+    def check(self) -> Iterator[Finding]:
+        """Look at every part."""
+        for part in self._parts:
+            yield from part.check()
 
     def _require_unique(self, views: Sequence[View]) -> None:
         counts = Counter(stream.name for view in views for stream in view.streams)
@@ -67,17 +81,35 @@ class _View:
     def streams(self) -> tuple[DiskStream | ByteStream, ...]:
         return tuple(stream for view in self._views for stream in view.streams)
 
-    def finish(self) -> Consistency:
-        return min((view.finish() for view in self._views), key=_STRENGTH.index)
+    def finish(self) -> Outcome:
+        outcomes = [view.finish() for view in self._views]
+        return Outcome(
+            min((outcome.consistency for outcome in outcomes), key=_STRENGTH.index),
+            {name: mark for outcome in outcomes for name, mark in outcome.marks.items()},
+            {name: facts for outcome in outcomes for name, facts in outcome.facts.items()},
+        )
+
+    def committed(self, point: str) -> None:
+        """Tell every part; the first failure is raised, with the others as its notes."""
+        failures: list[Exception] = []
+        for view in self._views:
+            try:
+                view.committed(point)
+            except SnapVaultError as error:
+                failures.append(error)
+        _raise_first(failures, "letting go of another part failed too")
 
     def close(self) -> None:
         """Close every part; the first failure is raised, with the others as its notes."""
-        failures = _close_all(self._views)
-        if failures:
-            first, *others = failures
-            for failure in others:
-                first.add_note(f"closing another part failed too: {failure}")
-            raise first
+        _raise_first(_close_all(self._views), "closing another part failed too")
+
+
+def _raise_first(failures: Sequence[Exception], about_others: str) -> None:
+    if failures:
+        first, *others = failures
+        for failure in others:
+            first.add_note(f"{about_others}: {failure}")
+        raise first
 
 
 def _close_all(views: Sequence[View]) -> list[Exception]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from snapvault import clock
 from snapvault.adapters import command
 from snapvault.errors import SourceError
-from snapvault.ports.source import Consistency
+from snapvault.ports.source import NO_MARKS, Consistency, Finding, Outcome
 from snapvault.ports.store import Readable
 
 
@@ -48,11 +48,9 @@ class CommandSource:
         """The source's name, unique in its vault."""
         return self._name
 
-    def open(self) -> "_View":
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> "_View":
         """Check that the program is there. It starts when its stream is opened."""
-        command.require(
-            self._argv, environment=self._environment, working_directory=self._working_directory
-        )
+        self._require()
         run = command.stream(
             self._argv,
             environment=self._environment,
@@ -61,6 +59,20 @@ class CommandSource:
         )
         stream = _Stream(self._stream, self._argv[0], run, allow_empty=self._allow_empty)
         return _View(clock.now(), stream)
+
+    def check(self) -> Iterator[Finding]:
+        """See that the program is there, without running it."""
+        try:
+            self._require()
+        except SourceError as error:
+            yield Finding(self._stream, str(error), error)
+        else:
+            yield Finding(self._stream, f'program "{self._argv[0]}" is there')
+
+    def _require(self) -> None:
+        command.require(
+            self._argv, environment=self._environment, working_directory=self._working_directory
+        )
 
 
 class _Stream:
@@ -127,10 +139,13 @@ class _View:
     def streams(self) -> tuple[_Stream]:
         return (self._stream,)
 
-    def finish(self) -> Consistency:
+    def finish(self) -> Outcome:
         if not self._stream.whole:
             raise SourceError(f'stream "{self._stream.name}" was not read to its end')
-        return Consistency.APPLICATION
+        return Outcome(Consistency.APPLICATION)
+
+    def committed(self, point: str) -> None:
+        pass
 
     def close(self) -> None:
         self._stream.stop()

@@ -19,7 +19,8 @@ from pathlib import Path
 from snapvault import clock
 from snapvault.adapters.sources.reading import QuietReader
 from snapvault.errors import ConfigError, SourceError
-from snapvault.ports.source import Consistency
+from snapvault.ports.source import NO_MARKS, Changes, Consistency, Finding, Outcome
+from snapvault.units import format_size
 
 _SMALLEST_HOLE = 64 << 10  # bytes; a shorter one costs less to read than to skip
 _BLKROGET = 0x125E  # linux/fs.h
@@ -42,11 +43,21 @@ class ImageSource:
         """The source's name, unique in its vault."""
         return self._name
 
-    def open(self) -> "_View":
-        """Open every disk, or none."""
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> "_View":
+        """Open every disk, or none; nothing tells what changed, so marks mean nothing."""
         with ExitStack() as stack:
             disks = tuple(_open(stream, path, stack) for stream, path in self._disks.items())
             return _View(disks, clock.now(), stack.pop_all())
+
+    def check(self) -> Iterator[Finding]:
+        """Open each disk."""
+        for stream, path in self._disks.items():
+            try:
+                with ExitStack() as stack:
+                    disk = _open(stream, path, stack)
+                    yield Finding(stream, f"{disk}, {format_size(disk.size)}, can be read")
+            except SourceError as error:
+                yield Finding(stream, str(error), error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,9 @@ class _Disk:
             end = next_end
         if end > start:
             yield start, end
+
+    def changes(self) -> Changes | None:
+        return None
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         if offset < 0 or offset + buffer.nbytes > self.size:
@@ -171,8 +185,12 @@ class _View:
     def streams(self) -> tuple[_Disk, ...]:
         return self._disks
 
-    def finish(self) -> Consistency:
-        return min((disk.finish() for disk in self._disks), key=tuple(Consistency).index)
+    def finish(self) -> Outcome:
+        weakest = min((disk.finish() for disk in self._disks), key=tuple(Consistency).index)
+        return Outcome(weakest)
+
+    def committed(self, point: str) -> None:
+        pass
 
     def close(self) -> None:
         self._stack.close()

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several sources as one."""
 
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 import pytest
 
 from snapvault.adapters.sources.combined import CombinedSource
 from snapvault.errors import ConfigError, SourceError
-from snapvault.ports.source import Consistency, View
+from snapvault.ports.source import NO_MARKS, Consistency, Finding, View
 from tests.support.sources import FIRST_NIGHT, Faults, MemoryByteSource, MemoryDiskSource
 
 
@@ -30,8 +31,11 @@ class Stubborn:
     def name(self) -> str:
         return self._inner.name
 
-    def open(self) -> View:
-        view = self._inner.open()
+    def check(self) -> Iterator[Finding]:
+        return self._inner.check()
+
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> View:
+        view = self._inner.open(marks)
 
         def refuse() -> None:
             raise SourceError(f'could not release "{self.name}"')
@@ -44,7 +48,7 @@ def test_a_view_is_as_old_as_its_oldest_part_and_as_weak_as_its_weakest() -> Non
     view = CombinedSource("web01", [disks(consistency=Consistency.NONE), dump()]).open()
 
     assert view.taken_at == FIRST_NIGHT
-    assert view.finish() is Consistency.NONE
+    assert view.finish().consistency is Consistency.NONE
     view.close()
 
 

@@ -28,7 +28,7 @@ def test_a_program_that_succeeds_vouches_for_its_output() -> None:
     view = sh("echo dump").open()
 
     content = read(view)
-    consistency = view.finish()
+    consistency = view.finish().consistency
     view.close()
 
     assert (content, consistency) == (b"dump\n", Consistency.APPLICATION)
@@ -68,7 +68,7 @@ def test_a_program_that_writes_nothing_is_taken_where_that_is_allowed() -> None:
     view = sh("true", allow_empty=True).open()
 
     content = read(view)
-    consistency = view.finish()
+    consistency = view.finish().consistency
     view.close()
 
     assert (content, consistency) == (b"", Consistency.APPLICATION)

@@ -49,7 +49,7 @@ def overwrite_and_hide_it(path: Path) -> None:
 def test_a_file_that_nobody_touched_is_crash_consistent(path: Path) -> None:
     view = source_of(path).open()
 
-    consistency = view.finish()
+    consistency = view.finish().consistency
     view.close()
 
     assert consistency is Consistency.CRASH
@@ -64,7 +64,7 @@ def test_a_file_that_changes_while_it_is_read_is_worth_nothing(
 
     change(path)
     size = view.streams[0].size
-    consistency = view.finish()
+    consistency = view.finish().consistency
     view.close()
 
     assert consistency is Consistency.NONE
@@ -76,7 +76,7 @@ def test_one_changed_disk_of_two_weakens_the_whole_view(path: Path, tmp_path: Pa
     view = ImageSource("web01", {"root": path, "data": tmp_path / "other"}).open()
 
     grow(path)
-    consistency = view.finish()
+    consistency = view.finish().consistency
     view.close()
 
     assert consistency is Consistency.NONE
