@@ -3,7 +3,7 @@
 
 A program gets a session and process group of its own, our standard streams are never its
 own, and it does not outlive us: the group is killed when its caller lets go of it, the
-program when our process dies.
+program when our process dies. The one exception is what `guard` starts, which is there for that.
 """
 
 import ctypes
@@ -33,6 +33,15 @@ _STDERR_SHOWN = 400  # characters
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _DRAIN_GRACE = 2.0  # seconds that a runaway grandchild may hold stderr open
 _PR_SET_PDEATHSIG = 1
+
+# A line on stdin is our leave-taking. The end without one is our death: signals stay ignored
+# then, because a service manager ends the rest of a service whose main process has died.
+_GUARD = """
+trap "" HUP INT QUIT TERM
+echo ready
+if read -r line; then exit 0; fi
+exec "$@" </dev/null >/dev/null 2>&1
+"""
 
 _prctl = ctypes.CDLL(None).prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
@@ -228,6 +237,30 @@ def run(
         return Finished(status, b"".join(pieces), program.stderr)
 
 
+@contextmanager
+def guard(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Have a program run if our process dies in this context, by SIGKILL too.
+
+    A watcher is up and ready before the context is entered. Leaving the context, with an
+    exception or without, ends it and runs nothing: the caller undoes things itself. The program
+    runs once, in the root folder, ignores SIGTERM and SIGINT, and what it says is lost.
+    `environment` is added to ours.
+
+    Raises:
+        SourceError: the program is not there, or the watcher cannot be started.
+    """
+    variables = {**os.environ, **(environment or {})}
+    require(argv, environment=variables)
+    program = shutil.which(argv[0], path=variables.get("PATH")) or argv[0]
+    watcher = _start_watcher([os.path.abspath(program), *argv[1:]], variables)  # noqa: PTH100 - resolves no link
+    try:
+        if not watcher.ready():
+            raise _cannot_start(argv[0], "its guard did not come up")
+        yield
+    finally:
+        watcher.dismiss()
+
+
 def require(
     argv: Sequence[str],
     *,
@@ -247,6 +280,42 @@ def require(
         name = str(working_directory / name)
     if shutil.which(name, path=search) is None:
         raise _cannot_start(argv[0], "it is not there, or may not be run")
+
+
+class _Watcher:
+    """The shell that waits for our death."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def ready(self) -> bool:
+        with _pipe(self._process.stdout) as stdout:
+            return stdout.readline() == b"ready\n"
+
+    def dismiss(self) -> None:
+        """End it, without letting it run anything."""
+        with suppress(BrokenPipeError), _pipe(self._process.stdin) as stdin:
+            stdin.write(b"leave\n")
+        self._process.wait()
+
+
+def _start_watcher(argv: Sequence[str], variables: Mapping[str, str]) -> _Watcher:
+    try:
+        return _Watcher(
+            subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, "guard", *argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=variables,
+                cwd="/",
+                close_fds=True,
+                start_new_session=True,
+            )
+        )
+    except OSError as error:
+        raise _cannot_start("/bin/sh", (error.strerror or str(error)).lower()) from error
 
 
 def _spawn(
