@@ -58,7 +58,11 @@ class Finished:
 
 
 class Program:
-    """A running program whose stdout is read; made by `stream`. For one thread at a time."""
+    """A running program whose stdout is read; made by `stream`. For one thread at a time.
+
+    One that was started with a live stdin is talked to with `feed`. Whoever feeds a program that
+    writes much must read what it says: neither goes on while the other's pipe is full.
+    """
 
     def __init__(
         self,
@@ -76,8 +80,12 @@ class Program:
         self._stdout = _pipe(process.stdout)
         with suppress(OSError):  # the user's allowance for pipes may be used up
             fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        self._stdin: int | None = None
         if stdin is not None:
             self._threads.append(_start(lambda: _write(_pipe(process.stdin), stdin)))
+        elif process.stdin is not None:
+            self._stdin = process.stdin.fileno()
+            os.set_blocking(self._stdin, False)
         self._over = False
         self._stopped = False
 
@@ -120,6 +128,30 @@ class Program:
         self._reap()
         return b""
 
+    def feed(self, data: bytes | memoryview) -> None:
+        """Write all of `data` to the program's live stdin.
+
+        Raises:
+            SourceError: it ended, reads no more, or ran out of time.
+        """
+        rest = memoryview(data)
+        while rest:
+            if self._stdin is None:
+                raise SourceError(f'program "{self._name}" takes no more input')
+            self._wait_for(self._stdin, select.POLLOUT)
+            try:
+                rest = rest[os.write(self._stdin, rest) :]
+            except BlockingIOError:  # less room than the write needs at once
+                continue
+            except BrokenPipeError as error:
+                raise self._deaf() from error
+
+    def end_input(self) -> None:
+        """Close the live stdin: the program reads its end. Safe to repeat."""
+        if self._stdin is not None:
+            self._stdin = None
+            _pipe(self._process.stdin).close()
+
     def failure(self) -> SourceError:
         """Return the error for a program that ended with anything but status 0."""
         status = self._process.returncode
@@ -140,10 +172,19 @@ class Program:
             _readable(self._pidfd, None)
         self._reap()
 
-    def _wait_for(self, descriptor: int) -> None:
-        if self._deadline is None:
-            return
-        if not _readable(descriptor, max(0.0, self._deadline - clock.monotonic())):
+    def _deaf(self) -> SourceError:
+        """Return the error for a program that closed its stdin; most have ended."""
+        if _readable(self._pidfd, _GRACE):
+            self._reap()
+            if self._process.returncode:
+                return self.failure()
+        return SourceError(
+            f'program "{self._name}" stopped reading its input{_told(self._stderr.kept)}'
+        )
+
+    def _wait_for(self, descriptor: int, event: int = select.POLLIN) -> None:
+        seconds = None if self._deadline is None else max(0.0, self._deadline - clock.monotonic())
+        if not _is_ready(descriptor, event, seconds):
             self.kill()
             raise SourceError(
                 f'program "{self._name}" ran out of time and was killed{_told(self._stderr.kept)}',
@@ -158,6 +199,7 @@ class Program:
         self._signal(signal.SIGKILL)
         self._process.wait()
         self._over = True
+        self.end_input()
         self._stdout.close()
         os.close(self._pidfd)
         for thread in self._threads:
@@ -173,6 +215,7 @@ def stream(
     argv: Sequence[str],
     *,
     stdin: bytes | None = None,
+    live_input: bool = False,
     environment: Mapping[str, str] | None = None,
     working_directory: Path | None = None,
     timeout: float | None = None,
@@ -180,15 +223,18 @@ def stream(
 ) -> Iterator[Program]:
     """Start a program and read its stdout while it runs; leaving the context ends it.
 
-    `environment` is added to ours. `parsed` sets LC_ALL=C, for output that we read a
-    meaning from. `timeout` is in seconds, from the start to the end of the program.
+    `stdin` is all of its input; with `live_input` instead, `Program.feed` writes it and
+    `end_input` ends it. `environment` is added to ours. `parsed` sets LC_ALL=C, for output that
+    we read a meaning from. `timeout` is in seconds, from the start to the end of the program.
 
     Raises:
         SourceError: the program cannot be started.
     """
     deadline = None if timeout is None else clock.monotonic() + timeout
     variables = {**os.environ, **({"LC_ALL": "C"} if parsed else {}), **(environment or {})}
-    process = _spawn(argv, variables, working_directory, wants_input=stdin is not None)
+    process = _spawn(
+        argv, variables, working_directory, wants_input=live_input or stdin is not None
+    )
     try:
         program = Program(process, argv[0], stdin, deadline)
     except BaseException:
@@ -408,8 +454,12 @@ def _pipe(end: IO[bytes] | None) -> IO[bytes]:
 
 def _readable(descriptor: int, seconds: float | None) -> bool:
     """Wait until a descriptor can be read (a pidfd: its process has ended); false: time is up."""
+    return _is_ready(descriptor, select.POLLIN, seconds)
+
+
+def _is_ready(descriptor: int, event: int, seconds: float | None) -> bool:
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
+    poll.register(descriptor, event)
     return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
