@@ -2,33 +2,29 @@
 """The folder of policy files, read into model values."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from snapvault.config.document import Document, Location, read_document
-from snapvault.config.paths import resolve
+from pydantic.json_schema import GenerateJsonSchema
+
+from snapvault.config.document import Document, read_document
 from snapvault.config.problems import Problem, ProblemError, nearest_hint, quoted
-from snapvault.config.shapes import (
-    CommandShape,
-    ImageShape,
-    PolicyShape,
-    SettingsShape,
-    SourceShape,
-    StreamShape,
-)
+from snapvault.config.shapes import PolicyShape, SettingsShape
+from snapvault.config.sources import source_spec
 from snapvault.config.validate import problem_at, validate
+from snapvault.config.values import percent
 from snapvault.errors import ConfigError
 from snapvault.model.policy import (
-    CommandSpec,
-    ImageSpec,
+    Hints,
     Objectives,
     Policy,
     Retention,
     Schedule,
     SourceSpec,
-    StreamSpec,
 )
 from snapvault.model.settings import Settings
+from snapvault.units import format_duration
 
 _ENDINGS: Final = (".yaml", ".yml")
 
@@ -105,12 +101,19 @@ def select_sources(
 
 def policy_schema() -> dict[str, Any]:
     """Return the JSON schema of a policy file, for editors."""
-    return PolicyShape.model_json_schema()
+    return PolicyShape.model_json_schema(schema_generator=_Schema)
 
 
 def settings_schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, for editors."""
-    return SettingsShape.model_json_schema()
+    return SettingsShape.model_json_schema(schema_generator=_Schema)
+
+
+class _Schema(GenerateJsonSchema):
+    """Writes default durations as policies do, not as ISO 8601."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
 def _policy_files(folder: Path) -> list[Path]:
@@ -172,58 +175,12 @@ def _policy(document: Document, shape: PolicyShape) -> Policy:
         name=document.path.stem,
         path=document.path,
         vault=shape.vault,
-        sources=tuple(_source(document, name, each) for name, each in shape.sources.items()),
+        sources=tuple(source_spec(document, name, each) for name, each in shape.sources.items()),
         schedule=Schedule(**dict(shape.schedule)) if shape.schedule else None,
         objectives=Objectives(**dict(shape.objectives)),
         retention=Retention(**dict(shape.retention)) if shape.retention else None,
         volume_size=shape.volume_size,
         compression_level=shape.compression_level,
         enabled=shape.enabled,
+        hints=Hints(percent(shape.hints.sample), shape.hints.full_read_every),
     )
-
-
-def _source(document: Document, name: str, shape: SourceShape) -> SourceSpec:
-    location: Location = ("sources", name)
-    if shape.streams is None:
-        return SourceSpec(name, (_stream(document, location, None, shape),), single=True)
-    streams = tuple(
-        _stream(document, (*location, "streams", stream), stream, each)
-        for stream, each in shape.streams.items()
-    )
-    return SourceSpec(name, streams)
-
-
-def _stream(
-    document: Document, location: Location, name: str | None, shape: StreamShape
-) -> StreamSpec:
-    if shape.image is not None:
-        image = _image(document, (*location, "image"), shape.image)
-        return StreamSpec(name or "image", image)
-    if shape.command is not None:
-        command = _command(document, (*location, "command"), shape.command)
-        return StreamSpec(name or "command", command)
-    raise AssertionError("a shape has exactly one kind")  # pragma: no cover - shapes.py checks
-
-
-def _image(document: Document, location: Location, shape: ImageShape) -> ImageSpec:
-    return ImageSpec(_path(document, (*location, "path"), shape.path))
-
-
-def _command(document: Document, location: Location, shape: CommandShape) -> CommandSpec:
-    folder = shape.working_directory
-    return CommandSpec(
-        run=tuple(shape.run),
-        allow_empty=shape.allow_empty,
-        environment=dict(shape.environment),
-        working_directory=(
-            None if folder is None else _path(document, (*location, "working_directory"), folder)
-        ),
-        timeout=shape.timeout,
-    )
-
-
-def _path(document: Document, location: Location, text: str) -> Path:
-    try:
-        return resolve(text, beside=document.path)
-    except ValueError as error:
-        raise ProblemError(problem_at(document, location, str(error))) from error

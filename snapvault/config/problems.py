@@ -46,6 +46,14 @@ class ProblemError(ConfigError):
         self.problem = problem
 
 
+class HintedValueError(ValueError):
+    """A value is wrong, and what to write in its place is known."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 def quoted(text: str, *, limit: int | None = None) -> str:
     """Put a text in double quotes, on one line, shortened to `limit` characters."""
     if limit is not None and len(text) > limit:

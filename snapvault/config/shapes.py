@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shape of the two kinds of files, key by key; docs/policies.md says the same in prose."""
+"""The shape of the two kinds of files, key by key; docs/policies.md says the same in prose.
+
+The sources of a policy are in kinds.py.
+"""
 
 from datetime import timedelta
-from typing import Final, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from snapvault.config.kinds import SourceShape
+from snapvault.config.strict import Shape
 from snapvault.config.values import (
     Count,
     Cron,
     DayWindow,
     Duration,
+    DurationOrNever,
     EndpointUrl,
     KeyText,
     Level,
     Name,
     PathText,
+    Percentage,
     PositiveDuration,
     StorageClass,
     StoreUrl,
@@ -23,74 +30,6 @@ from snapvault.config.values import (
     ZoneName,
 )
 from snapvault.model import policy, settings
-
-# Kinds of sources that the design names and this release does not have.
-LATER_KINDS: Final = frozenset(
-    ("ebs", "files", "libvirt", "lvm", "mariadb", "mysql", "postgresql", "qemu", "sqlite")
-)
-
-
-class Shape(BaseModel):
-    """A mapping with known keys, read without conversions."""
-
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
-
-
-class ImageShape(Shape):
-    """A raw disk image or a block device."""
-
-    path: PathText
-    """The file or device; relative to the policy file."""
-
-
-class CommandShape(Shape):
-    """A program whose standard output is kept."""
-
-    run: list[str] = Field(min_length=1)
-    """The program and its arguments; no shell."""
-    allow_empty: bool = False
-    """Whether an empty output is a restore point and no failure."""
-    environment: dict[str, str] = Field(default_factory=dict)
-    """Variables added to SnapVault's own environment."""
-    working_directory: PathText | None = None
-    """The folder to run in; relative to the policy file."""
-    timeout: PositiveDuration | None = None
-    """The longest time that the program may take."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not self.run[0].strip():
-            raise ValueError("expected the name of a program first in run, found no name")
-        if any(not name or "=" in name for name in self.environment):
-            raise ValueError('expected names of variables without "=" in environment')
-        return self
-
-
-class StreamShape(Shape):
-    """Where one stream comes from: exactly one kind."""
-
-    image: ImageShape | None = None
-    """A raw disk image or a block device."""
-    command: CommandShape | None = None
-    """The output of a program."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        given = [key for key in type(self).model_fields if getattr(self, key) is not None]
-        if len(given) != 1:
-            keys = ", ".join(f'"{key}"' for key in sorted(type(self).model_fields))
-            names = " and ".join(f'"{key}"' for key in given) or "none"
-            raise ValueError(f"expected exactly one of {keys}, found {names}")
-        return self
-
-
-class SourceShape(StreamShape):
-    """One thing protected: `streams`, or for a single stream its kind directly."""
-
-    streams: dict[Name, StreamShape] | None = Field(default=None, min_length=1)
-    """Streams by name."""
 
 
 class ScheduleShape(Shape):
@@ -151,6 +90,15 @@ class RetentionShape(Shape):
         return self
 
 
+class HintsShape(Shape):
+    """How far a platform is trusted that tells what changed."""
+
+    sample: Percentage = "0.1%"
+    """The part of what is told to be unchanged that is read and compared each time."""
+    full_read_every: DurationOrNever = timedelta(days=30)
+    """The age of the last full read at which everything is read again."""
+
+
 class PolicyShape(Shape):
     """A policy file."""
 
@@ -172,6 +120,8 @@ class PolicyShape(Shape):
     """The zstd level."""
     enabled: bool = True
     """Whether the schedule counts."""
+    hints: HintsShape = HintsShape()
+    """How far a platform is trusted that tells what changed."""
 
 
 class VaultShape(Shape):
@@ -199,7 +149,7 @@ class VaultShape(Shape):
     """Keys that can restore."""
     signer: KeyText
     """This host's own key."""
-    trusted_signers: list[KeyText] = []
+    trusted_signers: list[KeyText] = Field(default_factory=list)
     """Keys of other hosts that write into this vault."""
     passphrase_file: PathText | None = None
     """A file with the passphrase of this host's keys."""

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from snapvault.config.document import Document, Location
+from snapvault.config.kinds import LATER_KINDS, OTHER_WORDS, SourceShape, StreamShape
 from snapvault.config.problems import Problem, found, nearest_hint, quoted
-from snapvault.config.shapes import LATER_KINDS, Shape, StreamShape
+from snapvault.config.strict import Shape
 
 AnyShape = TypeVar("AnyShape", bound=Shape)
 
@@ -70,7 +71,8 @@ def _say(shape: type[Shape], location: Location, details: ErrorDetails) -> tuple
         return "expected a value, found no such key", None
     if expected := _EXPECTED.get(kind):
         return f"expected {expected}, found {shown}", _type_hint(kind, value)
-    return _say_refused(details, shown), None
+    hint = getattr(details.get("ctx", {}).get("error"), "hint", None)
+    return _say_refused(details, shown), hint
 
 
 def _say_refused(details: ErrorDetails, shown: str) -> str:
@@ -92,16 +94,16 @@ def _say_refused(details: ErrorDetails, shown: str) -> str:
 
 def _say_unknown(parent: type[Shape] | None, key: str) -> tuple[str, str | None]:
     known = sorted(parent.model_fields) if parent else []
-    if parent and issubclass(parent, StreamShape):
-        kinds = sorted(StreamShape.model_fields)
-        if key in LATER_KINDS:
-            names = " and ".join(quoted(each) for each in kinds)
-            return (
-                f"source kind {quoted(key)} is not in this release",
-                f"The kinds of sources in this release are {names}.",
-            )
-        return f"unknown source kind {quoted(key)}", nearest_hint(key, known, what="keys")
-    return f"unknown key {quoted(key)}", nearest_hint(key, known, what="keys")
+    if not (parent and issubclass(parent, StreamShape)):
+        return f"unknown key {quoted(key)}", nearest_hint(key, known, what="keys")
+    if key in LATER_KINDS:
+        return f"source kind {quoted(key)} is not in this release", LATER_KINDS[key]
+    if key in SourceShape.model_fields:
+        elsewhere = "It belongs to a source, not to one of its streams."
+        return f"unknown source kind {quoted(key)}", elsewhere
+    if key in OTHER_WORDS:
+        return f"unknown source kind {quoted(key)}", f"Did you mean {quoted(OTHER_WORDS[key])}?"
+    return f"unknown source kind {quoted(key)}", nearest_hint(key, known, what="keys")
 
 
 def _type_hint(kind: str, value: object) -> str | None:

@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from snapvault.config.problems import found, quoted
+from snapvault.config.problems import HintedValueError, found, quoted
 from snapvault.config.zones import is_zone
 from snapvault.model.policy import NAME_LENGTH, Window, is_name
 from snapvault.units import MIB, format_size, parse_duration, parse_size
@@ -52,6 +52,11 @@ _CRON_FIELDS: Final[tuple[tuple[str, int, int, Sequence[str]], ...]] = (
     ("day of week", 0, 7, _WEEKDAYS),
 )
 _CRON_PART: Final = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/([1-9][0-9]?))?", re.ASCII)
+# LIMIT: lvm(8), "Valid names": these characters, no hyphen first, neither "." nor "..".
+_LVM_NAME: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}"
+_LOGICAL_VOLUME: Final = re.compile(rf"{_LVM_NAME}/{_LVM_NAME}")
+_PERCENTAGE: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
+_ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", re.ASCII)
 # LIMIT: S3 returns objects of these classes only after a restore request that takes hours.
 _ARCHIVE_CLASSES: Final = frozenset(("GLACIER", "DEEP_ARCHIVE"))
 
@@ -189,6 +194,109 @@ def _storage_class(text: str) -> str:
     return text
 
 
+def _duration_or_never(value: object) -> timedelta | None:
+    if value == "never":
+        return None
+    text = _needs_text(value, 'a duration with its unit, such as "30d", or "never"')
+    return _positive_duration(text)
+
+
+def percent(text: str) -> float:
+    """Read a percentage, `0.1%`.
+
+    Raises:
+        ValueError: the text is anything else.
+    """
+    match = _PERCENTAGE.fullmatch(text.strip())
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise ValueError(
+            f'expected a percentage above 0% and up to 100%, such as "0.1%",'
+            f" found {quoted(text, limit=60)}"
+        )
+    return float(match[1])
+
+
+def snapshot_room(text: str) -> tuple[int | None, int | None]:
+    """Read the room for a snapshot: bytes, or else a percentage of the volume, one of the two.
+
+    Raises:
+        ValueError: the text is anything else.
+    """
+    stripped = text.strip()
+    if stripped.endswith("%"):
+        number = stripped[:-1].strip()
+        if number.isdecimal() and number.isascii() and 1 <= int(number[:4]) <= 100:
+            return None, int(number)
+        raise ValueError(
+            f"expected a whole percentage from 1% to 100%, found {quoted(text, limit=60)}"
+        )
+    try:
+        size = parse_size(stripped)
+    except ValueError:
+        raise ValueError(
+            'expected a size with its unit, such as "10 GiB", or a percentage of the volume,'
+            f' such as "20%", found {quoted(text, limit=60)}'
+        ) from None
+    if size < MIB:
+        raise ValueError(f"expected a size of at least {format_size(MIB)}, found {quoted(text)}")
+    return size, None
+
+
+def _checked(read: Callable[[str], object], expected: str) -> Callable[[object], str]:
+    """Keep a text as it is written, when it can be read."""
+
+    def check(value: object) -> str:
+        text = _needs_text(value, expected)
+        read(text)
+        return text
+
+    return check
+
+
+def _logical_volume(text: str) -> str:
+    if _LOGICAL_VOLUME.fullmatch(text):
+        return text
+    message = f'expected a logical volume such as "vg0/root", found {quoted(text, limit=80)}'
+    device = text.removeprefix("/dev/")
+    if device.startswith("mapper/"):
+        raise HintedValueError(
+            message, hint="Write the volume group, a slash and the logical volume; lvs lists both."
+        )
+    if device != text and _LOGICAL_VOLUME.fullmatch(device):
+        raise HintedValueError(message, hint=f"Write {quoted(device)}.")
+    raise ValueError(message)
+
+
+def _matching(pattern: re.Pattern[str], expected: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"expected {expected}, found {quoted(text, limit=60)}")
+        return text
+
+    return check
+
+
+def _unique(texts: list[str]) -> list[str]:
+    for position, text in enumerate(texts):
+        if text in texts[:position]:
+            raise ValueError(f"expected each entry once, found {quoted(text, limit=60)} twice")
+    return texts
+
+
+def _program_line(texts: list[str]) -> list[str]:
+    if not texts:
+        raise ValueError("expected at least one entry, found none")
+    if not texts[0].strip():
+        raise ValueError("expected the name of a program first, found no name")
+    return texts
+
+
+def _variables(variables: dict[str, str]) -> dict[str, str]:
+    if any(not name or "=" in name for name in variables):
+        raise ValueError('expected names of variables without "="')
+    return variables
+
+
 _DURATION_SCHEMA: Final = WithJsonSchema(
     {"type": "string", "examples": ["90s", "10m", "26h", "7d", "1h 30m"]}
 )
@@ -215,3 +323,45 @@ EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Level = Annotated[int, Field(ge=1, le=19)]
+PositiveCount = Annotated[int, Field(ge=1, le=100_000)]
+TcpPort = Annotated[int, Field(ge=1, le=65535)]
+DurationOrNever = Annotated[
+    timedelta | None,
+    BeforeValidator(_duration_or_never),
+    WithJsonSchema({"type": "string", "examples": ["30d", "never"]}),
+]
+Percentage = Annotated[
+    str,
+    BeforeValidator(_checked(percent, 'a percentage such as "0.1%"')),
+    WithJsonSchema({"type": "string", "examples": ["0.1%", "5%"]}),
+]
+SnapshotSize = Annotated[
+    str,
+    BeforeValidator(
+        _checked(snapshot_room, 'a size such as "10 GiB" or a percentage such as "20%"')
+    ),
+    WithJsonSchema({"type": "string", "examples": ["10 GiB", "20%"]}),
+]
+SomeText = Annotated[str, AfterValidator(_some_text("some text"))]
+Texts = Annotated[list[SomeText], AfterValidator(_unique)]
+ProgramLine = Annotated[
+    list[str], AfterValidator(_program_line), Field(json_schema_extra={"minItems": 1})
+]
+Variables = Annotated[dict[str, str], AfterValidator(_variables)]
+LogicalVolume = Annotated[str, AfterValidator(_logical_volume)]
+InstanceId = Annotated[
+    str,
+    AfterValidator(
+        _matching(re.compile("i-[0-9a-f]{8,17}"), 'an instance id such as "i-0123456789abcdef0"')
+    ),
+]
+DiskVolumeId = Annotated[
+    str,
+    AfterValidator(
+        _matching(re.compile("vol-[0-9a-f]{8,17}"), 'a volume id such as "vol-0123456789abcdef0"')
+    ),
+]
+AwsRole = Annotated[
+    str,
+    AfterValidator(_matching(_ROLE, 'a role such as "arn:aws:iam::123456789012:role/backup"')),
+]

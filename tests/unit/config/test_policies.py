@@ -20,6 +20,8 @@ from snapvault.errors import ConfigError
 from snapvault.model.policy import (
     CommandSpec,
     ImageSpec,
+    LvmSpec,
+    MysqlSpec,
     Objectives,
     Policy,
     Retention,
@@ -48,17 +50,11 @@ sources:
   etc:
     command: {run: [tar, --sort=name, -cf, "-", /etc]}
 """
-AVAILABLE = DESIGNED.replace(
-    "lvm: {volume: vg0/web01-root}", "image: {path: /dev/vg0/web01-root}"
-).replace(
-    "mysql: {defaults_file: /etc/snapvault/my.cnf, databases: [shop]}",
-    "command: {run: [mysqldump, shop]}",
-)
 SMALLEST = "vault: offsite\nsources:\n  web: {image: {path: /srv/web.raw}}\n"
 
 
 def test_the_designed_policy_is_read(host: Settings, write: Write) -> None:
-    path = write("policies/nightly.yaml", AVAILABLE)
+    path = write("policies/nightly.yaml", DESIGNED)
 
     policies = load_policies(host)
 
@@ -76,7 +72,7 @@ def test_the_designed_policy_is_read(host: Settings, write: Write) -> None:
                 SourceSpec(
                     "web01",
                     (
-                        StreamSpec("root", ImageSpec(Path("/dev/vg0/web01-root"))),
+                        StreamSpec("root", LvmSpec("vg0/web01-root")),
                         StreamSpec(
                             "data", ImageSpec(Path("/var/lib/libvirt/images/web01-data.raw"))
                         ),
@@ -84,7 +80,12 @@ def test_the_designed_policy_is_read(host: Settings, write: Write) -> None:
                 ),
                 SourceSpec(
                     "shop",
-                    (StreamSpec("command", CommandSpec(("mysqldump", "shop"))),),
+                    (
+                        StreamSpec(
+                            "mysql",
+                            MysqlSpec(Path("/etc/snapvault/my.cnf"), databases=("shop",)),
+                        ),
+                    ),
                     single=True,
                 ),
                 SourceSpec(
@@ -99,22 +100,6 @@ def test_the_designed_policy_is_read(host: Settings, write: Write) -> None:
             ),
         ),
     )
-
-
-def test_the_designed_policy_is_refused_only_for_kinds_of_later_releases(
-    host: Settings, write: Write
-) -> None:
-    write("policies/nightly.yaml", DESIGNED)
-
-    problems = check_policies(host)
-
-    assert [(problem.line, problem.message) for problem in problems] == [
-        (9, 'source kind "lvm" is not in this release'),
-        (12, 'source kind "mysql" is not in this release'),
-    ]
-    assert {problem.hint for problem in problems} == {
-        'The kinds of sources in this release are "command" and "image".'
-    }
 
 
 def test_everything_that_can_be_left_out_has_a_default(host: Settings, write: Write) -> None:
@@ -205,7 +190,10 @@ sources:
         (
             "image: {path: /srv/web.raw}",
             "image: {path: a}, command: {run: [b]}",
-            'expected exactly one of "command", "image", "streams", found "image" and "command"',
+            (
+                'exactly one of "command", "directory", "ebs", "image", "lvm", "mariadb", "mysql",'
+                ' "postgresql", "qemu", "streams", found "image" and "command"'
+            ),
         ),
         (
             "image: {path: /srv/web.raw}",
