@@ -2,40 +2,37 @@
 """Back up one source: from a view of it to a committed restore point."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from snapvault.engine import head, journal
-from snapvault.engine.blocks import BlockScan
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.head import Head
-from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
-from snapvault.engine.rolling import OldStream, Roll
+from snapvault.engine.journal import Journal
+from snapvault.engine.reading import Reading
 from snapvault.engine.vault import Held, Inventory, Vault, host_key, late_recipients, sync
-from snapvault.engine.volumes import Piece, VolumeWriter
-from snapvault.errors import ConfigError, IntegrityError, KeyMissingError
-from snapvault.formats import names, signatures
-from snapvault.formats.signatures import Hashes
-from snapvault.formats.volume_list import VolumeRecord
-from snapvault.model.extents import ExtentMap, compose
-from snapvault.model.point import StreamRecord
-from snapvault.ports.events import Progress
+from snapvault.errors import ConfigError, IntegrityError, KeyMissingError, SnapVaultError
+from snapvault.formats import names
+from snapvault.model.policy import Hints
 from snapvault.ports.librsync import Rsync
-from snapvault.ports.source import ByteStream, DiskStream, Source, View
+from snapvault.ports.source import Outcome, Source, View
 
 _POINTS_TRIED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
-    """How to write: raw bytes of a volume, zstd's level, and who to name in the manifest."""
+    """How to write: raw bytes of a volume, zstd's level, and who to name in the manifest.
+
+    `hints` says how far a platform is trusted that tells what changed.
+    """
 
     volume_size: int
     compression_level: int
     host: str
     tool: str
+    hints: Hints = field(default_factory=Hints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +81,47 @@ class BackupJob:
             )
         point = names.new_point_id()
         heads = self.folder / "heads"
-        view = self.source.open()
+        view = self.source.open(_marks(parent))
         try:
-            with ExitStack() as stack:
-                reading = _Reading(
-                    job=self,
-                    key=key,
-                    parent=parent,
-                    leftovers=leftovers,
-                    journal=Journal(
-                        run_folder, block_size=vault.record.block_size, key_id=key_record.sha256
-                    ),
-                    run_folder=run_folder,
-                    head_folder=head.new_folder(heads, point),
-                    progress=_progress(vault, view, stack),
-                )
-                streams, volumes = reading.run(view)
-                draft = Draft(
-                    point=point,
-                    source=self.source.name,
-                    view_taken_at=view.taken_at,
-                    consistency=view.finish().consistency,
-                    streams=tuple(streams),
-                    base=parent.held if parent else None,
-                    previous=inventory.of(self.source.name)[-1:],
-                    hash_key=key_record,
-                    volumes={**leftovers.volumes, **{each.volume: each for each in volumes}},
-                    host=self.options.host,
-                    tool=self.options.tool,
-                )
-                held = commit(vault, draft, run_folder)
+            reading = Reading(
+                vault=vault,
+                source=self.source.name,
+                rsync=self.rsync,
+                volume_size=self.options.volume_size,
+                level=self.options.compression_level,
+                hints=self.options.hints,
+                key=key,
+                parent=parent,
+                leftovers=leftovers,
+                journal=Journal(
+                    run_folder, block_size=vault.record.block_size, key_id=key_record.sha256
+                ),
+                run_folder=run_folder,
+                head_folder=head.new_folder(heads, point),
+            )
+            streams, volumes = reading.run(view)
+            outcome = view.finish()
+            draft = Draft(
+                point=point,
+                source=self.source.name,
+                view_taken_at=view.taken_at,
+                consistency=outcome.consistency,
+                streams=tuple(
+                    _with_outcome(stream, outcome, reading.facts_of(stream)) for stream in streams
+                ),
+                base=parent.held if parent else None,
+                previous=inventory.of(self.source.name)[-1:],
+                hash_key=key_record,
+                volumes={**leftovers.volumes, **{each.volume: each for each in volumes}},
+                host=self.options.host,
+                tool=self.options.tool,
+                counters={
+                    "sampled_bytes": reading.sampled_bytes,
+                    "hint_mismatches": reading.hint_mismatches,
+                },
+            )
+            held = commit(vault, draft, run_folder)
+            self._tell_committed(view, held)
         except BaseException:
             # Only journals are of use to the next run; signatures can be as large as a dump's.
             with suppress(OSError):
@@ -133,6 +141,13 @@ class BackupJob:
                 source=self.source.name,
             )
         return held
+
+    def _tell_committed(self, view: View, held: Held) -> None:
+        """Let the platform go on; what fails there does not undo the restore point."""
+        try:
+            view.committed(held.point.point)
+        except SnapVaultError as error:
+            self.vault.events.warn("source.not_released", str(error), source=self.source.name)
 
     def _require_readers(self) -> None:
         """See to it that somebody can restore what is about to be backed up.
@@ -180,158 +195,15 @@ class BackupJob:
         return folder
 
 
-def _progress(vault: Vault, view: View, stack: ExitStack) -> Progress:
-    total: int | None = 0
-    for stream in view.streams:
-        if total is not None and isinstance(stream, DiskStream):
-            total += sum(end - begin for begin, end in stream.data_ranges())
-        else:
-            total = None
-    progress = vault.events.progress("reading", total=total)
-    stack.callback(progress.close)
-    return progress
+def _marks(parent: Head | None) -> dict[str, str]:
+    """Return what the platforms called the state that the parent holds, by stream."""
+    streams = parent.held.point.streams if parent else ()
+    return {stream.name: stream.mark for stream in streams if stream.mark is not None}
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The part of a run in which the source is read."""
-
-    job: BackupJob
-    key: bytes
-    parent: Head | None
-    leftovers: Leftovers
-    journal: Journal
-    run_folder: Path
-    head_folder: Path
-    progress: Progress
-
-    def run(self, view: View) -> tuple[list[StreamDraft], list[VolumeRecord]]:
-        vault, options = self.job.vault, self.job.options
-        writer = VolumeWriter(
-            store=vault.store,
-            sealer=vault.sealer,
-            events=vault.events,
-            folder=self.run_folder,
-            volume_size=options.volume_size,
-            level=options.compression_level,
-            on_sealed=self.journal.seal,
-        )
-        try:
-            streams = [
-                self._settled(
-                    self._disk(stream, writer)
-                    if isinstance(stream, DiskStream)
-                    else self._bytes(stream, writer)
-                )
-                for stream in view.streams
-            ]
-            return streams, writer.finish()
-        except BaseException:
-            writer.abort()
-            raise
-
-    def _settled(self, draft: StreamDraft) -> StreamDraft:
-        """Give a stream that did not change its parent's full map, which its point refers to.
-
-        The map just found may differ: where a stream repeats itself, librsync copies all of it
-        from one place, and the volumes with the others would no longer be vouched for.
-        """
-        if self.parent is None or not draft.is_unchanged:
-            return draft
-        return replace(draft, full=self.parent.maps[draft.record.name])
-
-    def _before(self, name: str, engine: str) -> StreamRecord | None:
-        record = self.parent.held.point.stream(name) if self.parent else None
-        return record if record is not None and record.engine == engine else None
-
-    def _full(self, changes: ExtentMap, before: StreamRecord | None) -> ExtentMap:
-        if self.parent is None or before is None:
-            return changes
-        return compose(changes, self.parent.maps[before.name])
-
-    def _disk(self, stream: DiskStream, writer: VolumeWriter) -> StreamDraft:
-        block_size = self.job.vault.record.block_size
-        before = self._before(stream.name, "blocks")
-        if before is not None and before.block_size != block_size:
-            before = None
-        full_path = self.head_folder / f"{stream.name}.sig"
-        changes_path = self.run_folder / f"{stream.name}.changes"
-
-        def on_stored(piece: Piece, first: int, hashes: Hashes) -> None:
-            self.journal.note_blocks(stream.name, piece.volume, piece.offset, first, hashes)
-
-        with ExitStack() as stack:
-            pages: Iterator[signatures.Page] = iter(())
-            if self.parent is not None and before is not None:
-                file = stack.enter_context(self.parent.signatures[before.name].open("rb"))
-                pages = signatures.pages(file)
-            scan = BlockScan(
-                stream=stream,
-                key=self.key,
-                block_size=block_size,
-                parent_size=before.size if before else 0,
-                parent_pages=pages,
-                pending=self.leftovers.blocks.get(stream.name, NO_BLOCKS),
-                writer=writer,
-                full_pages=stack.enter_context(full_path.open("wb")),
-                changed_pages=stack.enter_context(changes_path.open("wb")),
-                on_stored=on_stored,
-                on_read=self.progress.advance,
-            )
-            result = scan.run()
-        return StreamDraft(
-            record=StreamRecord(
-                name=stream.name,
-                kind="disk",
-                engine="blocks",
-                size=stream.size,
-                block_size=block_size,
-                digest=result.digest,
-                map_log=(),
-                signature_log=(),
-            ),
-            before=before,
-            changes=result.changes,
-            full=self._full(result.changes, before),
-            full_signature=full_path,
-            changed_signature=changes_path,
-            read_bytes=result.read_bytes,
-            changed_bytes=result.changed_bytes,
-        )
-
-    def _bytes(self, stream: ByteStream, writer: VolumeWriter) -> StreamDraft:
-        before = self._before(stream.name, "rolling")
-        old = None
-        if self.parent is not None and before is not None:
-            old = OldStream(before.size, before.block_size, self.parent.signatures[before.name])
-        result = Roll(
-            stream=stream,
-            parent=old,
-            pending=self.leftovers.bytes.get(stream.name, ()),
-            rsync=self.job.rsync,
-            writer=writer,
-            folder=self.run_folder,
-            on_stored=lambda volume, held: self.journal.note_bytes(stream.name, volume, held),
-            on_read=self.progress.advance,
-        ).run()
-        full_path = self.head_folder / f"{stream.name}.sig"
-        result.signature.replace(full_path)
-        return StreamDraft(
-            record=StreamRecord(
-                name=stream.name,
-                kind="bytes",
-                engine="rolling",
-                size=result.size,
-                block_size=result.block_length,
-                digest=result.digest,
-                map_log=(),
-                signature_log=(),
-            ),
-            before=before,
-            changes=result.changes,
-            full=self._full(result.changes, before),
-            full_signature=full_path,
-            changed_signature=None,
-            read_bytes=result.size,
-            changed_bytes=result.changed_bytes,
-        )
+def _with_outcome(stream: StreamDraft, outcome: Outcome, facts: dict[str, str]) -> StreamDraft:
+    """Put a mark, and what the source and the reading tell of a stream, into its record."""
+    name = stream.record.name
+    mark = outcome.marks.get(name)
+    told = {**outcome.facts.get(name, {}), **(facts if mark is not None else {})}
+    return replace(stream, record=replace(stream.record, mark=mark, facts=told))

@@ -5,7 +5,7 @@ A disk is walked region by region (65,536 blocks), so memory holds a few hash ta
 megabyte and a few read buffers, whatever the disk's size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cache
@@ -40,6 +40,7 @@ from snapvault.model.extents import (
     concatenate,
     without_unused,
 )
+from snapvault.model.ranges import Range, align, from_on, intersect, subtract
 from snapvault.ports.source import DiskStream
 
 _CHUNK = 4 << 20  # bytes read at once
@@ -90,6 +91,7 @@ class BlockScan:
 
     `parent_pages` are those of the parent's full signature, `parent_size` its bytes (0: none).
     `full_pages` takes the new full signature, `changed_pages` what differs from the parent.
+    With `changed`, blocks outside of these ranges are taken to be as in the parent, unread.
     """
 
     stream: DiskStream
@@ -103,6 +105,7 @@ class BlockScan:
     changed_pages: BinaryIO
     on_stored: Callable[[Piece, int, Hashes], None]
     on_read: Callable[[int], None]
+    changed: Sequence[Range] | None = None
     _volumes: dict[str, int] = field(default_factory=dict)
     _changed_bytes: int = 0
     _read_bytes: int = 0
@@ -116,6 +119,7 @@ class BlockScan:
         digest = blake3()
         columns: list[tuple[U64, U32, U64]] = []
         parent = _Peekable(self.parent_pages)
+        kept = _Blocks(self._kept_ranges(), self.block_size)
         blocks = -(-self.stream.size // self.block_size)
         with threads(WORKERS, "scan") as pool:
             chunks = _Peekable(self._hashed_chunks(pool))
@@ -124,7 +128,12 @@ class BlockScan:
                 hashes = no_hashes(count)
                 region = first // REGION_BLOCKS
                 page = parent.take_if(_of_region(region))
-                columns.append(self._region(region, count, hashes, page, chunks))
+                before = no_hashes(REGION_BLOCKS)
+                if page is not None:
+                    page.apply(before)
+                as_before = kept.within(first, count)
+                hashes[as_before] = before[:count][as_before]
+                columns.append(self._region(region, hashes, before, page, chunks))
                 digest.update(hashes.tobytes())
                 if found := page_of(region, hashes, is_nonzero(hashes)):
                     self.full_pages.write(found.encode())
@@ -136,19 +145,16 @@ class BlockScan:
     def _region(
         self,
         region: int,
-        count: int,
         hashes: Hashes,
+        before: Hashes,
         page: Page | None,
         chunks: "_Peekable[_Chunk]",
     ) -> tuple[U64, U32, U64]:
-        first = region * REGION_BLOCKS
+        first, count = region * REGION_BLOCKS, len(hashes)
         inherited = self._inheritable(first, count)
         head = chunks.peek()
         if page is None and (head is None or head.block >= first + count):
             return self._hole(first, count, all_inherited=bool(inherited.all()))
-        before = no_hashes(REGION_BLOCKS)
-        if page is not None:
-            page.apply(before)
         place = np.zeros(count, dtype=np.uint32)
         offset = np.zeros(count, dtype=np.uint64)
         while chunk := chunks.take_if(lambda chunk: chunk.block < first + count):
@@ -181,10 +187,14 @@ class BlockScan:
 
     def _inheritable(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Tell which blocks cover the very same bytes in the parent."""
+        return np.arange(first, first + count) * self.block_size < self._inheritable_end()
+
+    def _inheritable_end(self) -> int:
+        """Return where the bytes end that can be as in the parent: whole blocks of both."""
         if self.parent_size == self.stream.size:
-            return np.ones(count, dtype=bool)
+            return self.stream.size
         whole = min(self.parent_size, self.stream.size) // self.block_size
-        return np.arange(first, first + count) < whole
+        return whole * self.block_size
 
     def _store(
         self,
@@ -241,14 +251,31 @@ class BlockScan:
 
     def _chunk_ranges(self, size: int) -> Iterator[tuple[int, int]]:
         """Yield the block-aligned ranges to read, in order, cut at multiples of `size`."""
-        at = 0
-        for data_begin, data_end in self.stream.data_ranges():
-            at = max(at, data_begin - data_begin % self.block_size)
-            end = min(self.stream.size, -(-data_end // self.block_size) * self.block_size)
+        wanted = self._data_ranges()
+        if self.changed is not None:
+            wanted = intersect(wanted, self._changed_ranges(self.changed))
+        for begin, end in wanted:
+            at = begin
             while at < end:
                 stop = min(end, at - at % size + size)
                 yield at, stop
                 at = stop
+
+    def _data_ranges(self) -> Iterator[Range]:
+        return align(self.stream.data_ranges(), self.block_size, self.stream.size)
+
+    def _changed_ranges(self, changed: Sequence[Range]) -> Iterator[Range]:
+        """Yield what is to be read: what changed, and what the parent cannot stand in for."""
+        aligned = align(changed, self.block_size, self.stream.size)
+        if self._inheritable_end() == self.stream.size:
+            return aligned
+        return from_on(aligned, self._inheritable_end(), self.stream.size)
+
+    def _kept_ranges(self) -> Iterator[Range]:
+        """Yield the data that is not read, because it is as in the parent."""
+        if self.changed is None:
+            return iter(())
+        return subtract(self._data_ranges(), self._changed_ranges(self.changed))
 
 
 def _of_region(region: int) -> Callable[[Page], bool]:
@@ -262,6 +289,25 @@ class _Chunk:
     block: int
     data: memoryview
     hashes: Hashes
+
+
+class _Blocks:
+    """Block-aligned ranges as blocks, asked for in rising order."""
+
+    def __init__(self, aligned: Iterator[Range], block_size: int) -> None:
+        self._ranges = ((begin // block_size, -(-end // block_size)) for begin, end in aligned)
+        self._next = next(self._ranges, None)
+
+    def within(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Tell which of `count` blocks from `first` on the ranges hold."""
+        found = np.zeros(count, dtype=bool)
+        while self._next is not None and self._next[0] < first + count:
+            begin, end = self._next
+            found[max(begin - first, 0) : end - first] = True
+            if end > first + count:
+                break
+            self._next = next(self._ranges, None)
+        return found
 
 
 _Item = TypeVar("_Item")

@@ -44,8 +44,13 @@ class StreamDraft:
     @property
     def is_unchanged(self) -> bool:
         """Whether it is, byte for byte, what the base has: then the base's logs serve it too."""
-        return self.before is not None and self.record == replace(
-            self.before, map_log=(), signature_log=()
+        before = self.before
+        return before is not None and self.record == replace(
+            before,
+            map_log=(),
+            signature_log=(),
+            mark=self.record.mark,
+            facts=self.record.facts,
         )
 
 
@@ -55,7 +60,7 @@ class Draft:
 
     `base` is the point that changes refer to, `previous` the newest one there is (or none); they
     differ only when the newest could not be used. `volumes` are those stored by this run and by
-    the unfinished ones before it.
+    the unfinished ones before it. `counters` are added to those that the commit makes.
     """
 
     point: str
@@ -69,6 +74,7 @@ class Draft:
     volumes: Mapping[str, VolumeRecord]
     host: str
     tool: str
+    counters: Mapping[str, int]
 
 
 def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
@@ -83,7 +89,8 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
     map_sections, signature_sections, records = [], [], []
     for stream in draft.streams:
         if stream.before is not None and stream.is_unchanged:
-            records.append(stream.before)
+            before = stream.before
+            records.append(replace(before, mark=stream.record.mark, facts=stream.record.facts))
             continue
         map_log, map_section = _map_section(draft, stream)
         signature_log, signature_section = _signature_section(draft, stream)
@@ -118,7 +125,9 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
         host=draft.host,
         tool=draft.tool,
         counters={
-            "read_bytes": sum(stream.read_bytes for stream in draft.streams),
+            **draft.counters,
+            "read_bytes": draft.counters["sampled_bytes"]
+            + sum(stream.read_bytes for stream in draft.streams),
             "changed_bytes": sum(stream.changed_bytes for stream in draft.streams),
             "new_volumes": len(new_volumes),
             "volume_bytes": volume_bytes,

@@ -36,19 +36,7 @@ def encode(point: Point) -> bytes:
             "sha256": point.parent.sha256,
         },
         "consistency": point.consistency,
-        "streams": [
-            {
-                "name": stream.name,
-                "kind": stream.kind,
-                "engine": stream.engine,
-                "size": stream.size,
-                "block_size": stream.block_size,
-                "digest": stream.digest,
-                "map": [[entry.point, entry.size] for entry in stream.map_log],
-                "signature": [[entry.point, entry.size] for entry in stream.signature_log],
-            }
-            for stream in point.streams
-        ],
+        "streams": [_stream_document(stream) for stream in point.streams],
         "hash_key": _object(point.hash_key),
         "objects": [_object(record) for record in point.objects],
         "lists": [_object(record) for record in point.lists],
@@ -117,6 +105,24 @@ def decode_as(name: str, content: bytes) -> Point:
     return point
 
 
+def _stream_document(stream: StreamRecord) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": stream.name,
+        "kind": stream.kind,
+        "engine": stream.engine,
+        "size": stream.size,
+        "block_size": stream.block_size,
+        "digest": stream.digest,
+        "map": [[entry.point, entry.size] for entry in stream.map_log],
+        "signature": [[entry.point, entry.size] for entry in stream.signature_log],
+    }
+    if stream.mark is not None:
+        document["mark"] = stream.mark
+    if stream.facts:
+        document["facts"] = dict(sorted(stream.facts.items()))
+    return document
+
+
 def _stream(document: Mapping[str, Any]) -> StreamRecord:
     record = StreamRecord(
         name=_matching(_NAME, document["name"]),
@@ -127,6 +133,8 @@ def _stream(document: Mapping[str, Any]) -> StreamRecord:
         digest=_matching(_SHA256, document["digest"]),
         map_log=_log(document["map"]),
         signature_log=_log(document["signature"]),
+        mark=_text(document, "mark") if "mark" in document else None,
+        facts={key: _text(document["facts"], key) for key in document.get("facts", {})},
     )
     if not record.map_log or not record.signature_log or not record.block_size:
         raise ValueError(f'stream "{record.name}" has no map, no signature or no block size')

@@ -31,6 +31,8 @@ class StreamRecord:
     blocks that are hashed, or librsync's block length. `digest` is lower-case hex:
     for `blocks` the BLAKE3 of all block hashes, for `rolling` the SHA-256 of the stream.
     `map_log` and `signature_log` go from the last full one to this point's own changes.
+    `mark` is what the platform calls the state that was read (a snapshot's id), for the next
+    run; None where it has no name for it. `facts` are texts that the source gave along.
     """
 
     name: str
@@ -41,6 +43,8 @@ class StreamRecord:
     digest: str
     map_log: tuple[LogEntry, ...]
     signature_log: tuple[LogEntry, ...]
+    mark: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
