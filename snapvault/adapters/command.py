@@ -75,8 +75,12 @@ class Program:
         self._name = name
         self._deadline = deadline
         self._pidfd = os.pidfd_open(process.pid)
-        self._stderr = _Tail(_pipe(process.stderr))
-        self._threads = [_start(self._stderr.drain)]
+        self._stderr = _Tail()
+        self._threads: list[threading.Thread] = []
+        self._merged = process.stderr is None
+        if process.stderr is not None:
+            stderr = process.stderr
+            self._threads.append(_start(lambda: self._stderr.drain(stderr)))
         self._stdout = _pipe(process.stdout)
         with suppress(OSError):  # the user's allowance for pipes may be used up
             fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
@@ -91,7 +95,7 @@ class Program:
 
     @property
     def stderr(self) -> bytes:
-        """The last few KiB of stderr so far."""
+        """The last few KiB of stderr so far; of both outputs if they are merged."""
         return self._stderr.kept
 
     @property
@@ -123,10 +127,24 @@ class Program:
         self._wait_for(self._stdout.fileno())
         data = self._stdout.read(min(size, _PIPE_SIZE))
         if data:
+            if self._merged:
+                self._stderr.add(data)
             return data
         self._wait_for(self._pidfd)
         self._reap()
         return b""
+
+    def read_until_exit(self, size: int, /) -> bytes:
+        """As `read`, but the end is the program's, even if what it left behind holds its stdout.
+
+        Raises:
+            SourceError: it ended with anything but status 0, or ran out of time.
+        """
+        if not self._over and not self._stopped:
+            self._wait_for(self._stdout.fileno(), self._pidfd)
+            if not _readable(self._stdout.fileno(), 0):
+                self._reap()
+        return self.read(size)
 
     def feed(self, data: bytes | memoryview) -> None:
         """Write all of `data` to the program's live stdin.
@@ -138,7 +156,7 @@ class Program:
         while rest:
             if self._stdin is None:
                 raise SourceError(f'program "{self._name}" takes no more input')
-            self._wait_for(self._stdin, select.POLLOUT)
+            self._wait_for(self._stdin, event=select.POLLOUT)
             try:
                 rest = rest[os.write(self._stdin, rest) :]
             except BlockingIOError:  # less room than the write needs at once
@@ -182,9 +200,10 @@ class Program:
             f'program "{self._name}" stopped reading its input{_told(self._stderr.kept)}'
         )
 
-    def _wait_for(self, descriptor: int, event: int = select.POLLIN) -> None:
+    def _wait_for(self, *descriptors: int, event: int = select.POLLIN) -> None:
+        """Wait for one of some descriptors, until the program's time is up."""
         seconds = None if self._deadline is None else max(0.0, self._deadline - clock.monotonic())
-        if not _is_ready(descriptor, event, seconds):
+        if not _is_ready(descriptors, event, seconds):
             self.kill()
             raise SourceError(
                 f'program "{self._name}" ran out of time and was killed{_told(self._stderr.kept)}',
@@ -230,13 +249,39 @@ def stream(
     Raises:
         SourceError: the program cannot be started.
     """
-    deadline = None if timeout is None else clock.monotonic() + timeout
+    deadline = _deadline(timeout)
     variables = {**os.environ, **({"LC_ALL": "C"} if parsed else {}), **(environment or {})}
     process = _spawn(
         argv, variables, working_directory, wants_input=live_input or stdin is not None
     )
+    with _running(process, argv[0], stdin, deadline) as program:
+        yield program
+
+
+@contextmanager
+def merged(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> Iterator[Program]:
+    """As `stream`, but stdout and stderr are read as one, in the order they were written."""
+    deadline = _deadline(timeout)
+    process = _spawn(argv, {**os.environ, **(environment or {})}, None, is_merged=True)
+    with _running(process, argv[0], None, deadline) as program:
+        yield program
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else clock.monotonic() + timeout
+
+
+@contextmanager
+def _running(
+    process: subprocess.Popen[bytes], name: str, stdin: bytes | None, deadline: float | None
+) -> Iterator[Program]:
     try:
-        program = Program(process, argv[0], stdin, deadline)
+        program = Program(process, name, stdin, deadline)
     except BaseException:
         process.kill()
         process.wait()
@@ -369,7 +414,8 @@ def _spawn(
     variables: Mapping[str, str],
     working_directory: Path | None,
     *,
-    wants_input: bool,
+    wants_input: bool = False,
+    is_merged: bool = False,
 ) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
@@ -378,7 +424,7 @@ def _spawn(
             argv,
             stdin=subprocess.PIPE if wants_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if is_merged else subprocess.PIPE,
             bufsize=0,
             env=variables,
             cwd=working_directory,
@@ -420,16 +466,19 @@ def _cannot_start(name: str, reason: str) -> SourceError:
 
 
 class _Tail:
-    """Reads a pipe to its end and keeps the last bytes."""
+    """The last bytes of what a program said."""
 
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._pipe = pipe
+    def __init__(self) -> None:
         self.kept = b""
 
-    def drain(self) -> None:
-        with self._pipe:
-            while piece := self._pipe.read(_STDERR_KEPT):
-                self.kept = (self.kept + piece)[-_STDERR_KEPT:]
+    def add(self, data: bytes) -> None:
+        self.kept = (self.kept + data)[-_STDERR_KEPT:]
+
+    def drain(self, pipe: IO[bytes]) -> None:
+        """Read a pipe to its end."""
+        with pipe:
+            while piece := pipe.read(_STDERR_KEPT):
+                self.add(piece)
 
 
 def _write(pipe: IO[bytes], data: bytes) -> None:
@@ -454,12 +503,13 @@ def _pipe(end: IO[bytes] | None) -> IO[bytes]:
 
 def _readable(descriptor: int, seconds: float | None) -> bool:
     """Wait until a descriptor can be read (a pidfd: its process has ended); false: time is up."""
-    return _is_ready(descriptor, select.POLLIN, seconds)
+    return _is_ready((descriptor,), select.POLLIN, seconds)
 
 
-def _is_ready(descriptor: int, event: int, seconds: float | None) -> bool:
+def _is_ready(descriptors: Sequence[int], event: int, seconds: float | None) -> bool:
     poll = select.poll()
-    poll.register(descriptor, event)
+    for descriptor in descriptors:
+        poll.register(descriptor, event)
     return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
