@@ -146,6 +146,16 @@ class Program:
                 self._reap()
         return self.read(size)
 
+    def has_output(self, within: float) -> bool:
+        """Wait so many seconds at the most for what makes `read` return at once, or raise."""
+        if self._stopped or self._over:
+            return True
+        if self._deadline is not None:
+            within = min(within, max(0.0, self._deadline - clock.monotonic()))
+        if _readable(self._stdout.fileno(), within):
+            return True
+        return self._deadline is not None and clock.monotonic() >= self._deadline
+
     def feed(self, data: bytes | memoryview) -> None:
         """Write all of `data` to the program's live stdin.
 
