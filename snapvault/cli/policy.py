@@ -14,7 +14,7 @@ from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from snapvault.config.problems import Problem
-    from snapvault.model.policy import Policy, Retention, Schedule, SourceSpec, StreamSpec
+    from snapvault.model.policy import Hints, Policy, Retention, Schedule
 
 _RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
@@ -127,6 +127,8 @@ def _problem(problem: "Problem") -> dict[str, Any]:
 
 
 def _lines(policy: "Policy") -> list[str]:
+    from snapvault.cli.kinds import source_lines
+
     objectives = policy.objectives
     lines = [
         f'policy "{policy.name}" in file "{policy.path}"'
@@ -142,8 +144,9 @@ def _lines(policy: "Policy") -> list[str]:
             f"zstd level {policy.compression_level}"
         ),
     ]
+    lines += _hints(policy.hints)
     for source in policy.sources:
-        lines += _source(source)
+        lines += source_lines(source)
     return lines
 
 
@@ -184,34 +187,21 @@ def _retention(retention: "Retention | None") -> str:
     return ", ".join(parts)
 
 
-def _source(source: "SourceSpec") -> list[str]:
-    if source.single:
-        return [f"  source {source.name}: {_stream(source.streams[0])}"]
+def _hints(hints: "Hints") -> list[str]:
+    again = (
+        "never everything again"
+        if hints.full_read_every is None
+        else f"everything once the last full read is {format_duration(hints.full_read_every)} old"
+    )
     return [
-        f"  source {source.name}: {format_count(len(source.streams), 'stream')}",
-        *(f"    {stream.name}: {_stream(stream)}" for stream in source.streams),
+        f"  samples       {hints.sample_percent:g}% of what a platform says is unchanged,",
+        f"                and {again}",
     ]
 
 
-def _stream(stream: "StreamSpec") -> str:
-    import shlex
-
-    from snapvault.model.policy import ImageSpec
-
-    spec = stream.spec
-    if isinstance(spec, ImageSpec):
-        return f'disk "{spec.path}"'
-    text = f"output of: {shlex.join(spec.run)}"
-    if spec.working_directory is not None:
-        text += f'; in folder "{spec.working_directory}"'
-    if spec.environment:
-        text += f"; with {', '.join(sorted(spec.environment))} in its environment"
-    if spec.timeout is not None:
-        text += f"; killed after {format_duration(spec.timeout)}"
-    return text + ("; may be empty" if spec.allow_empty else "")
-
-
 def _document(policy: "Policy") -> dict[str, Any]:
+    from snapvault.cli.kinds import source_document
+
     schedule, retention, objectives = policy.schedule, policy.retention, policy.objectives
     return {
         "name": policy.name,
@@ -242,33 +232,11 @@ def _document(policy: "Policy") -> dict[str, Any]:
         },
         "volume_size_bytes": policy.volume_size,
         "compression_level": policy.compression_level,
-        "sources": [
-            {
-                "name": source.name,
-                "streams": [_stream_document(stream) for stream in source.streams],
-            }
-            for source in policy.sources
-        ],
-    }
-
-
-def _stream_document(stream: "StreamSpec") -> dict[str, Any]:
-    from snapvault.model.policy import ImageSpec
-
-    spec = stream.spec
-    if isinstance(spec, ImageSpec):
-        return {"name": stream.name, "kind": stream.kind, "path": str(spec.path)}
-    return {
-        "name": stream.name,
-        "kind": stream.kind,
-        "run": list(spec.run),
-        "allow_empty": spec.allow_empty,
-        # The values are passwords more often than not.
-        "environment": sorted(spec.environment),
-        "working_directory": None
-        if spec.working_directory is None
-        else str(spec.working_directory),
-        "timeout_seconds": _seconds(spec.timeout),
+        "hints": {
+            "sample_percent": policy.hints.sample_percent,
+            "full_read_every_seconds": _seconds(policy.hints.full_read_every),
+        },
+        "sources": [source_document(source) for source in policy.sources],
     }
 
 

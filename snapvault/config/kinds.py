@@ -2,11 +2,11 @@
 """The shape of each kind of source, key by key."""
 
 from datetime import timedelta
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from snapvault.config.problems import quoted
+from snapvault.config.problems import HintedValueError, found, quoted
 from snapvault.config.strict import Shape
 from snapvault.config.values import (
     AwsRole,
@@ -244,8 +244,17 @@ class StreamShape(Shape):
         return self
 
 
+def _or_list(schema: dict[str, Any]) -> None:
+    """Allow a list in place of the mapping, in a JSON schema."""
+    mapping = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [mapping, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+
+
 class HookShape(Shape):
     """A program to run at one moment of a backup; a list alone is its `run`."""
+
+    model_config = ConfigDict(json_schema_extra=_or_list)
 
     run: ProgramLine
     """The program and its arguments; no shell."""
@@ -259,6 +268,11 @@ class HookShape(Shape):
     @model_validator(mode="before")
     @classmethod
     def _from_list(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise HintedValueError(
+                f"expected a list or a mapping, found {found(value)}",
+                hint="Write the program and its arguments as a list: [systemctl, stop, shop].",
+            )
         return {"run": value} if isinstance(value, list) else value
 
 

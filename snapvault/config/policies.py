@@ -12,6 +12,7 @@ from snapvault.config.document import Document, read_document
 from snapvault.config.problems import Problem, ProblemError, nearest_hint, quoted
 from snapvault.config.shapes import PolicyShape, SettingsShape
 from snapvault.config.sources import source_spec
+from snapvault.config.strict import Shape
 from snapvault.config.validate import problem_at, validate
 from snapvault.config.values import percent
 from snapvault.errors import ConfigError
@@ -113,6 +114,8 @@ class _Schema(GenerateJsonSchema):
     """Writes default durations as policies do, not as ISO 8601."""
 
     def encode_default(self, dft: Any) -> Any:
+        if isinstance(dft, Shape):
+            return {key: self.encode_default(value) for key, value in dft}
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 

@@ -114,7 +114,9 @@ class PolicyShape(Shape):
     """How many restore points are kept; left out: all."""
     sources: dict[Name, SourceShape] = Field(min_length=1)
     """What to protect, by name."""
-    volume_size: VolumeSize = policy.DEFAULT_VOLUME_SIZE
+    volume_size: VolumeSize = Field(
+        policy.DEFAULT_VOLUME_SIZE, json_schema_extra={"default": "64 MiB"}
+    )
     """How much data goes into one stored object, before compression."""
     compression_level: Level = policy.DEFAULT_COMPRESSION_LEVEL
     """The zstd level."""
