@@ -304,6 +304,12 @@ class HooksShape(Shape):
     after: LateHookShape | None = None
     """Runs after the source was closed, whenever before was started."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.thaw is not None and self.freeze is None:
+            raise ValueError('expected "thaw" with "freeze" only, found it alone')
+        return self
+
 
 class SourceShape(StreamShape):
     """One thing protected: `streams`, or for a single stream its kind directly."""

@@ -11,9 +11,13 @@ from typing import Any, get_args, get_origin
 import pytest
 import yaml
 
-from snapvault.config.policies import check_policies, load_policies
+from snapvault.config.document import read_document
+from snapvault.config.kinds import HooksShape, MysqlShape, SourceShape, StreamShape
+from snapvault.config.policies import check_policies, load_policies, policy_schema
 from snapvault.config.settings import load_settings
-from snapvault.config.shapes import PolicyShape, SettingsShape, Shape, SourceShape
+from snapvault.config.shapes import PolicyShape, SettingsShape
+from snapvault.config.strict import Shape
+from snapvault.model.policy import KINDS
 from snapvault.units import format_duration
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +25,28 @@ EXAMPLES = sorted((ROOT / "policies").glob("*.yaml"))
 MANUAL = (ROOT / "docs/policies.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", MANUAL, re.DOTALL)
 SETTINGS_PART, POLICIES_PART = MANUAL.split("\n## Settings\n")[1].split("\n## Policies\n")
+
+# What a kind needs beside the key that an example is of.
+SMALLEST: dict[str, dict[str, Any]] = {
+    "image": {"path": "a"},
+    "command": {"run": ["x"]},
+    "lvm": {"volume": "vg0/a"},
+    "ebs": {"instance": "i-0123456789abcdef0"},
+    "qemu": {"qmp": "a", "domain": "a"},
+    "mysql": {},
+    "postgresql": {},
+    "directory": {"path": "a"},
+}
+
+HOOKS = tuple(HooksShape.model_fields)
+JSON_TYPES: dict[str, Any] = {
+    "array": list,
+    "boolean": bool,
+    "integer": int,
+    "null": type(None),
+    "object": dict,
+    "string": str,
+}
 
 
 def keys_of(shape: type[Shape], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -38,10 +64,19 @@ def keys_of(shape: type[Shape], prefix: str = "") -> Iterator[tuple[str, Any]]:
             inner = next(each for each in get_args(inner) if each is not type(None))
         if get_origin(inner) is dict:
             key, inner = f"{key}.NAME", get_args(inner)[-1]
-        # The keys of kinds are listed once, below streams.
-        listed_elsewhere = shape is SourceShape and name != "streams"
-        if isinstance(inner, type) and issubclass(inner, Shape) and not listed_elsewhere:
+        if isinstance(inner, type) and issubclass(inner, Shape) and listed_here(shape, name):
             yield from keys_of(inner, f"{key}.")
+
+
+def listed_here(shape: type[Shape], name: str) -> bool:
+    """Tell whether the manual lists the keys of a mapping at this place; it does so once."""
+    if shape is SourceShape:
+        return name in ("streams", "hooks")
+    if shape is StreamShape:
+        return name != "mariadb"
+    if shape is HooksShape:
+        return name == "before"
+    return (shape, name) != (MysqlShape, "lvm")
 
 
 def written(default: object) -> str:
@@ -116,8 +151,12 @@ def test_the_manuals_example_of_a_policys_key_is_read(tmp_path: Path, key: str) 
     document: dict[str, Any] = {"vault": "offsite", "sources": {"a": {"image": {"path": "a"}}}}
     if key.startswith("schedule."):
         document["schedule"] = {} if key in ("schedule.cron", "schedule.every") else {"every": "1h"}
-    if key.startswith("sources.NAME.streams.NAME.command."):
-        document["sources"]["NAME"] = {"streams": {"NAME": {"command": {"run": ["x"]}}}}
+    if match := re.fullmatch(r"sources\.NAME\.streams\.NAME\.(\w+)\.(\w+)", key):
+        kind = {} if match[2] in ("instance", "volume") else dict(SMALLEST[match[1]])
+        document["sources"]["NAME"] = {"streams": {"NAME": {match[1]: kind}}}
+    if key.startswith("sources.NAME.hooks"):
+        hooks = {"before": {"run": ["x"]}, "freeze": ["x"]}
+        document["sources"]["NAME"] = {"lvm": SMALLEST["lvm"], "hooks": hooks}
     put_example(document, key, rows_of(POLICIES_PART)[key][3])
     (tmp_path / "policies/p.yaml").write_text(yaml.safe_dump(document).replace("NAME", "n"))
 
@@ -139,7 +178,76 @@ def put_example(document: dict[str, Any], key: str, example: str) -> None:
 
 
 def test_there_are_example_policies() -> None:
-    assert [path.name for path in EXAMPLES] == ["dumps.yaml", "machine.yaml"]
+    assert [path.stem for path in EXAMPLES] == [
+        "directory",
+        "dumps",
+        "ebs",
+        "lvm",
+        "machine",
+        "mysql",
+        "postgresql",
+        "qemu",
+    ]
+
+
+def test_the_example_policies_have_every_kind_and_hook(tmp_path: Path) -> None:
+    (tmp_path / "snapvault.yaml").write_text(BLOCKS[0])
+    (tmp_path / "policies").symlink_to(ROOT / "policies")
+
+    policies = load_policies(load_settings(tmp_path / "snapvault.yaml"))
+
+    sources = [source for policy in policies for source in policy.sources]
+    assert {stream.kind for source in sources for stream in source.streams} == set(KINDS.values())
+    hooks = [each for source in sources for each in HOOKS if getattr(source.hooks, each)]
+    assert set(hooks) == set(HOOKS)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_policy_fits_the_schema(example: Path) -> None:
+    schema = policy_schema()
+
+    misfits = list(misfits_of(read_document(example).value, schema, schema["$defs"]))
+
+    assert misfits == []
+
+
+def misfits_of(value: Any, schema: dict[str, Any], shared: dict[str, Any]) -> Iterator[str]:
+    """Yield where a value is not as a JSON schema says, as far as ours go."""
+    if "$ref" in schema:
+        schema = shared[schema["$ref"].removeprefix("#/$defs/")]
+    if "anyOf" in schema:
+        possible = [
+            each for each in schema["anyOf"] if (each.get("type") == "null") == (value is None)
+        ]
+        yield from min((list(misfits_of(value, each, shared)) for each in possible), key=len)
+        return
+    if not isinstance(value, JSON_TYPES[schema["type"]]):
+        yield f"{value!r} is not of type {schema['type']}"
+    elif isinstance(value, dict):
+        yield from (f"{key} is missing" for key in schema.get("required", ()) if key not in value)
+        for key, inner in value.items():
+            rest = schema.get("additionalProperties", False)
+            if key not in schema.get("properties", {}) and rest is False:
+                yield f"{key} is unknown"
+            else:
+                yield from misfits_of(inner, schema.get("properties", {}).get(key, rest), shared)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from misfits_of(inner, schema["items"], shared)
+
+
+def test_the_schema_refuses_what_policies_do() -> None:
+    schema = policy_schema()
+    wrong = {"sources": {"web01": {"lvm": {"volume": 5, "size": "1 GiB"}, "hooks": {"before": 5}}}}
+
+    misfits = list(misfits_of(wrong, schema, schema["$defs"]))
+
+    assert misfits == [
+        "vault is missing",
+        "5 is not of type string",
+        "size is unknown",
+        "5 is not of type object",
+    ]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
