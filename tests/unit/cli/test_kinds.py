@@ -49,8 +49,8 @@ EVERY_KIND: list[tuple[KindSpec, str]] = [
     (
         EbsSpec(volume="vol-1", profile="p", endpoint_url="http://e"),
         (
-            'EBS volume "vol-1"; with profile "p"; at http://e; keeps 1 EBS snapshot of each volume;'
-            " makes up to 500 requests a second; waits up to 6h for a snapshot"
+            'EBS volume "vol-1"; with profile "p"; at http://e; keeps 1 EBS snapshot of each'
+            " volume; makes up to 500 requests a second; waits up to 6h for a snapshot"
         ),
     ),
     (
