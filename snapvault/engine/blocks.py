@@ -66,6 +66,13 @@ def block_hashes(view: memoryview, key: bytes, block_size: int) -> bytes:
     return hashes.tobytes()
 
 
+def inheritable_end(parent_size: int, size: int, block_size: int) -> int:
+    """Return where the bytes end that can be as in the parent: blocks that are whole in both."""
+    if parent_size == size:
+        return size
+    return min(parent_size, size) // block_size * block_size
+
+
 @cache
 def _hash_of_zeros(key: bytes, size: int) -> bytes:
     digest: bytes = blake3(bytes(size), key=key).digest(HASH_SIZE)
@@ -190,11 +197,7 @@ class BlockScan:
         return np.arange(first, first + count) * self.block_size < self._inheritable_end()
 
     def _inheritable_end(self) -> int:
-        """Return where the bytes end that can be as in the parent: whole blocks of both."""
-        if self.parent_size == self.stream.size:
-            return self.stream.size
-        whole = min(self.parent_size, self.stream.size) // self.block_size
-        return whole * self.block_size
+        return inheritable_end(self.parent_size, self.stream.size, self.block_size)
 
     def _store(
         self,

@@ -110,13 +110,15 @@ class Reading:
         every = self.hints.full_read_every
         if last is None or (every is not None and now - last >= every):
             self.vault.events.emit("hint.full_read", source=self.source, stream=stream.name)
-        elif self._holds(stream, changes, self.parent.signatures[before.name]):
+        elif self._holds(stream, changes, before.size, self.parent.signatures[before.name]):
             self._full_reads[stream.name] = last
             return changes.ranges
         self._full_reads[stream.name] = now
         return None
 
-    def _holds(self, stream: DiskStream, changes: Changes, signature: Path) -> bool:
+    def _holds(
+        self, stream: DiskStream, changes: Changes, parent_size: int, signature: Path
+    ) -> bool:
         """Tell whether what a platform claims makes sense, and a sample of it is true."""
         about = f'stream "{stream.name}" of source "{self.source}" is read as a whole'
         if not is_well_formed(changes.ranges, stream.size):
@@ -130,6 +132,7 @@ class Reading:
                 changes=changes,
                 key=self.key,
                 block_size=self.vault.record.block_size,
+                parent_size=parent_size,
                 parent_pages=signatures.pages(file),
                 percent=self.hints.sample_percent,
             ).run()

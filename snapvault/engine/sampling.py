@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from snapvault.engine.blocks import block_hashes
+from snapvault.engine.blocks import block_hashes, inheritable_end
 from snapvault.engine.buffers import dense
 from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.formats.signatures import (
@@ -48,6 +48,7 @@ class Sample:
     changes: Changes
     key: bytes
     block_size: int
+    parent_size: int
     parent_pages: Iterator[Page]
     percent: float
     rng: random.Random = field(default_factory=random.SystemRandom)
@@ -86,12 +87,11 @@ class Sample:
     def _pieces(self) -> list[ranges.Range]:
         """Choose pieces of what is claimed to be as it was, in rising order."""
         disk, block = self.stream.size, self.block_size
-        claimed = list(
-            ranges.subtract(
-                ranges.align(self.stream.data_ranges(), block, disk),
-                ranges.align(self.changes.ranges, block, disk),
-            )
-        )
+        # What a disk gained or lost at its end is read in any case.
+        told = ranges.align(self.changes.ranges, block, disk)
+        changed = ranges.from_on(told, inheritable_end(self.parent_size, disk, block), disk)
+        data = ranges.align(self.stream.data_ranges(), block, disk)
+        claimed = list(ranges.subtract(data, changed))
         size = self._piece_size()
         ends = [*accumulate(-(-(end - begin) // size) for begin, end in claimed)]
         total = ends[-1] if ends else 0
