@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault show`: one restore point in full."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from snapvault.cli.list import VaultOption
 from snapvault.cli.session import session
 from snapvault.cli.words import CONSISTENCY, local, point_document, size_in_full, table
 from snapvault.errors import SnapVaultError
-from snapvault.units import format_duration, format_size
+from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from snapvault.engine.vault import Held
@@ -76,6 +77,8 @@ def _document(vault: str, held: "Held") -> dict[str, Any]:
                 "engine": stream.engine,
                 "block_size_bytes": stream.block_size,
                 "digest": stream.digest,
+                "mark": stream.mark,
+                "facts": dict(stream.facts),
             }
             for stream in point.streams
         ],
@@ -120,6 +123,7 @@ def _lines(vault: str, held: "Held") -> list[str]:
         f"  consistency    {CONSISTENCY.get(point.consistency, point.consistency)}",
         f"  size           {size_in_full(point.size)}",
         f"  read           {size_in_full(counters.get('read_bytes', 0))}",
+        *_sampled(counters),
         f"  changed        {size_in_full(counters.get('changed_bytes', 0))}",
         f"  stored         {size_in_full(held.stored_bytes)}",
         f"  new volumes    {counters.get('new_volumes', 0):,}",
@@ -127,6 +131,32 @@ def _lines(vault: str, held: "Held") -> list[str]:
         f"  signed by      {held.signer}",
         "",
         *streams,
+        *_facts(held),
         "",
         *objects,
     ]
+
+
+def _sampled(counters: Mapping[str, int]) -> list[str]:
+    """Return what was read to check what the platform told, if anything was."""
+    sampled, wrong = counters.get("sampled_bytes", 0), counters.get("hint_mismatches", 0)
+    lines = []
+    if sampled:
+        lines.append(f"  sampled        {size_in_full(sampled)} of what did not change")
+    if wrong:
+        about = format_count(wrong, "disk was", "disks were")
+        lines.append(f"  false hints    {about} read as a whole: the platform was wrong")
+    return lines
+
+
+def _facts(held: "Held") -> list[str]:
+    """Return what the source told of its streams, if anything."""
+    rows = [
+        [stream.name, name, told]
+        for stream in held.point.streams
+        for name, told in (
+            *([("mark", stream.mark)] if stream.mark is not None else []),
+            *stream.facts.items(),
+        )
+    ]
+    return ["", *table(["STREAM", "FACT", "VALUE"], rows)] if rows else []
