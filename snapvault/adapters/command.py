@@ -16,7 +16,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -338,28 +338,20 @@ def run(
         return Finished(status, b"".join(pieces), program.stderr)
 
 
-@contextmanager
-def guard(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+def guard(
+    argv: Sequence[str], *, environment: Mapping[str, str] | None = None
+) -> AbstractContextManager[None]:
     """Have a program run if our process dies in this context, by SIGKILL too.
 
     A watcher is up and ready before the context is entered. Leaving the context, with an
     exception or without, ends it and runs nothing: the caller undoes things itself. The program
-    runs once, in the root folder, ignores SIGTERM and SIGINT, and what it says is lost.
-    `environment` is added to ours.
+    runs once, in our working directory, ignores SIGTERM and SIGINT, and what it says is lost.
+    It runs too when the context is dropped without being left. `environment` is added to ours.
 
     Raises:
-        SourceError: the program is not there, or the watcher cannot be started.
+        SourceError: on entering: the program is not there, or the watcher cannot be started.
     """
-    variables = {**os.environ, **(environment or {})}
-    require(argv, environment=variables)
-    program = shutil.which(argv[0], path=variables.get("PATH")) or argv[0]
-    watcher = _start_watcher([os.path.abspath(program), *argv[1:]], variables)  # noqa: PTH100 - resolves no link
-    try:
-        if not watcher.ready():
-            raise _cannot_start(argv[0], "its guard did not come up")
-        yield
-    finally:
-        watcher.dismiss()
+    return _Guard(argv, {**os.environ, **(environment or {})})
 
 
 def require(
@@ -383,40 +375,46 @@ def require(
         raise _cannot_start(argv[0], "it is not there, or may not be run")
 
 
-class _Watcher:
-    """The shell that waits for our death."""
+class _Guard:
+    """A shell that waits for our death, while the context lasts.
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    Not a generator: Python leaves the context of one that is dropped, as if all were well.
+    """
 
-    def ready(self) -> bool:
-        with _pipe(self._process.stdout) as stdout:
-            return stdout.readline() == b"ready\n"
+    def __init__(self, argv: Sequence[str], variables: Mapping[str, str]) -> None:
+        self._argv = argv
+        self._variables = variables
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def dismiss(self) -> None:
-        """End it, without letting it run anything."""
-        with suppress(BrokenPipeError), _pipe(self._process.stdin) as stdin:
-            stdin.write(b"leave\n")
-        self._process.wait()
-
-
-def _start_watcher(argv: Sequence[str], variables: Mapping[str, str]) -> _Watcher:
-    try:
-        return _Watcher(
-            subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD, "guard", *argv],
+    def __enter__(self) -> None:
+        require(self._argv, environment=self._variables)
+        program = shutil.which(self._argv[0], path=self._variables.get("PATH")) or self._argv[0]
+        try:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, "guard", Path(program).absolute(), *self._argv[1:]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
-                env=variables,
-                cwd="/",
+                env=self._variables,
                 close_fds=True,
                 start_new_session=True,
             )
-        )
-    except OSError as error:
-        raise _cannot_start("/bin/sh", (error.strerror or str(error)).lower()) from error
+        except OSError as error:
+            raise _cannot_start("/bin/sh", (error.strerror or str(error)).lower()) from error
+        with _pipe(self._process.stdout) as stdout:
+            is_ready = stdout.readline() == b"ready\n"
+        if not is_ready:
+            self.__exit__()
+            raise _cannot_start(self._argv[0], "its guard did not come up")
+
+    def __exit__(self, *_: object) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(BrokenPipeError), _pipe(process.stdin) as stdin:
+            stdin.write(b"leave\n")
+        process.wait()
 
 
 def _spawn(

@@ -155,6 +155,18 @@ def test_leaving_by_an_exception_ends_the_guard_and_runs_nothing(tmp_path: Path)
     assert not mark.exists()
 
 
+def test_a_guard_that_is_dropped_without_being_left_runs_the_program(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    script = (
+        "import sys; from snapvault.adapters.command import guard;"
+        " guard(sys.argv[1:]).__enter__(); raise SystemExit(1)"
+    )
+
+    subprocess.run([sys.executable, "-c", script, *touch(mark)], check=False)
+
+    assert appears(mark)
+
+
 def test_a_guard_that_was_killed_is_no_failure(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
 
