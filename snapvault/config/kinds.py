@@ -141,7 +141,7 @@ class MysqlShape(Shape):
     lvm: LvmShape | None = None
     """Instead of a dump: the logical volume with the data directory, read from a snapshot."""
     lock_timeout: PositiveDuration = timedelta(seconds=60)
-    """With lvm: the longest time that the tables may be locked."""
+    """The longest wait for a locked table; with lvm, the longest time to lock all of them."""
     timeout: PositiveDuration | None = None
     """The longest time that a dump may take."""
 

@@ -33,10 +33,12 @@ def source_spec(document: Document, name: str, shape: kinds.SourceShape) -> Sour
     """Make the model value of a source.
 
     Raises:
-        ProblemError: a path in a home folder that nobody knows, or hooks with nothing to freeze.
+        ProblemError: a path in a home folder that nobody knows, hooks with nothing to freeze,
+            or two servers to lock.
     """
     location: Location = ("sources", name)
     _require_a_snapshot(document, location, shape)
+    _require_one_lock(document, location, shape)
     if shape.streams is None:
         spec = _kind(document, location, shape)
         streams: tuple[StreamSpec, ...] = (StreamSpec(policy.KINDS[type(spec)], spec),)
@@ -63,6 +65,21 @@ def _require_a_snapshot(document: Document, location: Location, shape: kinds.Sou
                     ' "before" and "after" for the others.',
                 )
             )
+
+
+def _require_one_lock(document: Document, location: Location, shape: kinds.SourceShape) -> None:
+    """Refuse a second locked server: the facts of a snapshot name the state of one."""
+    servers = {name: each.mysql or each.mariadb for name, each in (shape.streams or {}).items()}
+    locked = [name for name, server in servers.items() if server and server.lvm]
+    if len(locked) > 1:
+        raise ProblemError(
+            problem_at(
+                document,
+                (*location, "streams", locked[1]),
+                'expected one server with "lvm" in a source, found a second',
+                "Make it a source of its own.",
+            )
+        )
 
 
 def _kind(document: Document, location: Location, shape: kinds.StreamShape) -> KindSpec:

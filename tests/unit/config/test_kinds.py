@@ -281,6 +281,11 @@ LV = 'expected a logical volume such as "vg0/root", found'
             'expected "freeze" where a snapshot is taken, found a source without one',
         ),
         ("{hooks: {freeze: [a], thaw: [b]}, mysql: {}}", "hooks.freeze", "without one"),
+        (
+            "{streams: {a: {mysql: {lvm: {volume: a/b}}}, b: {mariadb: {lvm: {volume: a/c}}}}}",
+            "streams.b",
+            'expected one server with "lvm" in a source, found a second',
+        ),
         ("{hooks: {before: [a]}}", None, 'expected exactly one of "command", "directory"'),
         (
             "{hooks: {before: {run: [a], environment: {A: 5}}}, image: {path: a}}",
