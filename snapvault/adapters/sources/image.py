@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,11 +32,15 @@ _FORMATS = ((b"QFI\xfb", "qcow2"), (b"KDMV", "vmdk"), (b"vhdxfile", "vhdx"))
 class ImageSource:
     """Disks by stream name, each a raw image file or a block device."""
 
-    def __init__(self, name: str, disks: Mapping[str, Path]) -> None:
+    def __init__(
+        self, name: str, disks: Mapping[str, Path], *, surely_raw: Collection[str] = ()
+    ) -> None:
+        """`surely_raw` are the streams whose disks may begin like another format."""
         if not disks:
             raise ConfigError(f'source "{name}" has no disks')
         self._name = name
         self._disks = dict(disks)
+        self._surely_raw = frozenset(surely_raw)
 
     @property
     def name(self) -> str:
@@ -46,18 +50,22 @@ class ImageSource:
     def open(self, marks: Mapping[str, str] = NO_MARKS) -> "_View":
         """Open every disk, or none; nothing tells what changed, so marks mean nothing."""
         with ExitStack() as stack:
-            disks = tuple(_open(stream, path, stack) for stream, path in self._disks.items())
+            disks = tuple(self._disk(stream, stack) for stream in self._disks)
             return _View(disks, clock.now(), stack.pop_all())
 
     def check(self) -> Iterator[Finding]:
         """Open each disk."""
-        for stream, path in self._disks.items():
+        for stream in self._disks:
             try:
                 with ExitStack() as stack:
-                    disk = _open(stream, path, stack)
+                    disk = self._disk(stream, stack)
                     yield Finding(stream, f"{disk}, {format_size(disk.size)}, can be read")
             except SourceError as error:
                 yield Finding(stream, str(error), error)
+
+    def _disk(self, stream: str, stack: ExitStack) -> "_Disk":
+        guarded = stream not in self._surely_raw
+        return _open(stream, self._disks[stream], stack, guarded=guarded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +204,8 @@ class _View:
         self._stack.close()
 
 
-def _open(stream: str, path: Path, stack: ExitStack) -> _Disk:
-    """Open one disk and leave its closing to `stack`."""
+def _open(stream: str, path: Path, stack: ExitStack, *, guarded: bool) -> _Disk:
+    """Open one disk and leave its closing to `stack`; `guarded`: not if it looks like no disk."""
     try:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -208,7 +216,7 @@ def _open(stream: str, path: Path, stack: ExitStack) -> _Disk:
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
         raise _wrong_kind(path, mode)
     reader = stack.enter_context(QuietReader(descriptor))
-    if stat.S_ISREG(mode):
+    if guarded and stat.S_ISREG(mode):
         _require_raw(path, reader)
     return _Disk(stream, path, descriptor, reader)
 
@@ -246,6 +254,17 @@ def _require_raw(path: Path, reader: QuietReader) -> None:
         if head.startswith(magic):
             raise SourceError(
                 f'image "{path}" is not raw: it is in {name} format',
-                hint=f"Convert it with qemu-img convert -f {name} -O raw, or back up"
-                " the machine that uses it.",
+                hint=_hint_for(name),
             )
+
+
+def _hint_for(format_name: str) -> str:
+    first = (
+        "Set format: qcow2 to read the disk that it holds, convert"
+        if (format_name == "qcow2")
+        else "Convert"
+    )
+    return (
+        f"{first} it with qemu-img convert -f {format_name} -O raw, or set format: raw if a"
+        " machine uses it as a raw disk; back up a running machine with qemu."
+    )
