@@ -24,6 +24,9 @@ find_python() {
     return 1
 }
 
+# Print the packages after the first word when the program it names is missing.
+need() { command -v "$1" >/dev/null || printf '%s\n' "${@:2}"; }
+
 # Print the Debian packages whose programs or libraries are missing, one a line.
 missing_packages() {
     local python
@@ -33,11 +36,47 @@ missing_packages() {
     else
         printf '%s\n' python3 python3-venv librsync2
     fi
-    { command -v gpg && command -v gpg-agent; } >/dev/null || echo gnupg
-    command -v zstd >/dev/null || echo zstd           # reads volumes without SnapVault
-    command -v mkfs.ext4 >/dev/null || echo e2fsprogs # the demo's and the tests' disks
-    command -v openssl >/dev/null || echo openssl     # the tests' certificates
+    need gpg gnupg
+    need gpg-agent gpg-agent
+    need zstd zstd           # reads volumes without SnapVault
+    need mkfs.ext4 e2fsprogs # the demo's and the tests' disks
+    need openssl openssl     # the tests' certificates
+    # The guest of the tests, a machine with a kernel of its own, and what runs in it.
+    need qemu-system-x86_64 qemu-system-x86
+    need qemu-img qemu-utils
+    need qemu-ga qemu-guest-agent
+    dpkg-query -W -f '${db:Status-Status}' busybox-static 2>/dev/null | grep -q '^installed$' ||
+        echo busybox-static
+    need cpio cpio
+    need depmod kmod
+    need xz xz-utils
+    need lvm lvm2
+    need thin_delta thin-provisioning-tools
+    need virsh libvirt-clients
+    # Servers of databases, of which the tests start their own.
+    need mariadbd mariadb-server-core # without the service that mariadb-server brings
+    need mariadb-dump mariadb-client
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
 }
+
+# Run the command so that no package it installs starts a service or makes a cluster of
+# PostgreSQL's, which would be served after the next boot.
+without_services() (
+    policy=/usr/sbin/policy-rc.d # asked before any service is started; 101 means no
+    cluster=/etc/postgresql-common/createcluster.d/snapvault-setup.conf
+    made=()
+    trap '[ "${#made[@]}" -eq 0 ] || rm -f "${made[@]}"' EXIT
+    trap 'exit 1' HUP INT TERM
+    if ! [ -e "$policy" ]; then
+        made+=("$policy")
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    made+=("$cluster")
+    mkdir -p "${cluster%/*}"
+    echo 'create_main_cluster = false' >"$cluster"
+    "$@"
+)
 
 install_missing() {
     local packages
@@ -47,7 +86,8 @@ install_missing() {
         say "installing ${packages[*]}"
         export DEBIAN_FRONTEND=noninteractive
         apt-get -q update >&2 || say "could not refresh the package lists, going on with the old ones"
-        apt-get -q install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "${packages[@]}" >&2
+        without_services apt-get -q install -y --no-install-recommends \
+            -o DPkg::Lock::Timeout=120 "${packages[@]}" >&2
         mapfile -t packages < <(missing_packages)
         [ "${#packages[@]}" -gt 0 ] || return 0
         say "still missing after apt-get installed what it has: ${packages[*]}"
@@ -62,6 +102,7 @@ install_missing() {
 # --- the virtual environment --------------------------------------------------------------
 
 install_missing
+scripts/guest/build.sh || say "going on without the guest; the tests that run in it will fail"
 python=$(find_python)
 
 # A moved tree or another Python needs a new environment; other dependencies only an update.
