@@ -26,9 +26,9 @@ from snapvault import clock
 from snapvault.errors import SourceError
 
 OUTPUT_LIMIT = 16 << 20  # bytes that `run` takes from a program's stdout
+STDERR_KEPT = 8 << 10  # bytes, the last ones
 
 _PIPE_SIZE = 1 << 20  # LIMIT: Linux lets an unprivileged user ask for a megabyte, bytes
-_STDERR_KEPT = 8 << 10
 _STDERR_SHOWN = 400  # characters
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 _DRAIN_GRACE = 2.0  # seconds that a runaway grandchild may hold stderr open
@@ -480,12 +480,12 @@ class _Tail:
         self.kept = b""
 
     def add(self, data: bytes) -> None:
-        self.kept = (self.kept + data)[-_STDERR_KEPT:]
+        self.kept = (self.kept + data)[-STDERR_KEPT:]
 
     def drain(self, pipe: IO[bytes]) -> None:
         """Read a pipe to its end."""
         with pipe:
-            while piece := pipe.read(_STDERR_KEPT):
+            while piece := pipe.read(STDERR_KEPT):
                 self.add(piece)
 
 
