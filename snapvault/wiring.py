@@ -7,9 +7,9 @@ is imported where it is needed, so that a small night stays cheap.
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,13 +18,26 @@ from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.stores.opening import StoreOptions, open_store
 from snapvault.engine import vault as vaults
 from snapvault.engine.vault import Held, Inventory, Vault
-from snapvault.errors import ConfigError, SealError
+from snapvault.errors import ConfigError, SealError, SnapVaultError
 from snapvault.formats.vault import VaultRecord
-from snapvault.model.policy import CommandSpec, ImageSpec, Policy, SourceSpec, StreamSpec
+from snapvault.model.policy import (
+    CommandSpec,
+    DirectorySpec,
+    EbsSpec,
+    HooksSpec,
+    ImageSpec,
+    LvmSpec,
+    MysqlSpec,
+    Policy,
+    PostgresqlSpec,
+    QemuSpec,
+    SourceSpec,
+    StreamSpec,
+)
 from snapvault.model.settings import Settings, VaultSettings
 from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
-from snapvault.ports.source import Source
+from snapvault.ports.source import Finding, Quiesce, Source
 from snapvault.ports.store import Store, StoreTraits
 from snapvault.ports.target import Target
 
@@ -41,6 +54,9 @@ _FORESEEABLE: Final = {
     errno.EPERM,
     errno.EROFS,
 }
+
+# Stands for the id of a vault that is not there yet; no vault has it.
+_NO_VAULT: Final = "no-vault"
 
 
 def tool() -> str:
@@ -225,38 +241,215 @@ def _state_failed(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(f'could not work in state folder "{folder}": {reason}{where}', hint=hint)
 
 
-def source_of(spec: SourceSpec) -> Source:
-    """Return the source that a policy describes; nothing is opened yet."""
-    from snapvault.adapters.sources.combined import CombinedSource
-    from snapvault.adapters.sources.image import ImageSource
+def source_of(
+    spec: SourceSpec, *, policy: str, vault: str, vault_id: str, folder: Path, events: Events
+) -> Source:
+    """Return the source that a policy describes; nothing is opened yet.
 
-    disks: Mapping[str, Path] = {
-        stream.name: stream.spec.path
-        for stream in spec.streams
-        if isinstance(stream.spec, ImageSpec)
-    }
-    if len(disks) == len(spec.streams):
-        return ImageSource(spec.name, disks)
-    return CombinedSource(spec.name, [_part(spec.name, stream) for stream in spec.streams])
+    `policy` and `vault` are names; `folder` is this source's own, in the vault's state.
+
+    Raises:
+        ConfigError: a kind of source that is not in this release.
+    """
+    around = _Around(spec, policy, vault, vault_id, folder, events)
+    groups: dict[tuple[str, str], list[StreamSpec]] = {}
+    for stream in spec.streams:
+        groups.setdefault(_group(stream), []).append(stream)
+    parts = [_part(streams, around) for streams in groups.values()]
+    source = parts[0]
+    if len(parts) > 1:
+        from snapvault.adapters.sources.combined import CombinedSource
+
+        source = CombinedSource(spec.name, parts)
+    if spec.hooks == HooksSpec():
+        return source
+    from snapvault.adapters.sources.hooked import HookedSource
+
+    return HookedSource(source, spec.hooks, around.hook_environment(), events)
 
 
-def _part(source: str, stream: StreamSpec) -> Source:
-    from snapvault.adapters.sources.command import CommandSource
-    from snapvault.adapters.sources.image import ImageSource
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What the parts of one source have in common."""
 
+    spec: SourceSpec
+    policy: str
+    vault: str
+    vault_id: str
+    folder: Path
+    events: Events
+
+    @property
+    def owner(self) -> str:
+        """What tells the source's snapshots from everybody else's."""
+        return f"{self.vault_id}/{self.spec.name}"
+
+    def prefix(self, stream: StreamSpec) -> str:
+        """Return what comes before the names of streams that one entry of the policy gives."""
+        return "" if self.spec.single else f"{stream.name}."
+
+    def hook_environment(self) -> dict[str, str]:
+        from snapvault.adapters.sources.hooked import hook_environment
+
+        return hook_environment(source=self.spec.name, vault=self.vault, policy=self.policy)
+
+    def freeze(self) -> tuple[Quiesce, ...]:
+        """Return the policy's own way to bring the source to rest, if there is one."""
+        if self.spec.hooks.freeze is None:
+            return ()
+        from snapvault.adapters.sources.hooked import HookQuiesce
+
+        return (HookQuiesce(self.spec.hooks, self.hook_environment(), self.events),)
+
+
+def _group(stream: StreamSpec) -> tuple[str, str]:
+    """Return a key that is equal for streams that one adapter opens at one moment."""
     match stream.spec:
-        case ImageSpec(path=path):
-            return ImageSource(source, {stream.name: path})
+        case ImageSpec(format="qcow2"):
+            return "qcow2", ""
+        case ImageSpec():
+            return "raw", ""
+        case LvmSpec() | MysqlSpec(lvm=LvmSpec()):
+            return "lvm", ""
+        case _:
+            return "", stream.name
+
+
+def _part(streams: Sequence[StreamSpec], around: _Around) -> Source:
+    """Return the source of the streams of one group; they are of one kind, or all on LVM."""
+    first = streams[0]
+    match first.spec:
+        case ImageSpec():
+            return _images(streams, around)
         case CommandSpec() as spec:
-            return CommandSource(
-                source,
-                stream.name,
-                spec.run,
-                allow_empty=spec.allow_empty,
-                environment=dict(spec.environment),
-                working_directory=spec.working_directory,
-                timeout=spec.timeout.total_seconds() if spec.timeout else None,
-            )
+            return _command(first, spec, around)
+        case LvmSpec() | MysqlSpec(lvm=LvmSpec()):
+            return _logical_volumes(streams, around)
+        case MysqlSpec() as spec:
+            return _mysql(first, spec, around)
+        case EbsSpec() as spec:
+            return _ebs(first, spec, around)
+        case DirectorySpec() as spec:
+            return _directory(first, spec, around)
+        case QemuSpec() | PostgresqlSpec():
+            raise ConfigError(f'source kind "{first.kind}" is not in this release')
+
+
+def _images(streams: Sequence[StreamSpec], around: _Around) -> Source:
+    specs = {stream.name: stream.spec for stream in streams if isinstance(stream.spec, ImageSpec)}
+    disks = {name: spec.path for name, spec in specs.items()}
+    if any(spec.format == "qcow2" for spec in specs.values()):
+        from snapvault.adapters.sources.qcow2 import Qcow2Source
+
+        return Qcow2Source(around.spec.name, disks)
+    from snapvault.adapters.sources.image import ImageSource
+
+    surely_raw = {name for name, spec in specs.items() if spec.format == "raw"}
+    return ImageSource(around.spec.name, disks, surely_raw=surely_raw)
+
+
+def _command(stream: StreamSpec, spec: CommandSpec, around: _Around) -> Source:
+    from snapvault.adapters.sources.command import CommandSource
+
+    return CommandSource(
+        around.spec.name,
+        stream.name,
+        spec.run,
+        allow_empty=spec.allow_empty,
+        environment=dict(spec.environment),
+        working_directory=spec.working_directory,
+        timeout=spec.timeout.total_seconds() if spec.timeout else None,
+    )
+
+
+def _logical_volumes(streams: Sequence[StreamSpec], around: _Around) -> Source:
+    """Return all logical volumes of a source as one part, so that they are frozen together."""
+    from snapvault.adapters.sources.lvm import LvmSource
+
+    volumes: dict[str, LvmSpec] = {}
+    server: MysqlSpec | None = None
+    for stream in streams:
+        if isinstance(stream.spec, LvmSpec):
+            volumes[stream.name] = stream.spec
+        elif isinstance(stream.spec, MysqlSpec) and stream.spec.lvm is not None:
+            volumes[stream.name] = stream.spec.lvm
+            server = stream.spec
+
+    def part(*locks: Quiesce) -> Source:
+        # ORDER: a server is locked before anything is frozen: it writes while it locks.
+        return LvmSource(
+            around.spec.name,
+            volumes,
+            owner=around.owner,
+            quiesce=(*locks, *around.freeze()),
+            events=around.events,
+            needed=(around.folder,),
+        )
+
+    if server is None:
+        return part()
+    from snapvault.adapters.sources.mysql_quiesce import MysqlLvmSource, MysqlQuiesce
+
+    lock = MysqlQuiesce(server)
+    return MysqlLvmSource(part(lock), lock)
+
+
+def _mysql(stream: StreamSpec, spec: MysqlSpec, around: _Around) -> Source:
+    from snapvault.adapters.sources.dump_names import Naming
+    from snapvault.adapters.sources.mysql import MysqlSource
+
+    naming = Naming(stream.name, around.prefix(stream))
+    return MysqlSource(around.spec.name, spec, naming=naming, events=around.events)
+
+
+def _ebs(stream: StreamSpec, spec: EbsSpec, around: _Around) -> Source:
+    from snapvault.adapters.sources.ebs import EbsSource
+
+    return EbsSource(
+        around.spec.name,
+        stream.name,
+        spec,
+        owner=around.owner,
+        events=around.events,
+        prefix=around.prefix(stream),
+        quiesce=around.freeze(),
+    )
+
+
+def _directory(stream: StreamSpec, spec: DirectorySpec, around: _Around) -> Source:
+    from snapvault.adapters.sources.directory import DirectorySource
+
+    return DirectorySource(around.spec.name, stream.name, spec, events=around.events)
+
+
+def check_source(
+    settings: Settings, policy: Policy, spec: SourceSpec, events: Events
+) -> Iterator[Finding]:
+    """Look at everything that a backup of a source needs, without making one; changes nothing.
+
+    Works without a vault too: what is wrong with that is not the source's.
+
+    Raises:
+        ConfigError: a kind of source that is not in this release.
+    """
+    vault_id = _vault_id(settings.vaults[policy.vault])
+    source = source_of(
+        spec,
+        policy=policy.name,
+        vault=policy.vault,
+        vault_id=vault_id,
+        folder=settings.state_dir / vault_id / "sources" / spec.name,
+        events=events,
+    )
+    yield from source.check()
+
+
+def _vault_id(settings: VaultSettings) -> str:
+    with suppress(SnapVaultError):
+        record = vaults.read_record(open_objects(settings))
+        if record is not None:
+            return record.vault
+    return _NO_VAULT
 
 
 def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
@@ -277,7 +470,14 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
             vault.events.emit("lock.taken_over", source=spec.name, pid=lock.left_by.pid)
         return BackupJob(
             vault=vault,
-            source=source_of(spec),
+            source=source_of(
+                spec,
+                policy=policy.name,
+                vault=vault.name,
+                vault_id=vault.record.vault,
+                folder=folder,
+                events=vault.events,
+            ),
             rsync=LibRsync(),
             folder=folder,
             options=BackupOptions(
@@ -285,6 +485,7 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
                 compression_level=policy.compression_level,
                 host=os.uname().nodename or "unknown",
                 tool=tool(),
+                hints=policy.hints,
             ),
         ).run()
 

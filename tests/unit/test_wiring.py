@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the composition root adds of its own: errors of this host's state, with their remedy."""
+"""The composition root: which adapter stands for what, and errors of this host's state."""
 
 import errno
 import os
@@ -10,11 +10,64 @@ from pathlib import Path
 import pytest
 
 from snapvault import wiring
-from snapvault.errors import ConfigError, SealError
-from snapvault.model.policy import ImageSpec, Policy, SourceSpec, StreamSpec
+from snapvault.adapters.sources.command import CommandSource
+from snapvault.adapters.sources.directory import DirectorySource
+from snapvault.adapters.sources.ebs import EbsSource
+from snapvault.adapters.sources.image import ImageSource
+from snapvault.adapters.sources.lvm import LvmSource
+from snapvault.adapters.sources.mysql import MysqlSource
+from snapvault.adapters.sources.mysql_quiesce import MysqlLvmSource
+from snapvault.adapters.sources.qcow2 import Qcow2Source
+from snapvault.errors import ConfigError, SealError, SourceError
+from snapvault.model.policy import (
+    KINDS,
+    CommandSpec,
+    DirectorySpec,
+    EbsSpec,
+    HookSpec,
+    HooksSpec,
+    ImageSpec,
+    KindSpec,
+    LvmSpec,
+    MysqlSpec,
+    Policy,
+    SourceSpec,
+    StreamSpec,
+)
+from snapvault.model.settings import Settings, VaultSettings
 from snapvault.ports.sealer import Readers
+from snapvault.ports.source import Source
+from tests.support.events import RecordedEvents
 from tests.support.sealers import PaperSealer
 from tests.support.vaults import VaultKit
+
+NO_HOOKS = HooksSpec()
+
+
+class Sources:
+    """Makes sources as a backup does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.events = RecordedEvents()
+        self._folder = folder
+
+    def of(self, *specs: KindSpec, hooks: HooksSpec = NO_HOOKS) -> Source:
+        streams = tuple(
+            StreamSpec(f"{KINDS[type(spec)]}{number}", spec) for number, spec in enumerate(specs)
+        )
+        return wiring.source_of(
+            SourceSpec("web01", streams, hooks=hooks),
+            policy="nightly",
+            vault="offsite",
+            vault_id="0" * 32,
+            folder=self._folder,
+            events=self.events,
+        )
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    return Sources(tmp_path)
 
 
 class NoRoom(PaperSealer):
@@ -51,3 +104,95 @@ def test_a_source_that_finds_the_state_folder_full_names_the_folder(
 
     assert str(vault.state) in str(caught.value)
     assert "state_dir" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "adapter"),
+    [
+        (ImageSpec(Path("/a")), ImageSource),
+        (ImageSpec(Path("/a"), "raw"), ImageSource),
+        (ImageSpec(Path("/a"), "qcow2"), Qcow2Source),
+        (CommandSpec(("dump",)), CommandSource),
+        (EbsSpec(volume="vol-01234567"), EbsSource),
+        (MysqlSpec(), MysqlSource),
+        (MysqlSpec(lvm=LvmSpec("vg0/a")), MysqlLvmSource),
+        (LvmSpec("vg0/a"), LvmSource),
+        (DirectorySpec(Path("/a")), DirectorySource),
+    ],
+)
+def test_every_kind_has_its_adapter(
+    sources: Sources, spec: KindSpec, adapter: type[Source]
+) -> None:
+    source = sources.of(spec)
+
+    assert type(source) is adapter
+    assert source.name == "web01"
+
+
+def test_logical_volumes_are_one_part_also_when_a_server_is_locked_for_one(
+    sources: Sources,
+) -> None:
+    plain = sources.of(LvmSpec("vg0/a"), LvmSpec("vg0/b"))
+    locked = sources.of(LvmSpec("vg0/a"), MysqlSpec(lvm=LvmSpec("vg0/b")), LvmSpec("vg0/c"))
+
+    assert type(plain) is LvmSource
+    assert type(locked) is MysqlLvmSource
+
+
+def test_disks_that_one_adapter_reads_are_opened_together(sources: Sources, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(4096))
+
+    source = sources.of(ImageSpec(tmp_path / "a"), ImageSpec(tmp_path / "b", "raw"))
+
+    view = source.open()
+    assert type(source) is ImageSource
+    assert [stream.name for stream in view.streams] == ["image0", "image1"]
+    view.close()
+
+
+def test_a_disk_that_looks_like_another_format_is_read_only_when_the_policy_says_raw(
+    sources: Sources, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"QFI\xfb" + bytes(4092))
+
+    with pytest.raises(SourceError, match="is not raw"):
+        sources.of(ImageSpec(disk)).open()
+    sources.of(ImageSpec(disk, "raw")).open().close()
+
+
+def test_parts_of_different_kinds_are_one_source(sources: Sources, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(4096))
+
+    source = sources.of(ImageSpec(tmp_path / "a"), CommandSpec(("true",)))
+
+    view = source.open()
+    assert [stream.name for stream in view.streams] == ["image0", "command1"]
+    view.close()
+
+
+def test_hooks_are_around_all_parts_and_looked_at_with_them(
+    sources: Sources, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(4096))
+    hooks = HooksSpec(before=HookSpec(("no-such-program",)), after=HookSpec(("true",)))
+
+    source = sources.of(ImageSpec(tmp_path / "a"), CommandSpec(("true",)), hooks=hooks)
+
+    findings = {finding.check: finding.error for finding in source.check()}
+    assert list(findings) == ['hook "before"', 'hook "after"', "image0", "command1"]
+    assert [check for check, error in findings.items() if error] == ['hook "before"']
+
+
+def test_a_source_is_looked_at_though_its_vault_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(4096))
+    spec = SourceSpec("web01", (StreamSpec("root", ImageSpec(tmp_path / "a")),))
+    policy = Policy("nightly", tmp_path, "offsite", (spec,))
+    vault = VaultSettings("offsite", f"file://{tmp_path}/gone", ("r",), "s")
+    settings = Settings(tmp_path, tmp_path / "state", tmp_path, {"offsite": vault})
+
+    findings = list(wiring.check_source(settings, policy, spec, RecordedEvents()))
+
+    assert [(finding.check, finding.error) for finding in findings] == [("root", None)]
+    assert not (tmp_path / "state").exists()
