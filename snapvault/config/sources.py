@@ -34,11 +34,12 @@ def source_spec(document: Document, name: str, shape: kinds.SourceShape) -> Sour
 
     Raises:
         ProblemError: a path in a home folder that nobody knows, hooks with nothing to freeze,
-            or two servers to lock.
+            two servers to lock, or a logical volume twice.
     """
     location: Location = ("sources", name)
     _require_a_snapshot(document, location, shape)
     _require_one_lock(document, location, shape)
+    _require_volumes_once(document, location, shape)
     if shape.streams is None:
         spec = _kind(document, location, shape)
         streams: tuple[StreamSpec, ...] = (StreamSpec(policy.KINDS[type(spec)], spec),)
@@ -80,6 +81,19 @@ def _require_one_lock(document: Document, location: Location, shape: kinds.Sourc
                 "Make it a source of its own.",
             )
         )
+
+
+def _require_volumes_once(document: Document, location: Location, shape: kinds.SourceShape) -> None:
+    streams: dict[str, str] = {}
+    for name, each in (shape.streams or {}).items():
+        server = each.mysql or each.mariadb
+        lvm = each.lvm or (server.lvm if server else None)
+        if lvm is None:
+            continue
+        first = streams.setdefault(lvm.volume, name)
+        if first != name:
+            message = f"logical volume {quoted(lvm.volume)} is already stream {quoted(first)}"
+            raise ProblemError(problem_at(document, (*location, "streams", name), message))
 
 
 def _kind(document: Document, location: Location, shape: kinds.StreamShape) -> KindSpec:

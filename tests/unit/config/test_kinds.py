@@ -286,6 +286,11 @@ LV = 'expected a logical volume such as "vg0/root", found'
             "streams.b",
             'expected one server with "lvm" in a source, found a second',
         ),
+        (
+            "{streams: {a: {lvm: {volume: a/b}}, b: {mysql: {lvm: {volume: a/b}}}}}",
+            "streams.b",
+            'logical volume "a/b" is already stream "a"',
+        ),
         ("{hooks: {before: [a]}}", None, 'expected exactly one of "command", "directory"'),
         (
             "{hooks: {before: {run: [a], environment: {A: 5}}}, image: {path: a}}",
