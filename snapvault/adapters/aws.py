@@ -26,7 +26,9 @@ from botocore.credentials import (
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -35,6 +37,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
@@ -50,8 +53,17 @@ BLOCK: Final = 512 << 10  # LIMIT: the EBS direct APIs know no other size of a b
 
 Result = TypeVar("Result")
 
+_FIRST_CONTACT = 3  # attempts before anything was reached
+
 _VENDOR_ERRORS = (BotoCoreError, ClientError, ResponseParserError, HTTPError)
-_UNANSWERED = (HTTPClientError, IncompleteReadError, HTTPError, ResponseParserError)
+_UNREACHED = (ConnectTimeoutError, EndpointConnectionError)
+_UNANSWERED = (
+    NoConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    HTTPError,
+    ResponseParserError,
+)
 _NO_CREDENTIALS = (
     NoCredentialsError,
     PartialCredentialsError,
@@ -261,13 +273,15 @@ class Caller:
     """Makes calls at a pace, and repeats those that fail for a reason that passes.
 
     Waits are random between half a limit and the limit, which doubles from 0.2 s to 20 s.
-    For all threads.
+    Until something was reached there, a server that is not is tried only a few times: a wrong
+    address is no passing weakness. For all threads.
     """
 
     def __init__(self, pace: Pace | None = None, *, attempts: int = 10) -> None:
         self._pace = pace
         self._attempts = attempts
         self._lock = threading.Lock()
+        self._met = False
         self.retries = 0
 
     def call(
@@ -290,8 +304,14 @@ class Caller:
                 self._pace.wait()
             try:
                 with _diagnosed():
-                    return function()
+                    result = function()
+                self._met = True
+                return result  # noqa: TRY300 - what is answered is the normal end
             except AwsError as failure:
+                if not isinstance(failure.__cause__, _UNREACHED):
+                    self._met = True
+                elif not self._met:
+                    left = min(left, _FIRST_CONTACT - 1)
                 passes = failure.trouble is Trouble.BUSY or (
                     repeatable and failure.trouble is Trouble.UNSURE
                 )
