@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault doctor`: look at everything that a night needs, and say how to mend it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from snapvault.formats.vault import VaultRecord
     from snapvault.model.settings import VaultSettings
     from snapvault.ports.sealer import Sealer
+    from snapvault.ports.source import Finding as SourceFinding
     from snapvault.ports.store import Store
 
 _SOON = timedelta(days=30)
@@ -45,11 +46,12 @@ def command(
         ),
     ] = None,
 ) -> int:
-    """Check settings, GnuPG, keys, store, vault and state folder, and say how to mend them.
+    """Check settings, keys, stores, vaults and sources, and say how to mend them.
 
     Keys are tried with a test message, and the store with small objects under "probe/", which
-    are removed again. Nothing else is written. The exit status is that of the first check
-    that failed; warnings do not count.
+    are removed again. Sources are looked at without backing them up: programs, logins,
+    room for snapshots, guest agents. Nothing else is written. The exit status is that of
+    the first check that failed; warnings do not count.
 
     Examples:
       snapvault doctor
@@ -80,6 +82,7 @@ def _look(run: Session, wanted: str | None) -> Iterator[Finding]:
     yield _try("state folder", lambda: _state(run))
     for name in names:
         yield from _vault(run, run.settings.vaults[name])
+    yield from _sources(run, names)
 
 
 def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
@@ -235,6 +238,30 @@ def _policies(run: Session) -> Finding:
     return _ok(
         f"{format_count(len(policies), 'policy', 'policies')}, {format_count(sources, 'source')}"
     )
+
+
+def _sources(run: Session, vaults: Sequence[str]) -> Iterator[Finding]:
+    """Look at each source of the policies that can be read."""
+    from snapvault import wiring
+    from snapvault.config.policies import read_policies
+
+    policies, _ = read_policies(run.settings)
+    for policy in policies:
+        if policy.vault not in vaults:
+            continue
+        for spec in policy.sources:
+            try:
+                for found in wiring.check_source(run.settings, policy, spec, run.console):
+                    yield _of_source(spec.name, found)
+            except SnapVaultError as error:
+                yield _failed(spec.name, error)
+
+
+def _of_source(source: str, found: "SourceFinding") -> Finding:
+    check = f"{source}: {found.check}"
+    if found.error is not None:
+        return _failed(check, found.error)
+    return Finding(check, "warn" if found.remedy else "ok", found.message, found.remedy)
 
 
 def _librsync() -> Finding:

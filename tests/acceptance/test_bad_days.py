@@ -329,6 +329,25 @@ def test_the_doctor_names_what_is_wrong_with_a_remedy(used: Host, tmp_path: Path
     assert 'Run "snapvault init offsite"' in ended.stdout
 
 
+def test_the_doctor_looks_at_every_source(used: Host, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"x")
+    used.protect(
+        {
+            "web01": {"streams": {"root": {"image": {"path": str(tmp_path / "disk")}}}},
+            "web02": {"image": {"path": str(tmp_path / "no such disk")}},
+            "shop": {"command": {"run": ["no-such-program"]}},
+        }
+    )
+
+    ended = used.run("doctor")
+
+    assert ended.status == 15
+    assert f'ok    web01: root: image "{tmp_path}/disk", 1 B, can be read' in ended.stdout
+    assert f'fail  web02: image: could not open image "{tmp_path}/no such disk"' in ended.stdout
+    assert "Correct the path, or mount or activate what it is on." in ended.stdout
+    assert 'fail  shop: command: could not start program "no-such-program"' in ended.stdout
+
+
 def test_the_doctor_knows_a_host_that_only_restores(used: Host, recovery: Host) -> None:
     ended = recovery.run("doctor")
 
