@@ -43,6 +43,7 @@ from snapvault.ports.target import Target
 
 if TYPE_CHECKING:
     from snapvault.adapters.sealers.facts import KeyFacts
+    from snapvault.adapters.targets.tree import TreeTarget
 
 # What the operating system says when a state folder is full, read-only or somebody else's.
 _FORESEEABLE: Final = {
@@ -506,6 +507,13 @@ def target_of(path: Path, size: int, data_bytes: int, *, force: bool) -> Target:
     from snapvault.adapters.targets.opening import open_target
 
     return open_target(path, size, data_bytes, force=force)
+
+
+def tree_target(folder: Path, paths: Sequence[str], *, force: bool, events: Events) -> "TreeTarget":
+    """Return what unpacks paths of an archive into a folder; as the adapter's."""
+    from snapvault.adapters.targets.tree import TreeTarget
+
+    return TreeTarget(folder, paths, force=force, events=events)
 
 
 def require_room(folder: Path, needed: int, *, what: str) -> None:

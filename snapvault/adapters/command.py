@@ -156,7 +156,7 @@ class Program:
             return True
         return self._deadline is not None and clock.monotonic() >= self._deadline
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data` to the program's live stdin.
 
         Raises:

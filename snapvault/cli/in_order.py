@@ -3,6 +3,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snapvault.cli.session import Session
@@ -10,6 +11,8 @@ from snapvault.cli.words import size_in_full
 from snapvault.errors import RestoreError
 
 if TYPE_CHECKING:
+    from snapvault.engine.contents import Contents
+    from snapvault.engine.sequence import Order
     from snapvault.engine.vault import Held, Vault
     from snapvault.model.point import StreamRecord
 
@@ -21,17 +24,8 @@ def restore(
 ) -> None:
     """Restore the one stream to stdout or to the pipe or device that `to` names."""
     from snapvault.engine import sequence
-    from snapvault.engine.contents import look_up
 
-    contents = look_up(vault, held.point, streams)
-    order = sequence.arrange(contents)
-    spool = vault.state / "spool"
-    if order.spool_bytes:
-        run.console.note(
-            f"bringing the stream back in order takes {size_in_full(order.spool_bytes)} of room"
-            f' in "{spool}" until it is done'
-        )
-
+    contents, order, spool = arrange(run, vault, held, streams)
     if to == STDOUT:
         # Whatever prints to stdout by mistake must not end up in the data.
         descriptor = os.dup(sys.stdout.fileno())
@@ -43,6 +37,24 @@ def restore(
         sequence.stream_out(vault, contents, order, spool, out.write)
     finally:
         os.close(descriptor)
+
+
+def arrange(
+    run: Session, vault: "Vault", held: "Held", streams: "tuple[StreamRecord, ...]"
+) -> "tuple[Contents, Order, Path]":
+    """Return the one stream's contents, their order and the folder to spool in; tell its room."""
+    from snapvault.engine import sequence
+    from snapvault.engine.contents import look_up
+
+    contents = look_up(vault, held.point, streams)
+    order = sequence.arrange(contents)
+    spool = vault.state / "spool"
+    if order.spool_bytes:
+        run.console.note(
+            f"bringing the stream back in order takes {size_in_full(order.spool_bytes)} of room"
+            f' in "{spool}" until it is done'
+        )
+    return contents, order, spool
 
 
 def _open_stream(to: str) -> int:

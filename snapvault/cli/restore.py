@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault import clock
-from snapvault.cli import in_order, points
+from snapvault.cli import in_order, points, restore_tree
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document, size_in_full
 from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
@@ -59,9 +59,19 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             show_default=False,
         ),
     ] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--path",
+            metavar="PATH",
+            help="Restore only this file or folder of a folder tree, into the folder TARGET;"
+            " can be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Replace a file that exists; overwrite a block device."),
+        typer.Option("--force", help="Replace files that exist; overwrite a block device."),
     ] = False,
     vault: Annotated[
         str | None,
@@ -84,6 +94,12 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     A block device and stdout cannot wait for that: only exit status 0 says that what is
     there is right.
 
+    A folder tree (a source of kind directory) is restored to a file as the tar archive that it is
+    stored as, and unpacked if TARGET is a folder, or ends in a slash. With --path only what is
+    named is unpacked, with the folders above it: a path relative to the tree, or as it was on the
+    machine. What is in the folder already stays; a file of the same name stops the restore, unless
+    --force is given. As root, owners and devices come back too.
+
     A time without a zone is this machine's local time. Day, minute and second mean their end:
     --at 2026-11-20 includes that night's points.
 
@@ -91,6 +107,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
       snapvault restore web01 --to /srv/restored
       snapvault restore web01 --stream root --to /dev/vg0/new --force
       snapvault restore etc --at yesterday --to - | tar -tf -
+      snapvault restore etc --path ssh --path hosts --to /srv/restored/
     """
     run = session(context)
     moment = _moment(at, point)
@@ -105,10 +122,15 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         streams = _streams(held, stream)
         run.console.subject = source
         try:
-            targets = _restore(run, opened, held, streams, to, named=stream, force=force)
+            paths = restore_tree.wanted(held, streams, to, path or [])
+            if paths:
+                restore_tree.restore(run, opened, held, streams[0], to, paths, force=force)
+                targets = [to]
+            else:
+                targets = _restore(run, opened, held, streams, to, named=stream, force=force)
         except KeyMissingError as error:
             raise _without_key(error, opened) from error
-    _report(run, name, held, list(zip(streams, targets, strict=True)), started)
+    _report(run, name, held, list(zip(streams, targets, strict=True)), started, paths)
 
 
 def _moment(at: str | None, point: str | None) -> "datetime | None":
@@ -317,6 +339,7 @@ def _report(
     held: "Held",
     restored: "list[tuple[StreamRecord, str]]",
     started: float,
+    paths: tuple[str, ...],
 ) -> None:
     seconds = clock.monotonic() - started
     document = {
@@ -328,13 +351,15 @@ def _report(
                 "target": target,
                 "size_bytes": stream.size,
                 "digest": stream.digest,
+                **({"paths": list(paths)} if paths else {}),
             }
             for stream, target in restored
         ],
     }
     lines = [
-        f'restored stream "{stream.name}" of source "{held.point.source}" to '
-        f"{_named(target)}: {size_in_full(stream.size)}, content digest verified ({stream.digest})"
+        f'restored {restore_tree.part_of(paths)}stream "{stream.name}" of source '
+        f'"{held.point.source}" to {_named(target)}: {size_in_full(stream.size)}, '
+        f"content digest verified ({stream.digest})"
         for stream, target in restored
     ]
     end = (
