@@ -41,20 +41,48 @@ def share() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def _volume_group() -> Iterator["_VolumeGroup"]:
+    group = _VolumeGroup()
+    yield group
+    group.destroy()
+
+
 @pytest.fixture
-def volume_group() -> Iterator[str]:
-    """An empty volume group of three disks of 1 GiB, with a name that LVM has to escape."""
+def volume_group(_volume_group: "_VolumeGroup") -> Iterator[str]:
+    """An empty volume group on /dev/vda, with a name that LVM has to escape."""
+    _volume_group.create()
+    yield _volume_group.name
+    _volume_group.clear()
+
+
+class _VolumeGroup:
+    """One volume group for all tests: each command of LVM's takes a while in here."""
+
     name = "vg-guest"
-    subprocess.run(["vgcreate", "-q", "-q", "-y", name, *DISKS], check=True)
-    yield name
-    # SAFETY: the guest's own disks. A test may have broken what vgremove would remove in order.
-    if subprocess.run(["vgremove", "-q", "-q", "-ff", "-y", name], check=False).returncode != 0:
-        subprocess.run(["dmsetup", "remove_all", "--force", "--deferred"], check=True)
-        subprocess.run(["dmsetup", "remove_all", "--force"], check=True)
-        for folder in (
-            Path("/dev", name),
-            *Path("/dev/mapper").glob(f"{name.replace('-', '--')}-*"),
-        ):
-            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-    for disk in DISKS:
-        subprocess.run(["wipefs", "-q", "-a", "-f", disk], check=True)
+
+    def __init__(self) -> None:
+        self._is_there = False
+
+    def create(self) -> None:
+        if not self._is_there:
+            _run("vgcreate", "-q", "-q", "-y", self.name, DISKS[0])
+            self._is_there = True
+
+    def clear(self) -> None:
+        if subprocess.run(["lvremove", "-q", "-q", "-ff", "-y", self.name], check=False).returncode:
+            self.destroy()  # a test broke what lvremove would remove in order
+
+    def destroy(self) -> None:
+        # SAFETY: device-mapper holds nothing but the guest's own volumes.
+        _run("dmsetup", "remove_all", "--force", "--deferred")
+        _run("dmsetup", "remove_all", "--force")
+        shutil.rmtree(Path("/dev", self.name), ignore_errors=True)
+        for node in Path("/dev/mapper").glob(f"{self.name.replace('-', '--')}-*"):
+            node.unlink()
+        _run("wipefs", "-q", "-a", "-f", DISKS[0])
+        self._is_there = False
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True)

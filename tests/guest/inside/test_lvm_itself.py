@@ -48,17 +48,17 @@ def _content(volume: str) -> bytes:
 
 @pytest.fixture
 def thick(volume_group: str) -> str:
-    _run("lvcreate", "-y", "-Wn", "-n", "thick", "-L", "32M", volume_group)
+    _run("lvcreate", "-y", "-Wn", "-n", "thick", "-L", "16M", volume_group)
     return f"{volume_group}/thick"
 
 
 @pytest.fixture
 def thin(volume_group: str) -> str:
     _run(
-        *("lvcreate", "-y", "-Zn", "-n", "pool-0", "-L", "128M", "--type", "thin-pool"),
+        *("lvcreate", "-y", "-Zn", "-n", "pool-0", "-L", "64M", "--type", "thin-pool"),
         *("--chunksize", "64k", "--poolmetadatasize", "4M", volume_group),
     )
-    _run("lvcreate", "-y", "-V", "64M", "--thin", "-n", "thin", f"{volume_group}/pool-0")
+    _run("lvcreate", "-y", "-V", "16M", "--thin", "-n", "thin", f"{volume_group}/pool-0")
     return f"{volume_group}/thin"
 
 
@@ -81,8 +81,8 @@ def _chunks(volume: str) -> list[bytes]:
 
 def test_sizes_are_in_bytes_without_a_suffix(thick: str) -> None:
     assert _lvs(thick, "lv_size", "vg_free", "vg_extent_size") == {
-        "lv_size": str(32 * MIB),
-        "vg_free": str(3 * (1020 * MIB) - 32 * MIB),
+        "lv_size": str(16 * MIB),
+        "vg_free": str((1020 - 16) * MIB),
         "vg_extent_size": str(4 * MIB),
     }
 
@@ -125,7 +125,7 @@ def test_a_thick_snapshot_stays_as_its_origin_was(thick: str) -> None:
 def test_a_full_thick_snapshot_is_invalid_and_its_origin_goes_on(thick: str) -> None:
     snapshot = _snapshot(thick, "snap", "-L", "4M")
 
-    _write(thick, 0, os.urandom(16 * MIB))
+    _write(thick, 0, os.urandom(8 * MIB))
 
     assert _lvs(snapshot, "lv_snapshot_invalid", "snap_percent") == {
         "lv_snapshot_invalid": "snapshot invalid",
@@ -243,6 +243,38 @@ def test_a_suspended_thin_origin_gets_none_and_its_pool_takes_no_more(thin: str)
     assert while_suspended.returncode != 0
     assert afterwards.returncode != 0
     assert "unexpected transaction id" in afterwards.stderr
+
+
+def test_a_dormant_snapshot_can_be_aimed_again_at_an_origin_that_is_suspended(thin: str) -> None:
+    """How snapshots of several thin volumes show one moment, which lvcreate alone cannot."""
+    group = thin.partition("/")[0]
+    pool = f"{group.replace('-', '--')}-pool--0-tpool"
+    _write(thin, 0, b"before")
+    _run("lvcreate", "-y", "-s", "-n", "dormant", thin)
+    _write(thin, 0, b"moment")
+    origin, snapshot = (_lvs(name, "thin_id")["thin_id"] for name in (thin, f"{group}/dormant"))
+    with _suspended([thin]):
+        _run("dmsetup", "message", pool, "0", f"delete {snapshot}")
+        _run("dmsetup", "message", pool, "0", f"create_snap {snapshot} {origin}")
+    _write(thin, 0, b"after!")
+
+    _run("lvchange", "-ay", "-K", f"{group}/dormant")
+
+    assert _content(f"{group}/dormant")[:6] == b"moment"
+    _snapshot(thin, "another", "-kn")
+    _run("lvremove", "-y", f"{group}/dormant")
+
+
+def test_a_snapshot_that_only_lvm_knows_is_removed_without_harm(thin: str) -> None:
+    group = thin.partition("/")[0]
+    pool = f"{group.replace('-', '--')}-pool--0-tpool"
+    _run("lvcreate", "-y", "-s", "-n", "dormant", thin)
+    number = _lvs(f"{group}/dormant", "thin_id")["thin_id"]
+    _run("dmsetup", "message", pool, "0", f"delete {number}")
+
+    _run("lvremove", "-y", f"{group}/dormant")
+
+    _thin_snapshot(thin)
 
 
 @pytest.mark.parametrize("kind", ["thick", "thin"])
