@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from snapvault import clock
+from snapvault.adapters.sources.disk import read_whole, shrank
 from snapvault.adapters.sources.reading import QuietReader
 from snapvault.errors import ConfigError, SourceError
 from snapvault.ports.source import NO_MARKS, Changes, Consistency, Finding, Outcome
@@ -116,24 +117,12 @@ class _Disk:
         return None
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        if offset < 0 or offset + buffer.nbytes > self.size:
-            raise SourceError(
-                f"{self} ends at {self.size} bytes:"
-                f" cannot read {buffer.nbytes} bytes from offset {offset}"
-            )
-        try:
-            read = self._reader.read_into(offset, buffer)
-        except OSError as error:
-            raise SourceError(
-                f"could not read {self} at offset {offset}: {error.strerror}"
-            ) from error
-        if read < buffer.nbytes:
-            raise self._shrank()
+        read_whole(self._reader, offset, buffer, size=self.size, disk=str(self))
 
     def finish(self) -> Consistency:
         after = self._state()
         if after.size < self.size:
-            raise self._shrank()
+            raise shrank(str(self))
         if self._is_device:
             return Consistency.CRASH if self._is_read_only() else Consistency.NONE
         return Consistency.CRASH if after == self._before else Consistency.NONE
@@ -169,12 +158,6 @@ class _Disk:
     def _is_read_only(self) -> bool:
         answer = fcntl.ioctl(self._descriptor, _BLKROGET, bytes(4))
         return any(answer)
-
-    def _shrank(self) -> SourceError:
-        return SourceError(
-            f"{self} became smaller while it was read",
-            hint="Back it up while nothing resizes it, or from a snapshot.",
-        )
 
 
 class _View:
