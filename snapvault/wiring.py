@@ -248,9 +248,6 @@ def source_of(
     """Return the source that a policy describes; nothing is opened yet.
 
     `policy` and `vault` are names; `folder` is this source's own, in the vault's state.
-
-    Raises:
-        ConfigError: a kind of source that is not in this release.
     """
     around = _Around(spec, policy, vault, vault_id, folder, events)
     groups: dict[tuple[str, str], list[StreamSpec]] = {}
@@ -332,8 +329,10 @@ def _part(streams: Sequence[StreamSpec], around: _Around) -> Source:
             return _ebs(first, spec, around)
         case DirectorySpec() as spec:
             return _directory(first, spec, around)
-        case QemuSpec() | PostgresqlSpec():
-            raise ConfigError(f'source kind "{first.kind}" is not in this release')
+        case QemuSpec() as spec:
+            return _qemu(first, spec, around)
+        case PostgresqlSpec() as spec:
+            return _postgresql(first, spec, around)
 
 
 def _images(streams: Sequence[StreamSpec], around: _Around) -> Source:
@@ -417,6 +416,29 @@ def _ebs(stream: StreamSpec, spec: EbsSpec, around: _Around) -> Source:
     )
 
 
+def _qemu(stream: StreamSpec, spec: QemuSpec, around: _Around) -> Source:
+    from snapvault.adapters.sources.qemu import QemuSource
+
+    return QemuSource(
+        around.spec.name,
+        spec,
+        prefix=None if around.spec.single else stream.name,
+        owner=around.owner,
+        # Two machines of one source are open at the same time, and share no scratch folder.
+        state=around.folder / f"qemu-{stream.name}",
+        quiesce=around.freeze(),
+        events=around.events,
+    )
+
+
+def _postgresql(stream: StreamSpec, spec: PostgresqlSpec, around: _Around) -> Source:
+    from snapvault.adapters.sources.dump_names import Naming
+    from snapvault.adapters.sources.postgresql import PostgresqlSource
+
+    naming = Naming(stream.name, around.prefix(stream))
+    return PostgresqlSource(around.spec.name, spec, naming=naming)
+
+
 def _directory(stream: StreamSpec, spec: DirectorySpec, around: _Around) -> Source:
     from snapvault.adapters.sources.directory import DirectorySource
 
@@ -429,9 +451,6 @@ def check_source(
     """Look at everything that a backup of a source needs, without making one; changes nothing.
 
     Works without a vault too: what is wrong with that is not the source's.
-
-    Raises:
-        ConfigError: a kind of source that is not in this release.
     """
     vault_id = _vault_id(settings.vaults[policy.vault])
     source = source_of(

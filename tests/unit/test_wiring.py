@@ -17,7 +17,9 @@ from snapvault.adapters.sources.image import ImageSource
 from snapvault.adapters.sources.lvm import LvmSource
 from snapvault.adapters.sources.mysql import MysqlSource
 from snapvault.adapters.sources.mysql_quiesce import MysqlLvmSource
+from snapvault.adapters.sources.postgresql import PostgresqlSource
 from snapvault.adapters.sources.qcow2 import Qcow2Source
+from snapvault.adapters.sources.qemu import QemuSource
 from snapvault.errors import ConfigError, SealError, SourceError
 from snapvault.model.policy import (
     KINDS,
@@ -31,6 +33,8 @@ from snapvault.model.policy import (
     LvmSpec,
     MysqlSpec,
     Policy,
+    PostgresqlSpec,
+    QemuSpec,
     SourceSpec,
     StreamSpec,
 )
@@ -118,6 +122,8 @@ def test_a_source_that_finds_the_state_folder_full_names_the_folder(
         (MysqlSpec(lvm=LvmSpec("vg0/a")), MysqlLvmSource),
         (LvmSpec("vg0/a"), LvmSource),
         (DirectorySpec(Path("/a")), DirectorySource),
+        (QemuSpec(Path("/a")), QemuSource),
+        (PostgresqlSpec(), PostgresqlSource),
     ],
 )
 def test_every_kind_has_its_adapter(
