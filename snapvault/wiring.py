@@ -313,7 +313,7 @@ def _group(stream: StreamSpec) -> tuple[str, str]:
             return "", stream.name
 
 
-def _part(streams: Sequence[StreamSpec], around: _Around) -> Source:
+def _part(streams: Sequence[StreamSpec], around: _Around) -> Source:  # noqa: PLR0911 - one a kind
     """Return the source of the streams of one group; they are of one kind, or all on LVM."""
     first = streams[0]
     match first.spec:
