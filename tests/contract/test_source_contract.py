@@ -17,8 +17,10 @@ import pytest
 from snapvault.adapters.sources.combined import CombinedSource
 from snapvault.adapters.sources.command import CommandSource
 from snapvault.adapters.sources.image import ImageSource
+from snapvault.adapters.sources.qcow2 import Qcow2Source
 from snapvault.errors import SourceError
 from snapvault.ports.source import ByteStream, Consistency, DiskStream, Source
+from tests.support.qemu import qemu_img
 from tests.support.sources import MemoryByteSource, MemoryDiskSource
 
 KIB = 1 << 10
@@ -79,6 +81,17 @@ def image_in_memory(folder: Path) -> Case:
     return Case(images_in(folder), DISKS)
 
 
+def qcow2(folder: Path) -> Case:
+    # QEMU's disks are whole sectors.
+    disks = {name: data + bytes(-len(data) % 512) for name, data in DISKS.items()}
+    images = {}
+    for number, (name, data) in enumerate(disks.items()):
+        raw = write_sparse(folder / f"disk {number}.raw", data)
+        images[name] = folder / f"disk {number} ü.qcow2"
+        qemu_img("convert", "-f", "raw", "-O", "qcow2", str(raw), str(images[name]))
+    return Case(Qcow2Source("web01", images), disks)
+
+
 def command(folder: Path) -> Case:
     return Case(command_source(folder), {"dump": DUMP})
 
@@ -103,6 +116,7 @@ def memory_bytes(_: Path) -> Case:
 MAKERS: list[Callable[[Path], Case]] = [
     image,
     image_in_memory,
+    qcow2,
     command,
     combined,
     memory_disks,

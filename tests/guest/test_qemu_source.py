@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running QEMU machines as a source: real QEMU, disks that are written to meanwhile."""
 
+import os
 import random
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +23,7 @@ from snapvault.model.policy import QemuSpec
 from snapvault.ports.source import Changes, Consistency, DiskStream, Quiesce, View
 from tests.support.events import RecordedEvents
 from tests.support.qemu import (
+    DEADLINE,
     FakeAgent,
     Machine,
     make_image,
@@ -393,6 +397,39 @@ def test_a_guest_is_thawed_when_the_snapshot_fails(machine: Machine, tmp_path: P
     assert agent.state == "thawed"
     assert "QEMU has one only" in str(caught.value.hint)
     assert machine.left() == NOTHING
+
+
+DIES_FROZEN = """
+import os, sys
+from pathlib import Path
+from snapvault.adapters.sources.qemu import QemuSource
+from snapvault.adapters.sources.qemu_fleece import Fleece
+from snapvault.model.policy import QemuSpec
+from tests.support.events import RecordedEvents
+
+qmp, agent, state = map(Path, sys.argv[1:])
+Fleece.take = lambda self: os.kill(os.getpid(), 9)
+spec = QemuSpec(qmp, agent=agent)
+QemuSource(
+    "web01", spec, prefix=None, owner="vault/web01", state=state, events=RecordedEvents()
+).open()
+"""
+
+
+def test_a_guest_is_thawed_when_the_backup_is_killed(machine: Machine, tmp_path: Path) -> None:
+    with FakeAgent(machine.folder) as agent:
+        paths = [str(machine.qmp), str(agent.path), str(tmp_path / "state")]
+        argv = [sys.executable, "-c", DIES_FROZEN, *paths]
+        killed = subprocess.run(
+            argv, env={**os.environ, "PYTHONPATH": "."}, check=False, timeout=DEADLINE
+        )
+        for _ in until():
+            if agent.state == "thawed":
+                break
+
+    assert killed.returncode == -signal.SIGKILL
+    assert agent.heard.count("guest-fsfreeze-freeze") == 1
+    Night(machine, tmp_path).point({})
 
 
 # --- faults ---------------------------------------------------------------------------------

@@ -120,11 +120,10 @@ class Machine:
             argv += ["-blockdev", json.dumps(node)]
             argv += ["-device", f"virtio-blk-pci,drive=node{number},id={name}"]
         self.process = subprocess.Popen(
-            [*argv, *self.arguments],
+            [*_die_with_parent(), *argv, *self.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - two system calls
             restore_signals=False,  # a file limit of a test is an error then, not a signal
         )
         for _ in until():

@@ -6,6 +6,7 @@ It keeps its lock on an image while that is read, so no machine starts to write 
 """
 
 import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _open(stream: str, path: Path, stack: ExitStack) -> _Disk:
     ]
     program = stack.enter_context(command.stream(argv, parsed=True))
     deadline = clock.monotonic() + _START_TIMEOUT
-    while not address.exists():
+    while not _listens(address):
         # It writes only when it gives up; what it said then is worth a moment to be complete.
         if program.stderr or clock.monotonic() > deadline:
             clock.sleep(0.2)
@@ -166,6 +167,16 @@ def _open(stream: str, path: Path, stack: ExitStack) -> _Disk:
     disk = nbd.Disk(address, "", label)
     stack.callback(disk.close)
     return _Disk(stream, image, disk)
+
+
+def _listens(address: Path) -> bool:
+    """Tell whether a server takes connections; its socket's file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(address))
+        except OSError:
+            return False
+        return True
 
 
 def _chain(path: Path) -> Sequence[Mapping[str, object]]:
