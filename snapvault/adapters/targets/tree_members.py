@@ -158,9 +158,9 @@ def _records(body: bytes) -> dict[bytes, bytes]:
             length = int(body[at:space])
         except ValueError as error:
             raise IntegrityError("the archive has a wrong extended header") from error
-        if space < 0 or length <= space - at or at + length > len(body):
+        keyword, equals, value = body[space + 1 : at + length - 1].partition(b"=")
+        if length <= space - at or not equals or body[at + length - 1 : at + length] != b"\n":
             raise IntegrityError("the archive has a wrong extended header")
-        keyword, _, value = body[space + 1 : at + length - 1].partition(b"=")
         if keyword in {b"path", b"linkpath", b"size", b"GNU.sparse.name"}:
             found[keyword] = value
         at += length

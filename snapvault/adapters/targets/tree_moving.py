@@ -2,6 +2,7 @@
 """A hidden folder beside where things belong, and moving them there."""
 
 import ctypes
+import errno
 import fcntl
 import os
 import secrets
@@ -17,6 +18,7 @@ from snapvault.errors import RestoreError, TargetNotEmptyError
 
 _PREFIX: Final = ".snapvault-"
 _SUFFIX: Final = ".part"
+_TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -107,9 +109,9 @@ class Staging:
             moves = list(_moves(self.tree, self._folder, device, force=force))
             for source, target in moves:
                 _rename(source, target)
-        except FileExistsError as error:
-            raise _in_the_way(self._folder) from error
         except OSError as error:
+            if error.errno in _TAKEN:
+                raise _is_there(self._folder) from error
             where = Path(error.filename2 or error.filename or self._folder)
             raise could_not(f'move "{where}" into place', self._folder, error) from error
 
@@ -128,6 +130,10 @@ def conflict(target: Path, *, is_folder: bool, force: bool) -> RestoreError | No
         return _in_the_way(target)
     if is_folder or force:
         return None
+    return _is_there(target)
+
+
+def _is_there(target: Path) -> TargetNotEmptyError:
     return TargetNotEmptyError(
         f'"{target}" is there already',
         hint="Use --force to replace what is there, or restore to another folder.",
