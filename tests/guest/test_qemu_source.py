@@ -200,8 +200,12 @@ def test_what_a_killed_run_left_is_removed_and_nothing_is_lost(
     abandon(dead)
     assert machine.left() != NOTHING
 
+    view = night.source().open(marks)
+    found = changes_of(disks_of(view)[0]).ranges
+    view.close()
     content, after = night.point(marks)
 
+    assert found == [(at * MIB, at * MIB + 64 * KIB) for at in (5, 10)]
     assert content["vd0"] == pattern(*ROOT, (5 * MIB, 512, 4), (10 * MIB, 512, 4))
     assert machine.left() == {**NOTHING, "bitmaps": [after["vd0"].split()[0]] * 2}
     assert night.events.warnings == []
