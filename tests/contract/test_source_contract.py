@@ -16,10 +16,14 @@ import pytest
 
 from snapvault.adapters.sources.combined import CombinedSource
 from snapvault.adapters.sources.command import CommandSource
+from snapvault.adapters.sources.directory import DirectorySource
+from snapvault.adapters.sources.hooked import HookedSource, hook_environment
 from snapvault.adapters.sources.image import ImageSource
 from snapvault.adapters.sources.qcow2 import Qcow2Source
 from snapvault.errors import SourceError
+from snapvault.model.policy import DirectorySpec, HookSpec, HooksSpec
 from snapvault.ports.source import ByteStream, Consistency, DiskStream, Source
+from tests.support.events import RecordedEvents
 from tests.support.qemu import qemu_img
 from tests.support.sources import MemoryByteSource, MemoryDiskSource
 
@@ -113,12 +117,37 @@ def memory_bytes(_: Path) -> Case:
     return Case(MemoryByteSource("shop", {"dump": DUMP}, piece=10_000), {"dump": DUMP})
 
 
+def directory(folder: Path) -> Case:
+    tree = folder / "tree"
+    (tree / "below").mkdir(parents=True)
+    write_sparse(tree / "below/disk.raw", SPARSE)
+    (tree / "dump").write_bytes(DUMP)
+    source = DirectorySource("etc", "tree", DirectorySpec(tree), events=RecordedEvents())
+    view = source.open()
+    archive = read_bytes(view.streams[0])
+    view.close()
+    return Case(source, {"tree": archive})
+
+
+def hooked(folder: Path) -> Case:
+    hook = HookSpec(("sh", "-c", "echo said"))
+    source = HookedSource(
+        images_in(folder),
+        HooksSpec(before=hook, after=hook),
+        hook_environment(source="web01", vault="offsite", policy="nightly"),
+        RecordedEvents(),
+    )
+    return Case(source, DISKS)
+
+
 MAKERS: list[Callable[[Path], Case]] = [
     image,
     image_in_memory,
     qcow2,
     command,
     combined,
+    directory,
+    hooked,
     memory_disks,
     memory_bytes,
 ]
