@@ -198,7 +198,7 @@ class Connection:
             raise ProtocolError("NBD server did not tell the export's size")
 
     def _option(self, option: int, data: bytes) -> list[tuple[int, bytes]]:
-        """Send an option and return its replies up to the acknowledgement."""
+        """Send an option and return its replies up to the acknowledgment."""
         self._send(struct.pack(">QII", _OPTION_MAGIC, option, len(data)) + data)
         replies: list[tuple[int, bytes]] = []
         while True:
