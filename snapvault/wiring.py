@@ -43,6 +43,8 @@ from snapvault.ports.target import Target
 
 if TYPE_CHECKING:
     from snapvault.adapters.sealers.facts import KeyFacts
+    from snapvault.adapters.targets.ebs import EbsRestore
+    from snapvault.adapters.targets.ebs_service import EbsPlace
     from snapvault.adapters.targets.tree import TreeTarget
 
 # What the operating system says when a state folder is full, read-only or somebody else's.
@@ -546,3 +548,21 @@ def rebuild_catalog(vault: Vault) -> Inventory:
     """Forget the local index and read it from the vault again."""
     vault.catalog.clear()
     return vaults.sync(vault)
+
+
+def ebs_place(address: str) -> "EbsPlace":
+    """Read where in AWS disks are restored to: `ebs:REGION?key=value`; as the adapter's.
+
+    Raises:
+        ConfigError: it makes no sense.
+    """
+    from snapvault.adapters.targets.ebs_address import parse
+
+    return parse(address)
+
+
+def ebs_restore(place: "EbsPlace") -> "EbsRestore":
+    """Return what makes EBS snapshots there; closed by the caller."""
+    from snapvault.adapters.targets.ebs import EbsRestore
+
+    return EbsRestore(place)

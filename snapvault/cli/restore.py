@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault import clock
-from snapvault.cli import in_order, points, restore_tree
+from snapvault.cli import in_order, points, restore_ebs, restore_tree
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document, size_in_full
 from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
@@ -16,6 +16,7 @@ from snapvault.units import format_duration
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from snapvault.adapters.targets.ebs import Made
     from snapvault.engine.vault import Held, Inventory, Vault
     from snapvault.model.point import StreamRecord
 
@@ -28,7 +29,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         typer.Option(
             "--to",
             metavar="TARGET",
-            help='A file, block device or pipe, or "-" for stdout; for several streams a folder.',
+            help='A file, block device or pipe, or "-" for stdout; for several streams a folder;'
+            " ebs:REGION for new EBS snapshots.",
         ),
     ],
     at: Annotated[
@@ -100,6 +102,13 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     machine. What is in the folder already stays; a file of the same name stops the restore, unless
     --force is given. As root, owners and devices come back too.
 
+    With ebs:REGION each disk becomes a new EBS snapshot in that region, rounded up to whole
+    GiB. Behind a question mark, joined by ampersands: zone=ZONE also makes a volume of each there
+    (volume_type=gp3, gp2, st1, sc1, standard); encrypted=yes and kms_key=ARN encrypt;
+    profile=NAME, role=ARN and endpoint=URL say who and where; timeout=6h bounds the wait
+    for AWS. An encrypted snapshot takes longer: all of it is written, zeros too.
+    A file of such a name is ./ebs:REGION.
+
     A time without a zone is this machine's local time. Day, minute and second mean their end:
     --at 2026-11-20 includes that night's points.
 
@@ -108,6 +117,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
       snapvault restore web01 --stream root --to /dev/vg0/new --force
       snapvault restore etc --at yesterday --to - | tar -tf -
       snapvault restore etc --path ssh --path hosts --to /srv/restored/
+      snapvault restore web01 --to "ebs:eu-west-1?zone=eu-west-1a&encrypted=yes"
     """
     run = session(context)
     moment = _moment(at, point)
@@ -115,6 +125,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         raise typer.BadParameter("expected a path or -, found nothing", param_hint="--to")
     if to == in_order.STDOUT:
         _check_stdout(run, force=force)
+    place = restore_ebs.place_of(to, path)
+    made: list[Made] = []
     started = clock.monotonic()
     name = points.find_vault(run, vault, source)
     with run.open(name) as opened:
@@ -122,15 +134,18 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         streams = _streams(held, stream)
         run.console.subject = source
         try:
-            paths = restore_tree.wanted(held, streams, to, path or [])
-            if paths:
+            paths = restore_tree.wanted(held, streams, to, path or []) if place is None else ()
+            if place is not None:
+                made = restore_ebs.restore(run, opened, held, streams, place)
+                targets = [each.snapshot for each in made]
+            elif paths:
                 restore_tree.restore(run, opened, held, streams[0], to, paths, force=force)
                 targets = [to]
             else:
                 targets = _restore(run, opened, held, streams, to, named=stream, force=force)
         except KeyMissingError as error:
             raise _without_key(error, opened) from error
-    _report(run, name, held, list(zip(streams, targets, strict=True)), started, paths)
+    _report(run, name, held, list(zip(streams, targets, strict=True)), started, paths, made)
 
 
 def _moment(at: str | None, point: str | None) -> "datetime | None":
@@ -340,6 +355,7 @@ def _report(
     restored: "list[tuple[StreamRecord, str]]",
     started: float,
     paths: tuple[str, ...],
+    made: "list[Made]",
 ) -> None:
     seconds = clock.monotonic() - started
     document = {
@@ -352,8 +368,9 @@ def _report(
                 "size_bytes": stream.size,
                 "digest": stream.digest,
                 **({"paths": list(paths)} if paths else {}),
+                **(restore_ebs.document(made[number]) if made else {}),
             }
-            for stream, target in restored
+            for number, (stream, target) in enumerate(restored)
         ],
     }
     lines = [
@@ -361,7 +378,7 @@ def _report(
         f'"{held.point.source}" to {_named(target)}: {size_in_full(stream.size)}, '
         f"content digest verified ({stream.digest})"
         for stream, target in restored
-    ]
+    ] + restore_ebs.lines(made)
     end = (
         f"restore point {held.point.point}, taken {local(held.point.taken_at)}, "
         f"restored in {format_duration(seconds)}"

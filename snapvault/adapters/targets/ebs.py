@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from snapvault import clock
 from snapvault.adapters.aws import BLOCK, AwsError, Trouble, told, translate
 from snapvault.adapters.targets.ebs_blocks import DEFAULT_MEMORY, Blocks
 from snapvault.adapters.targets.ebs_puts import Puts
-from snapvault.adapters.targets.ebs_service import EbsService
+from snapvault.adapters.targets.ebs_service import EbsPlace, EbsService
 from snapvault.errors import RestoreError
 from snapvault.units import format_duration, format_size
 
@@ -269,3 +269,26 @@ class EbsTarget:
                     raise
                 return False
         return True
+
+
+class EbsRestore:
+    """One restore of one disk or several to one place; closed by whoever opened it."""
+
+    def __init__(self, place: EbsPlace) -> None:
+        self._service = EbsService.open(place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._service.close()
+
+    def target(
+        self, size: int, *, description: str, tags: Mapping[str, str], spool: Path
+    ) -> EbsTarget:
+        """Start a snapshot for a disk of `size` bytes; see EbsTarget.
+
+        Raises:
+            RestoreError: it is too large, or AWS refused.
+        """
+        return EbsTarget(self._service, size, description=description, tags=tags, spool=spool)
