@@ -31,8 +31,8 @@ def wanted(
         RestoreError: paths are wanted of what has none.
     """
     if not paths:
-        is_folder = to != in_order.STDOUT and (to.endswith("/") or Path(to).is_dir())
-        return ALL if is_folder and len(streams) == 1 and _is_tree(streams[0]) else ()
+        can_be = to != in_order.STDOUT and len(streams) == 1 and _is_tree(streams[0])
+        return ALL if can_be and _is_folder(to) else ()
     if to == in_order.STDOUT:
         raise typer.BadParameter(
             "paths are restored into a folder, not to stdout", param_hint="--to"
@@ -108,6 +108,12 @@ def part_of(paths: tuple[str, ...]) -> str:
     shown = ", ".join(quoted(path) for path in paths[:_SHOWN])
     more = len(paths) - _SHOWN
     return f"{shown}{f' and {more} more' if more > 0 else ''} of "
+
+
+def _is_folder(to: str) -> bool:
+    from snapvault import wiring
+
+    return to.endswith("/") or wiring.target_kind(Path(to)) == "folder"
 
 
 def _is_tree(stream: "StreamRecord") -> bool:
