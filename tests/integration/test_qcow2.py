@@ -135,7 +135,7 @@ def test_an_encrypted_image_is_refused(tmp_path: Path) -> None:
 
 def test_an_image_whose_tables_are_damaged_cannot_be_read(tmp_path: Path) -> None:
     path = layered(tmp_path)
-    with path.open("r+b") as file:  # the L1 table: docs/interop/qcow2.txt of QEMU
+    with path.open("r+b") as file:  # the L1 table, by the qcow2 specification of QEMU
         file.seek(40)
         table = int.from_bytes(file.read(8), "big")
         file.seek(table)

@@ -274,7 +274,7 @@ class Agent:
             line.socket.close()
 
     def _synchronize(self, line: _Line, timeout: float) -> None:
-        """Skip what is left of earlier conversations (QEMU's docs/interop/qemu-ga-ref)."""
+        """Skip what is left of earlier conversations (QEMU's guest agent reference)."""
         number = secrets.randbelow(1 << 31)
         deadline = clock.monotonic() + timeout
         line.send(b"\xff" + _message("guest-sync-delimited", {"id": number}))
