@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restoring disks to new EBS snapshots and volumes, against a fake as strict as AWS."""
 
+import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from snapvault.adapters.targets.ebs import EbsTarget
+from snapvault.adapters.targets.ebs_blocks import Blocks
 from snapvault.adapters.targets.ebs_service import EbsPlace, EbsService
 from snapvault.errors import RestoreError
 from tests.support import ebs_fake
@@ -526,6 +528,40 @@ def test_abort_after_commit_has_no_effect(cloud: EbsFake, spool: Path) -> None:
     assert only_snapshot(cloud).state == "completed"
 
 
+# --- the spool ------------------------------------------------------------------------------
+
+
+def test_the_spool_takes_no_more_room_than_what_waits_in_it(spool: Path) -> None:
+    whole: dict[int, bytes] = {}
+    count, half = 20, 4096 * 3
+    first, second = CHANCE.randbytes(half), CHANCE.randbytes(BLOCK - half)
+    blocks = Blocks(count * BLOCK, BLOCK, whole.__setitem__, folder=spool, memory=0)
+
+    def used() -> int:
+        return os.fstat(blocks._spool._descriptor).st_blocks * 512
+
+    for index in range(count):
+        blocks.write(index * BLOCK, memoryview(first))
+    waiting = used()
+    for index in range(count):
+        blocks.write(index * BLOCK + half, memoryview(second))
+    left = used()
+    blocks.close()
+
+    assert count * half - half <= waiting <= count * half
+    assert left <= half
+    assert whole == dict.fromkeys(range(count), first + second)
+
+
+def test_a_spool_without_room_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    blocks = Blocks(4 * BLOCK, BLOCK, lambda *_: None, folder=tmp_path / "file", memory=0)
+    blocks.write(0, memoryview(b"a"))
+
+    with pytest.raises(RestoreError, match="could not write the spool of incomplete blocks"):
+        blocks.write(BLOCK, memoryview(b"b"))
+
+
 # --- what is refused ------------------------------------------------------------------------
 
 
@@ -543,6 +579,18 @@ def test_a_disk_that_ebs_cannot_hold_is_refused_before_anything_is_made(
 ) -> None:
     with opened(cloud) as service, pytest.raises(RestoreError, match=r"at most 64\.0 TiB"):
         target_in(service, 65_536 * GIB + 1, spool)
+
+    assert cloud.calls["StartSnapshot"] == 0
+
+
+def test_a_disk_too_large_for_its_type_of_volume_is_refused_before_anything_is_made(
+    cloud: EbsFake, spool: Path
+) -> None:
+    with (
+        opened(cloud, zone="eu-west-1a", volume_type="standard") as service,
+        pytest.raises(RestoreError, match=r"standard volume of 1\.0 TiB"),
+    ):
+        target_in(service, 1024 * GIB + 1, spool)
 
     assert cloud.calls["StartSnapshot"] == 0
 

@@ -317,7 +317,8 @@ class Ec2Calls:
         snapshot = self._origin(call)
         gib = call.number("Size") or (snapshot.gib if snapshot else 0)
         least = {"st1": 125, "sc1": 125}.get(kind, 1)
-        if not least <= gib <= 65_536 or (snapshot and gib < snapshot.gib):
+        most = {"gp3": 65_536, "io2": 65_536, "standard": 1024}.get(kind, 16_384)
+        if not least <= gib <= most or (snapshot and gib < snapshot.gib):
             raise bad(f"The volume size is invalid for {kind} volumes: {gib} GiB")
         made = Volume(
             self.world.new_id("vol"), call.region, zone, gib, call.account, self.world.lock,

@@ -80,6 +80,7 @@ class EbsTarget:
                 f"cannot restore {format_size(size)} to EBS: a snapshot has at most"
                 f" {format_size(MOST_GIB * _GIB)}"
             )
+        service.require_volume_of(gib)
         self._service = service
         self._place = service.place
         self._tags = dict(tags)

@@ -23,15 +23,21 @@ from snapvault.adapters.aws import (
     told,
 )
 from snapvault.errors import RestoreError
-from snapvault.units import format_duration
+from snapvault.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import VolumeTypeType
     from mypy_boto3_ec2.type_defs import CreateVolumeRequestTypeDef
 
-# LIMIT: the smallest volume of each type, in GiB (EC2 user guide, "Amazon EBS volume types").
+# LIMIT: the smallest and largest volume of each type, in GiB (EBS user guide, "volume types").
 # io1 and io2 are not here: they need a choice of operations a second that a restore cannot make.
-VOLUME_TYPES: Final[dict[str, int]] = {"gp2": 1, "gp3": 1, "sc1": 125, "st1": 125, "standard": 1}
+VOLUME_TYPES: Final[dict[str, tuple[int, int]]] = {
+    "gp2": (1, 16_384),
+    "gp3": (1, 65_536),
+    "sc1": (125, 16_384),
+    "st1": (125, 16_384),
+    "standard": (1, 1024),
+}
 
 # LIMIT: an account may put 1000 blocks a second by default; half of it leaves room for others.
 _PUTS_PER_SECOND: Final = 500.0
@@ -104,6 +110,20 @@ class EbsService:
         """Wait for calls under way, and let go of all connections; safe to repeat."""
         self.pool.shutdown(cancel_futures=True)
         self.clients.close()
+
+    def require_volume_of(self, size_gib: int) -> None:
+        """Make sure that a volume, if one is wanted, can be as large as a snapshot.
+
+        Raises:
+            RestoreError: volumes of its type are smaller.
+        """
+        kind = self.place.volume_type
+        if self.place.zone is not None and size_gib > VOLUME_TYPES[kind][1]:
+            raise RestoreError(
+                f"cannot make a {kind} volume of {format_size(size_gib << 30)}: the largest has"
+                f" {format_size(VOLUME_TYPES[kind][1] << 30)}",
+                hint="Choose volume_type=gp3, or leave out the zone.",
+            )
 
     def delete(self, snapshot: str) -> None:
         """Delete a snapshot; that it is not there is fine.
@@ -185,7 +205,7 @@ class EbsService:
         return {
             "AvailabilityZone": self.place.zone or "",
             "VolumeType": kind,
-            "Size": max(size_gib, VOLUME_TYPES.get(self.place.volume_type, 1)),
+            "Size": max(size_gib, VOLUME_TYPES[self.place.volume_type][0]),
         }
 
     def _require_zone(self, zone: str) -> None:
