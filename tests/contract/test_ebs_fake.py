@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
@@ -40,7 +39,7 @@ def ec2(cloud: EbsFake) -> Any:
 
 
 def client(url: str, service: str, key: str, secret: str, region: str = "eu-west-1") -> Any:
-    session: Any = boto3.session.Session(key, secret, region_name=region)
+    session = ebs_fake.session(key, secret, region=region)
     return session.client(service, endpoint_url=url, config=ONCE)
 
 
@@ -344,8 +343,11 @@ def test_regions_and_accounts_do_not_see_each_other(cloud: EbsFake, ebs: Any) ->
     cloud.add_role(role)
     snapshot = written(ebs, [0])
     taken = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
-    session: Any = boto3.session.Session(
-        taken["AccessKeyId"], taken["SecretAccessKey"], taken["SessionToken"], "eu-west-1"
+    session = ebs_fake.session(
+        taken["AccessKeyId"],
+        taken["SecretAccessKey"],
+        taken["SessionToken"],
+        region="eu-west-1",
     )
     stranger = session.client("ebs", endpoint_url=cloud.endpoint_url, config=ONCE)
 

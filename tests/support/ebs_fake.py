@@ -19,13 +19,16 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import boto3
+import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from botocore.loaders import Loader, create_loader
 
 from tests.support import ebs_fake_direct as direct
 from tests.support.ebs_fake_ec2 import (
@@ -132,6 +135,18 @@ class Call:
     region: str
     account: str
     parameters: Mapping[str, str]
+
+
+def session(access: str, secret: str, token: str | None = None, *, region: str) -> Any:
+    """Return a boto3 session; all of them parse the models of the services only once."""
+    inner: Any = botocore.session.Session()
+    inner.register_component("data_loader", _models())
+    return boto3.session.Session(access, secret, token, region, botocore_session=inner)
+
+
+@cache
+def _models() -> Loader:
+    return create_loader()
 
 
 class EbsFake:
@@ -264,8 +279,7 @@ class EbsFake:
 
     def client(self, service: str, *, region: str = "eu-west-1") -> Any:
         """Return a boto3 client for a test's own questions."""
-        session = boto3.session.Session(self.key.access, self.key.secret, region_name=region)
-        make: Any = session.client
+        make = session(self.key.access, self.key.secret, region=region).client
         return make(service, endpoint_url=self.endpoint_url)
 
     def stop(self) -> None:
