@@ -21,16 +21,18 @@ def main() -> None:
     """Answer requests, one after another, for as long as the guest runs."""
     port = os.open(sys.argv[1], os.O_RDWR)
     _send(port, {"kernel": os.uname().release})
-    received = b""
+    received: list[bytes] = []
     while True:
         data = os.read(port, 1 << 16)
         if not data:  # nobody is connected on the host
             time.sleep(0.05)
             continue
-        received += data
-        *lines, received = received.split(b"\n")
-        for line in lines:
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            line = b"".join((*received, end))
+            received = []
             _send(port, _answer(json.loads(line)))
+        received.append(rest)
 
 
 def _send(port: int, answer: dict[str, Any]) -> None:
