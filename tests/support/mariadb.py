@@ -43,7 +43,7 @@ class MariadbServer:
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
         self.data = data or self.folder / "data"
         if data is None:
-            shutil.copytree(_template(), self.data)
+            shutil.copytree(template(), self.data)
         self.socket = self.folder / "s"
         self._options = [*options]
         if binary_log:
@@ -272,6 +272,25 @@ CREATE TABLE ledger (id INT PRIMARY KEY, note VARCHAR(80) NOT NULL) ENGINE=InnoD
                 self._moved.notify_all()
 
 
+@functools.cache
+def template() -> Path:
+    """Make an empty data directory, once for all servers of this process."""
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    subprocess.run(
+        [
+            _program("mariadb-install-db"),
+            *_COMMON,
+            f"--datadir={folder}/data",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "data"
+
+
 @contextmanager
 def table_lock(server: MariadbServer, table: str) -> Iterator[None]:
     """Hold LOCK TABLES … WRITE, as somebody's forgotten session does."""
@@ -311,22 +330,3 @@ def _program(name: str) -> str:
             f'program "{name}" is missing; run "apt-get install mariadb-server mariadb-client"'
         )
     return path
-
-
-@functools.cache
-def _template() -> Path:
-    """Make an empty data directory, once for all servers of this process."""
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    subprocess.run(
-        [
-            _program("mariadb-install-db"),
-            *_COMMON,
-            f"--datadir={folder}/data",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return folder / "data"

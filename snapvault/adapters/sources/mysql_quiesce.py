@@ -29,10 +29,15 @@ from snapvault.ports.source import (
     View,
 )
 
+_POLL = 0.1  # seconds
 _GRACE = 15.0  # seconds that an answer may take beyond the server's own limit
 _ANSWERED: Final = "snapvault was answered"
 _END: Final = f"{_ANSWERED}\n".encode()
 
+_LOG = """
+SHOW GLOBAL VARIABLES LIKE 'innodb_flush_log_at_trx_commit';
+SHOW GLOBAL STATUS LIKE 'innodb_lsn_%'
+"""
 _BUSY = """
 SELECT id, HEX(user), HEX(SUBSTRING_INDEX(LTRIM(info), ' ', 1)), time
 FROM information_schema.processlist
@@ -46,7 +51,7 @@ class MysqlQuiesce:
     """FLUSH TABLES WITH READ LOCK around the taking of a snapshot; a `Quiesce`.
 
     Both the wait for the lock and holding it are limited by `lock_timeout`. InnoDB's log is
-    written out under the lock, so that a snapshot has every committed row, however
+    written under the lock, so that a snapshot has every committed row, however
     innodb_flush_log_at_trx_commit is set. The account needs RELOAD, and on MySQL REPLICATION
     CLIENT for the position; for MariaDB, PROCESS lets it name what stands in the way.
     """
@@ -123,10 +128,34 @@ class MysqlQuiesce:
         except QuiesceError as error:
             raise self._blocked(error) from error
         talk.ask("FLUSH LOCAL ENGINE LOGS", "write out the engines' logs")
+        if server.is_mariadb:
+            self._wait_for_log(talk)
         self._facts = {"server": server.label}
         if statement is not None:
             rows = talk.ask(statement, "read the position of the binary log")
             self._facts.update(_position(rows, mariadb=server.is_mariadb))
+
+    def _wait_for_log(self, talk: "_Talk") -> None:
+        """Wait until InnoDB's log has all that is committed, or the position would be ahead of it.
+
+        QUIRK: with innodb_flush_log_at_trx_commit=0, MariaDB's FLUSH ENGINE LOGS leaves InnoDB's
+        log to a thread that writes it every innodb_flush_log_at_timeout seconds (10.11).
+        """
+        deadline = clock.monotonic() + self._seconds
+        wanted: int | None = None
+        while True:
+            rows = talk.ask(_LOG, "look at InnoDB's log")
+            told = {row[0].lower(): int(row[1]) for row in rows}
+            wanted = wanted or told.get("innodb_lsn_current", 0)
+            lazy = told.get("innodb_flush_log_at_trx_commit") == 0
+            if not lazy or told.get("innodb_lsn_flushed", wanted) >= wanted:
+                return
+            if clock.monotonic() > deadline:
+                raise QuiesceError(
+                    f"the server did not write InnoDB's log in {self._seconds} s",
+                    hint="Set innodb_flush_log_at_trx_commit to 1 or 2.",
+                )
+            clock.sleep(_POLL)
 
     def _unlock(self, talk: "_Talk") -> None:
         """Give the lock back, which proves that it was there until now: the session lives."""
