@@ -140,14 +140,13 @@ class LvmSource:
     def _remove_leftovers(self, volumes: Sequence[Volume], marks: Mapping[str, str]) -> bool:
         """Remove what a dead run left; returns whether there was anything."""
         leftovers = find_leftovers(volumes, self._owner, marks, self._volumes)
+        try:
+            lvm_commands.remove(leftovers)
+        except SourceError as error:
+            # Somebody has one open. It costs space, and no backup of today.
+            self._events.warn("snapshot.stuck", str(error))
         for leftover in leftovers:
-            try:
-                lvm_commands.remove(leftover)
-            except SourceError as error:
-                # Somebody has it open. It costs space, and no backup of today.
-                self._events.warn("snapshot.stuck", str(error), snapshot=leftover.full_name)
-            else:
-                self._events.emit("snapshot.leftover_removed", snapshot=leftover.full_name)
+            self._events.emit("snapshot.left_over", snapshot=leftover.full_name)
         return bool(leftovers)
 
     def _warn_of_pools(self, plans: Sequence[Plan]) -> None:
@@ -211,8 +210,7 @@ def _view(
 
 
 def _remove_all(taken: Taken, error: BaseException) -> None:
-    for snapshot in taken.snapshots.values():
-        try:
-            lvm_commands.remove(snapshot)
-        except SourceError as failure:
-            error.add_note(f"a snapshot stays until the next run: {failure}")
+    try:
+        lvm_commands.remove(taken.snapshots.values())
+    except SourceError as failure:
+        error.add_note(f"a snapshot stays until the next run: {failure}")

@@ -123,42 +123,48 @@ def create_thin_snapshot(
     _create(origin, name, tags, options)
 
 
-def activate(volumes: Sequence[Volume]) -> None:
-    """Make devices for thin snapshots.
+def activate(names: Sequence[str]) -> None:
+    """Make devices for thin snapshots, by their full names.
 
     Raises:
         SourceError: LVM refuses.
     """
-    names = [volume.full_name for volume in volumes]
     done = _run(["lvchange", "--activate", "y", "--ignoreactivationskip", *names])
     _require(done, f"could not activate {_listed(names)}")
 
 
-def deactivate(volume: Volume) -> None:
-    """Take a volume's device away; nobody has it open.
+def deactivate(volumes: Iterable[Volume]) -> None:
+    """Take the devices of snapshots away; nobody has them open.
 
     Raises:
-        SourceError: LVM refuses.
+        SourceError: LVM refuses one; all others have none.
     """
-    done = _run(["lvchange", "--activate", "n", volume.full_name])
-    _require(done, f'could not deactivate snapshot "{volume.full_name}"')
+    names = [volume.full_name for volume in volumes]
+    if names:
+        done = _run(["lvchange", "--activate", "n", *names])
+        _require(done, f"could not deactivate {_listed(names)}")
 
 
-def remove(volume: Volume) -> None:
-    """Remove a snapshot; one that is gone already is no failure.
+def remove(volumes: Iterable[Volume]) -> None:
+    """Remove snapshots; those that are gone already are no failure.
 
     Raises:
-        SourceError: LVM refuses.
+        SourceError: LVM refuses one; all others are removed.
     """
-    done = _run(["lvremove", "--yes", volume.full_name])
-    if done.status and all(each.uuid != volume.uuid for each in list_volumes()):
+    names = {volume.uuid: volume.full_name for volume in volumes}
+    if not names:
         return
-    _require(
-        done,
-        f'could not remove snapshot "{volume.full_name}"',
-        hint=f'The next backup removes it; or find out who uses it, and run "lvremove'
-        f' {volume.full_name}".',
-    )
+    done = _run(["lvremove", "--yes", *names.values()])  # goes on after one that fails
+    if not done.status:
+        return
+    left = [names[volume.uuid] for volume in list_volumes() if volume.uuid in names]
+    if left:
+        raise SourceError(
+            f"could not remove snapshot {_listed(left)}: {_reason(done)}",
+            hint=_hint_of_rights()
+            or "The next backup removes it; or find out who uses it, and run"
+            f' "lvremove {left[0]}".',
+        )
 
 
 def tag(volume: Volume, name: str) -> None:
@@ -215,9 +221,9 @@ def _require_program(program: str) -> None:
         ) from error
 
 
-def _require(done: command.Finished, failure: str, *, hint: str | None = None) -> None:
+def _require(done: command.Finished, failure: str) -> None:
     if done.status:
-        raise SourceError(f"{failure}: {_reason(done)}", hint=_hint_of_rights() or hint)
+        raise SourceError(f"{failure}: {_reason(done)}", hint=_hint_of_rights())
 
 
 def _hint_of_rights() -> str | None:

@@ -64,7 +64,7 @@ def find_hints(
     for plan in thin:
         try:
             snapshot = snapshots[plan.stream]
-            question = _question(plan, snapshot, _comparable(plan, kept, marks, events))
+            question = _question(plan, snapshot, comparable(plan, kept, marks, events))
         except SourceError as error:
             _warn(events, plan, error)
         else:
@@ -113,7 +113,7 @@ def _question(plan: Plan, snapshot: Volume, older: Volume | None) -> _Question:
     return _Question(plan, pool, thin.thin_id, None if older is None else older.thin_id)
 
 
-def _comparable(
+def comparable(
     plan: Plan, kept: Mapping[str, Volume], marks: Mapping[str, str], events: Events
 ) -> Volume | None:
     """Return the kept snapshot if what is new can be compared with it; else say why not."""

@@ -60,15 +60,17 @@ def held(paths: Sequence[str], *, longest: float = _LONGEST) -> Iterator[None]:
         _Alarm(paths, longest) as alarm,
     ):
         try:
-            for path in paths:
-                lvm_mapper.suspend(path)
+            lvm_mapper.suspend(paths)
             yield
-        except SourceError as error:
+        except BaseException as error:
             if alarm.has_rung:
                 error.add_note(f"the volumes were resumed after {longest:g} s")
+            try:
+                lvm_mapper.resume(paths)
+            except SourceError as failure:
+                error.add_note(f"{failure}; {failure.hint}")
             raise
-        finally:
-            lvm_mapper.resume(paths)
+        lvm_mapper.resume(paths)
         if alarm.has_rung:
             raise SourceError(
                 f"could not snapshot {len(paths)} volumes at one moment: it took longer than"

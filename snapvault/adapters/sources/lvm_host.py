@@ -76,8 +76,10 @@ class Host:
 
     def _own_paths(self) -> Iterator[Path]:
         """Yield what this process has open, runs from or may look into next."""
-        yield from (Path.cwd(), Path(__file__), Path(tempfile.gettempdir()), Path.home())
-        yield from (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix))
+        yield from (Path(__file__), Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix))
+        for place in (Path.cwd, Path.home, lambda: Path(tempfile.gettempdir())):
+            with suppress(OSError, RuntimeError):  # there may be none
+                yield place()
         yield from (Path(entry) for entry in sys.path if entry)
         for folder in ("fd", "map_files"):
             with suppress(OSError):

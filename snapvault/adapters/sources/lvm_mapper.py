@@ -98,15 +98,15 @@ def message_argv(device: Device, text: str) -> list[str]:
     return ["dmsetup", "message", *_numbers(device), "0", text]
 
 
-def suspend(path: str) -> None:
-    """Let nobody write to a device, or read from it, once what is under way is done.
+def suspend(paths: Sequence[str]) -> None:
+    """Let nobody write to devices, or read from them, once what is under way is done; in order.
 
-    A file system that is mounted from it is frozen first.
+    A file system that is mounted from one is frozen first.
 
     Raises:
-        SourceError: it could not be suspended.
+        SourceError: one could not be suspended; others may be.
     """
-    _run(["dmsetup", "suspend", path])
+    _run(["dmsetup", "suspend", *paths])
 
 
 def resume_argv(paths: Sequence[str]) -> list[str]:
@@ -120,17 +120,13 @@ def resume(paths: Sequence[str]) -> None:
     Raises:
         SourceError: one could not be resumed; the others are.
     """
-    failures: list[str] = []
-    for path in paths:
-        try:
-            _run(resume_argv([path]))
-        except SourceError as error:
-            failures.append(f'"{path}": {error}')
-    if failures:
+    try:
+        _run(resume_argv(paths))  # goes on after one that fails
+    except SourceError as error:
         raise SourceError(
-            f"could not resume {'; '.join(failures)}",
-            hint=f'At once, so that what uses it goes on: run "dmsetup resume {paths[0]}".',
-        )
+            f"could not resume what was suspended: {error}",
+            hint=f'At once, so that what uses it goes on: run "{" ".join(resume_argv(paths))}".',
+        ) from error
 
 
 def _line(device: Device, what: str, target: str) -> list[str]:

@@ -72,8 +72,9 @@ def take(
         QuiesceError: what uses them would not come to rest.
     """
     names = {plan.stream: new_name(plan.origin, clock.now()) for plan in plans}
+    dormant = [plan for plan in together if plan.is_thin]
     try:
-        slots = _prepare([plan for plan in together if plan.is_thin], names)
+        slots = _prepare(dormant, names)
         with ExitStack() as rest:
             promises = [rest.enter_context(each()) for each in quiesce]
             taken_at = clock.now()
@@ -83,7 +84,7 @@ def take(
                     _create(plan, names)
             if together:
                 taken_at = _take_at_once(together, slots, names)
-        snapshots = _activated(plans, names)
+        snapshots = _activated(plans, dormant, names)
     except BaseException as error:
         _remove_named(plans, names, error)
         raise
@@ -93,8 +94,13 @@ def take(
         else Consistency.CRASH
         for plan in plans
     ]
+    return Taken(snapshots, taken_at, combined(own, promises))
+
+
+def combined(own: Sequence[Consistency], promises: Sequence[Consistency]) -> Consistency:
+    """Return what snapshots are worth: as the weakest, or what somebody promised for all."""
     weakest = min(own, key=_STRENGTH.index)
-    return Taken(snapshots, taken_at, max((weakest, *promises), key=_STRENGTH.index))
+    return max((weakest, *promises), key=_STRENGTH.index)
 
 
 def _prepare(plans: Sequence[Plan], names: Mapping[str, str]) -> dict[str, _Slot]:
@@ -131,7 +137,7 @@ def _take_at_once(
         for plan in thin:
             _fill(slots[plan.stream])
         thick = [plan for plan in plans if plan.stream not in slots]
-        if thick:
+        if thin and thick:
             lvm_mapper.resume([plan.origin.path for plan in thin])
         for plan in thick:
             _create(plan, names)
@@ -157,13 +163,13 @@ def _create(plan: Plan, names: Mapping[str, str]) -> None:
         lvm_commands.create_thick_snapshot(plan.origin, name, plan.space, plan.tags)
 
 
-def _activated(plans: Sequence[Plan], names: Mapping[str, str]) -> dict[str, Volume]:
+def _activated(
+    plans: Sequence[Plan], dormant: Sequence[Plan], names: Mapping[str, str]
+) -> dict[str, Volume]:
     """Return the snapshots by stream, all with a device."""
-    found = _find_named(plans, names)
-    dormant = [snapshot for snapshot in found.values() if snapshot.device is None]
     if dormant:
-        lvm_commands.activate(dormant)
-        found = _find_named(plans, names)
+        lvm_commands.activate([f"{each.origin.group}/{names[each.stream]}" for each in dormant])
+    found = _find_named(plans, names)
     for plan in plans:
         snapshot = found.get(plan.stream)
         if snapshot is None or snapshot.device is None:
@@ -180,15 +186,9 @@ def _find_named(plans: Sequence[Plan], names: Mapping[str, str]) -> dict[str, Vo
 def _remove_named(plans: Sequence[Plan], names: Mapping[str, str], error: BaseException) -> None:
     """Remove what was made before a failure; what remains is noted with it."""
     try:
-        made = _find_named(plans, names).values()
+        lvm_commands.remove(_find_named(plans, names).values())
     except SourceError as failure:
         error.add_note(f"a snapshot may stay until the next run: {failure}")
-        return
-    for snapshot in made:
-        try:
-            lvm_commands.remove(snapshot)
-        except SourceError as failure:
-            error.add_note(f"a snapshot stays until the next run: {failure}")
 
 
 def _vanished(plan: Plan) -> SourceError:

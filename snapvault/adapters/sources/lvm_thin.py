@@ -64,13 +64,19 @@ def require_tool() -> str:
             " Fedora and its kin); without it, thin volumes are read as a whole.",
         ) from error
     said = command.run([TOOL, "-V"], environment=environment(), timeout=60, check=False)
-    version = _VERSION.search(said.stdout.decode(errors="replace"))
-    if version is None or tuple(int(part) for part in version.groups()) < _OLDEST:
+    version = said.stdout.decode(errors="replace").strip()
+    if is_too_old(version):
         raise SourceError(
             f'program "{TOOL}" is older than {".".join(map(str, _OLDEST))}, and misses changes',
             hint='Install a newer package "thin-provisioning-tools".',
         )
-    return version[0]
+    return version
+
+
+def is_too_old(version: str) -> bool:
+    """Tell whether a version of thin_delta misses changes; one that cannot be read does."""
+    found = _VERSION.search(version)
+    return found is None or tuple(int(part) for part in found.groups()) < _OLDEST
 
 
 @contextmanager

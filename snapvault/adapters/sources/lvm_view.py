@@ -3,7 +3,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -150,18 +150,14 @@ class LvmView:
         """Keep the new snapshots that were marked, without a device; remove the old ones."""
         self._stack.close()  # a device that is open stays
         keep = [self._temporary.pop(stream) for stream in self._marks]
-        failures = [
-            *_on_each(lvm_commands.deactivate, keep),
-            *_on_each(lvm_commands.remove, self._kept),
-        ]
-        self._kept = []
-        _raise_first(failures)
+        lvm_commands.deactivate(keep)
+        lvm_commands.remove(self._kept)
 
     def close(self) -> None:
         """Remove every snapshot that is not to be kept."""
         self._stack.close()
         snapshots, self._temporary = self._temporary, {}
-        _raise_first(_on_each(lvm_commands.remove, snapshots.values()))
+        lvm_commands.remove(snapshots.values())
 
 
 def _open_device(snapshot: Volume) -> int:
@@ -182,22 +178,3 @@ def _open_device(snapshot: Volume) -> int:
             hint='Something else has that name; "dmsetup mknodes" makes what is missing.',
         )
     return descriptor
-
-
-def _on_each(action: Callable[[Volume], None], volumes: Iterable[Volume]) -> list[SourceError]:
-    """Do something with every volume, and return what went wrong."""
-    failures: list[SourceError] = []
-    for volume in volumes:
-        try:
-            action(volume)
-        except SourceError as error:
-            failures.append(error)
-    return failures
-
-
-def _raise_first(failures: Sequence[SourceError]) -> None:
-    if failures:
-        first, *others = failures
-        for other in others:
-            first.add_note(f"another one failed too: {other}")
-        raise first
