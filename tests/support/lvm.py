@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logical volumes for the tests that run inside the guest."""
 
+import gc
 import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from snapvault.adapters.sources.lvm_view import LvmView
+from snapvault.errors import SourceError
 from snapvault.ports.source import DiskStream
 
 MIB = 1 << 20
@@ -56,7 +59,11 @@ def thin(pool: str, name: str, size: str = "32M") -> str:
 
 
 def remove_volumes(group: str, *, but: Sequence[str] = ()) -> None:
-    """Remove all volumes of a group that can be seen."""
+    """Remove all volumes of a group that can be seen; views that a failed test left are closed."""
+    for left in gc.get_objects():
+        if isinstance(left, LvmView):
+            with suppress(SourceError):
+                left.close()
     names = [name for name in names_in(group) if name not in but]
     if names:
         run("lvremove", "-q", "-q", "-y", "-ff", *(f"{group}/{name}" for name in names))
