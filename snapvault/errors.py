@@ -131,3 +131,15 @@ class ObjectiveMissedError(SnapVaultError):
     """RPO or RTO breached, or a drill failed."""
 
     exit_status = 17
+
+
+class NotifyError(SnapVaultError):
+    """Somebody could not be told; the backup itself is not touched by it."""
+
+    exit_status = 18
+
+
+class NotifyUnavailableError(NotifyError):
+    """Who is to be told did not answer, or asked us to come back later."""
+
+    retryable = True

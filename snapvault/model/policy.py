@@ -55,10 +55,49 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """The most data (`rpo`) and the most time (`rto`) that a disaster may cost; None: not said."""
+    """The most data (`rpo`) and the most time (`rto`) that a disaster may cost; None: not said.
+
+    `drill` is the age that the newest good drill may reach. A restore point smaller than
+    `min_size` bytes, or than `min_size_percent` of the one before it, is suspicious.
+    """
 
     rpo: timedelta | None = None
     rto: timedelta | None = None
+    drill: timedelta | None = None
+    min_size: int | None = None
+    min_size_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How a failed run is tried again: `attempts` in all, the pause doubling from `delay` on."""
+
+    attempts: int = 3
+    delay: timedelta = timedelta(minutes=5)
+    max_delay: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may take; None: no limit, or as the host has it.
+
+    `upload` and `read` are in bytes per second. `nice` is from 0 to 19, `io_class`
+    `best-effort` or `idle`, `io_level` from 0 to 7 (the least).
+    """
+
+    upload: int | None = None
+    read: int | None = None
+    nice: int | None = None
+    io_class: str | None = None
+    io_level: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadSpan:
+    """Part of the day with an upload limit of its own; None: none then."""
+
+    window: Window
+    upload: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +372,8 @@ class Policy:
 
     `schedule` None: runs only when asked. `retention` None: nothing expires. A policy that is
     not `enabled` is not scheduled, but its sources can still be backed up by name.
-    `volume_size` is in bytes, before compression.
+    `volume_size` is in bytes, before compression. At most `max_jobs` of its sources run at one
+    time; None: as many as the host lets. `notify` are names of the settings' notifiers; None: all.
     """
 
     name: str
@@ -347,3 +387,7 @@ class Policy:
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
     enabled: bool = True
     hints: Hints = Hints()
+    max_jobs: int | None = None
+    retry: Retry = Retry()
+    limits: Limits = Limits()
+    notify: tuple[str, ...] | None = None

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting other programs: the only module that does (python-gnupg runs gpg itself).
+
+Each gets a session and process group of its own, and none of our standard streams or files.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from snapvault.errors import SourceError
+
+Process = subprocess.Popen[bytes]
+
+_PR_SET_PDEATHSIG = 1
+
+_prctl = ctypes.CDLL(None).prctl
+_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_SIGKILL = int(signal.SIGKILL)
+
+
+def spawn(
+    argv: Sequence[str],
+    variables: Mapping[str, str],
+    working_directory: Path | None = None,
+    *,
+    wants_input: bool = False,
+    is_merged: bool = False,
+    is_tied: bool = True,
+) -> Process:
+    """Start a program with these variables, its stdout a pipe; the caller ends it.
+
+    `wants_input` makes its stdin a pipe, and `is_merged` its stderr its stdout; otherwise they
+    are nothing, and a pipe of its own. One that `is_tied` is killed when our process dies.
+
+    Raises:
+        SourceError: it cannot be started.
+    """
+    require(argv, environment=variables, working_directory=working_directory)
+    parent = os.getpid()
+
+    def start() -> Process:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if wants_input else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if is_merged else subprocess.PIPE,
+            bufsize=0,
+            env=variables,
+            cwd=working_directory,
+            close_fds=True,
+            start_new_session=True,
+            # SAFETY: two system calls that take no lock of Python's or of ours.
+            preexec_fn=(lambda: _die_with(parent)) if is_tied else None,  # noqa: PLW1509 - see SAFETY above
+        )
+
+    starting = _spawner(parent).submit(start)
+    try:
+        return starting.result()
+    except OSError as error:
+        raise cannot_start(argv[0], (error.strerror or str(error)).lower()) from error
+    except BaseException:
+        # A signal ended the wait: what is about to run would be nobody's.
+        starting.add_done_callback(_end)
+        starting.cancel()
+        raise
+
+
+def spawn_watcher(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
+    """Start a program that outlives us, its stdin and stdout pipes; what it complains of is lost.
+
+    Raises:
+        SourceError: it cannot be started.
+    """
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=variables,
+            close_fds=True,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise cannot_start(argv[0], (error.strerror or str(error)).lower()) from error
+
+
+def require(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    working_directory: Path | None = None,
+) -> None:
+    """Check, without starting anything, that a program and its working directory are there.
+
+    Raises:
+        SourceError: one of them is not.
+    """
+    if working_directory is not None and not working_directory.is_dir():
+        raise SourceError(f'working directory "{working_directory}" is not a folder')
+    search = {**os.environ, **(environment or {})}.get("PATH")
+    name = argv[0]
+    if working_directory is not None and "/" in name:
+        name = str(working_directory / name)
+    if shutil.which(name, path=search) is None:
+        raise cannot_start(argv[0], "it is not there, or may not be run")
+
+
+def cannot_start(name: str, reason: str) -> SourceError:
+    """Return the error for a program that cannot be started."""
+    return SourceError(
+        f'could not start program "{name}": {reason}',
+        hint="Install it, or correct its name; a bare name is looked up in PATH.",
+    )
+
+
+@cache
+def _spawner(_process: int) -> ThreadPoolExecutor:
+    """Return the thread that starts programs, one for each of our own processes.
+
+    QUIRK: Linux sends the parent-death signal when the thread that forked ends, not its
+    process (prctl(2), PR_SET_PDEATHSIG); this thread lasts as long as the process.
+    """
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
+def _end(starting: "Future[Process]") -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        with starting.result() as process:
+            process.kill()
+
+
+def _die_with(parent: int) -> None:
+    """In the new process: ask the kernel to kill us when the parent dies."""
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(127)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The history of a host: runs, alarms, and how far each schedule was followed.
+
+It can be lost: what was backed up is in the vaults. Then only what happened is forgotten.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from snapvault.model.runs import Alarm, Progress, Run, SourceKey
+
+
+class History(Protocol):
+    """Safe from several threads and processes; each call is atomic and durable.
+
+    Every call raises ConfigError when the state folder cannot be used (full, read-only,
+    somebody else's); callers who must go on, do.
+    """
+
+    def put(self, run: Run) -> None:
+        """Insert a run, or replace what is known of it by its id."""
+        ...
+
+    def get(self, run: str) -> Run | None:
+        """Return the run of that id."""
+        ...
+
+    def of_point(self, point: str) -> Run | None:
+        """Return the run that made a restore point."""
+        ...
+
+    def runs(
+        self,
+        key: SourceKey | None = None,
+        *,
+        since: datetime | None = None,
+        running: bool = False,
+        limit: int = 1000,
+    ) -> list[Run]:
+        """Return runs, newest start first: of one source, started since then, still running."""
+        ...
+
+    def latest(self) -> Mapping[SourceKey, Run]:
+        """Return each source's run that started last; missed ones do not count."""
+        ...
+
+    def handled(self) -> Mapping[SourceKey, datetime]:
+        """Return up to when each source's schedule was followed: run, or reported as missed."""
+        ...
+
+    def set_handled(self, key: SourceKey, until: datetime) -> None:
+        """Remember up to when a source's schedule was followed."""
+        ...
+
+    def seen(self) -> Mapping[SourceKey, datetime]:
+        """Return when each source was first seen in a policy."""
+        ...
+
+    def set_seen(self, key: SourceKey, at: datetime) -> None:
+        """Remember when a source was first seen; an earlier moment that is known stays."""
+        ...
+
+    def alarms(self, *, up: bool = True, since: datetime | None = None) -> list[Alarm]:
+        """Return alarms, newest first: those that are up, or all raised since then."""
+        ...
+
+    def raise_alarm(self, alarm: Alarm) -> bool:
+        """Record an alarm; False (and only its text is replaced) if the same one is up."""
+        ...
+
+    def clear_alarm(self, subject: str, kind: str, at: datetime) -> Alarm | None:
+        """End an alarm and return it; None if it was not up."""
+        ...
+
+    def expire(self, before: datetime) -> int:
+        """Forget runs and alarms that ended before then, with their logs; return how many runs.
+
+        The newest successful run of each source stays.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close it; no call may follow."""
+        ...
+
+
+class RunLog(Protocol):
+    """Where one run writes what happens, for whoever looks at it from outside."""
+
+    def write(self, event: Mapping[str, object]) -> None:
+        """Add an event, a flat mapping of names to texts, numbers, booleans and None."""
+        ...
+
+    def progress(self, progress: Progress) -> None:
+        """Replace what is shown as this run's progress; may be left out when called too often."""
+        ...
+
+    def close(self) -> None:
+        """No more will come; the progress is gone, the log stays."""
+        ...
+
+
+class RunLogs(Protocol):
+    """The logs of the runs, by id. Nothing here raises for a disk that is full: logs are let go."""
+
+    def open(self, run: str) -> RunLog:
+        """Start the log of a run."""
+        ...
+
+    def path(self, run: str) -> str | None:
+        """Return where the log of a run is, as a path; None if there is none."""
+        ...
+
+    def read(self, run: str) -> Sequence[Mapping[str, object]]:
+        """Return the events of a run, oldest first; lines that are damaged are left out."""
+        ...
+
+    def progress(self, run: str) -> Progress | None:
+        """Return what a run is doing."""
+        ...
