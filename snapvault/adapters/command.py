@@ -4,7 +4,7 @@
 A program gets a session and process group of its own, our standard streams are never its
 own, and it does not outlive us: the group is killed when its caller lets go of it, the
 program when our process dies. The exceptions are what `guard` starts, which is there for that, and
-what `run` lets finish.
+what `run_whole` does.
 """
 
 import os
@@ -54,9 +54,11 @@ def stream(
         SourceError: the program cannot be started.
     """
     deadline = _deadline(timeout)
-    variables = {**os.environ, **({"LC_ALL": "C"} if parsed else {}), **(environment or {})}
     process = spawn(
-        argv, variables, working_directory, wants_input=live_input or stdin is not None
+        argv,
+        _variables(environment, parsed=parsed),
+        working_directory,
+        wants_input=live_input or stdin is not None,
     )
     with _running(process, argv[0], stdin, deadline) as program:
         yield program
@@ -71,29 +73,9 @@ def merged(
 ) -> Iterator[Program]:
     """As `stream`, but stdout and stderr are read as one, in the order they were written."""
     deadline = _deadline(timeout)
-    process = spawn(argv, {**os.environ, **(environment or {})}, None, is_merged=True)
+    process = spawn(argv, _variables(environment), None, is_merged=True)
     with _running(process, argv[0], None, deadline) as program:
         yield program
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else clock.monotonic() + timeout
-
-
-@contextmanager
-def _running(
-    process: Process, name: str, stdin: bytes | None, deadline: float | None
-) -> Iterator[Program]:
-    try:
-        program = Program(process, name, stdin, deadline)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    try:
-        yield program
-    finally:
-        program.kill()
 
 
 def run(
@@ -111,8 +93,6 @@ def run(
         SourceError: it cannot be started, ran out of time, wrote more than OUTPUT_LIMIT
             or, unless `check` is off, ended with anything but status 0.
     """
-    pieces: list[bytes] = []
-    taken = 0
     with stream(
         argv,
         stdin=stdin,
@@ -121,12 +101,68 @@ def run(
         timeout=timeout,
         parsed=True,
     ) as program:
-        while piece := program.read_unchecked(PIPE_SIZE):
-            pieces.append(piece)
-            taken += len(piece)
-            if taken > OUTPUT_LIMIT:
-                raise SourceError(f'program "{argv[0]}" wrote more than {OUTPUT_LIMIT >> 20} MiB')
-        status = program.status or 0
-        if status and check:
-            raise program.failure()
-        return Finished(status, b"".join(pieces), program.stderr)
+        return _finished(program, argv[0], check=check)
+
+
+def run_whole(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    timeout: float,
+    check: bool = True,
+) -> Finished:
+    """As `run`, for what must not stop half-way: only the end of its time ends it.
+
+    An exception waits for it, and our death leaves it to itself.
+
+    Raises:
+        SourceError: as `run`.
+    """
+    deadline = _deadline(timeout)
+    process = spawn(argv, _variables(environment, parsed=True), is_tied=False)
+    with _running(process, argv[0], None, deadline, finishes=True) as program:
+        return _finished(program, argv[0], check=check)
+
+
+def _variables(more: Mapping[str, str] | None, *, parsed: bool = False) -> dict[str, str]:
+    return {**os.environ, **({"LC_ALL": "C"} if parsed else {}), **(more or {})}
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else clock.monotonic() + timeout
+
+
+@contextmanager
+def _running(
+    process: Process,
+    name: str,
+    stdin: bytes | None,
+    deadline: float | None,
+    *,
+    finishes: bool = False,
+) -> Iterator[Program]:
+    try:
+        program = Program(process, name, stdin, deadline, finishes=finishes)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    try:
+        yield program
+    finally:
+        program.kill()
+
+
+def _finished(program: Program, name: str, *, check: bool) -> Finished:
+    """Read a program to its end."""
+    pieces: list[bytes] = []
+    taken = 0
+    while piece := program.read_unchecked(PIPE_SIZE):
+        pieces.append(piece)
+        taken += len(piece)
+        if taken > OUTPUT_LIMIT:
+            raise SourceError(f'program "{name}" wrote more than {OUTPUT_LIMIT >> 20} MiB')
+    status = program.status or 0
+    if status and check:
+        raise program.failure()
+    return Finished(status, b"".join(pieces), program.stderr)

@@ -26,7 +26,8 @@ class Program:
     """A running program whose stdout is read; made by `stream`. For one thread at a time.
 
     One that was started with a live stdin is talked to with `feed`. Whoever feeds a program that
-    writes much must read what it says: neither goes on while the other's pipe is full.
+    writes much must read what it says: neither goes on while the other's pipe is full. One that
+    `finishes` is ended only when its time is up.
     """
 
     def __init__(
@@ -35,10 +36,13 @@ class Program:
         name: str,
         stdin: bytes | None,
         deadline: float | None,
+        *,
+        finishes: bool = False,
     ) -> None:
         self._process = process
         self._name = name
         self._deadline = deadline
+        self._finishes = finishes
         self._pidfd = os.pidfd_open(process.pid)
         self._stderr = _Tail()
         self._threads: list[threading.Thread] = []
@@ -158,6 +162,8 @@ class Program:
         """End the program and its group, first by asking; safe to repeat."""
         if self._over:
             return
+        if self._finishes:
+            _readable(self._pidfd, self._time_left())
         self._stopped = True
         self._signal(signal.SIGTERM)
         if not _readable(self._pidfd, _GRACE):
@@ -177,13 +183,16 @@ class Program:
 
     def _wait_for(self, *descriptors: int, event: int = select.POLLIN) -> None:
         """Wait for one of some descriptors, until the program's time is up."""
-        seconds = None if self._deadline is None else max(0.0, self._deadline - clock.monotonic())
-        if not _is_ready(descriptors, event, seconds):
+        if not _is_ready(descriptors, event, self._time_left()):
             self.kill()
             raise SourceError(
                 f'program "{self._name}" ran out of time and was killed{_told(self._stderr.kept)}',
                 hint="Allow it more time, or find out what it waits for.",
             )
+
+    def _time_left(self) -> float | None:
+        """Return how many seconds the program still has; None: no limit."""
+        return None if self._deadline is None else max(0.0, self._deadline - clock.monotonic())
 
     def _reap(self) -> None:
         """Collect a program that has ended, and end what it left in its group."""

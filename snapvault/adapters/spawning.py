@@ -37,7 +37,8 @@ def spawn(
     """Start a program with these variables, its stdout a pipe; the caller ends it.
 
     `wants_input` makes its stdin a pipe, and `is_merged` its stderr its stdout; otherwise they
-    are nothing, and a pipe of its own. One that `is_tied` is killed when our process dies.
+    are nothing, and a pipe of its own. One that `is_tied` is killed when our process dies; any
+    other does not mind that nobody reads what it says any more.
 
     Raises:
         SourceError: it cannot be started.
@@ -56,6 +57,7 @@ def spawn(
             cwd=working_directory,
             close_fds=True,
             start_new_session=True,
+            restore_signals=is_tied,  # Python ignores SIGPIPE, and so does one that is not
             # SAFETY: two system calls that take no lock of Python's or of ours.
             preexec_fn=(lambda: _die_with(parent)) if is_tied else None,  # noqa: PLW1509 - see SAFETY above
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from snapvault.adapters import command
-from snapvault.adapters.command import Program, run, stream
+from snapvault.adapters.command import Program, run, run_whole, stream
 from snapvault.errors import SourceError
+from tests.support.qemu import until
 
 
 def sh(script: str) -> list[str]:
@@ -186,7 +186,7 @@ def test_an_error_in_the_middle_ends_the_program_and_is_passed_on() -> None:
 
 
 def test_a_program_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_GRACE", 0.05)
+    monkeypatch.setattr("snapvault.adapters.program._GRACE", 0.05)
 
     with stream(sh("trap '' TERM; echo ready; while :; do sleep 1000; done")) as program:
         program.read(100)
@@ -235,3 +235,78 @@ def test_a_program_does_not_outlive_our_process() -> None:
 
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert wait_for_end(int(killed.stdout))
+
+
+# --- what must not stop half-way --------------------------------------------------------------
+
+
+TAKES_A_WHILE = """
+import sys
+from snapvault.adapters import command
+script = 'touch "$0.begun"; sleep 0.5; echo; touch "$0"'
+command.run_whole(["sh", "-c", script, sys.argv[1]], timeout=60)
+"""
+
+
+def disturbed(mark: Path, number: signal.Signals) -> tuple[int, bytes]:
+    """Send a signal to a process that has a program make a mark, before it is made."""
+    begun = mark.with_name(f"{mark.name}.begun")
+    with subprocess.Popen(
+        [sys.executable, "-c", TAKES_A_WHILE, str(mark)], stderr=subprocess.PIPE
+    ) as process:
+        for _ in until():
+            if begun.exists():
+                break
+        assert not mark.exists()
+        process.send_signal(number)
+        _, said = process.communicate()
+        return process.returncode, said
+
+
+def test_a_program_that_is_run_whole_is_left_to_itself_when_our_process_dies(
+    tmp_path: Path,
+) -> None:
+    mark = tmp_path / "mark"
+
+    status, _ = disturbed(mark, signal.SIGKILL)
+
+    assert status == -signal.SIGKILL
+    for _ in until():
+        if mark.exists():
+            break
+
+
+def test_a_program_that_is_run_whole_is_awaited_when_we_are_interrupted(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+
+    _, said = disturbed(mark, signal.SIGINT)
+
+    assert b"KeyboardInterrupt" in said
+    assert mark.exists()
+
+
+def test_a_program_that_is_run_whole_is_killed_when_its_time_is_up() -> None:
+    with pytest.raises(SourceError, match=r'"sleep" ran out of time'):
+        run_whole(["sleep", "1000"], timeout=0.05)
+
+
+def test_a_program_whose_start_is_interrupted_does_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    script = (
+        "import os, signal, sys, threading\n"
+        "from snapvault.adapters import command, spawning\n"
+        "busy = threading.Event()\n"
+        "spawning._spawner(os.getpid()).submit(busy.wait)\n"
+        "threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n"
+        f"    command.run(['touch', {str(mark)!r}])\n"
+        "except KeyboardInterrupt:\n"
+        "    busy.set()\n"
+        "    command.run(['true'])\n"
+        "    sys.exit(7)\n"
+    )
+
+    interrupted = subprocess.run([sys.executable, "-c", script], check=False)
+
+    assert interrupted.returncode == 7
+    assert not mark.exists()
