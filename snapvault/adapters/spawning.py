@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,6 @@ _PR_SET_PDEATHSIG = 1
 
 _prctl = ctypes.CDLL(None).prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-_SIGKILL = int(signal.SIGKILL)
 
 
 def spawn(
@@ -69,7 +69,7 @@ def spawn(
         raise cannot_start(argv[0], (error.strerror or str(error)).lower()) from error
     except BaseException:
         # A signal ended the wait: what is about to run would be nobody's.
-        starting.add_done_callback(_end)
+        starting.add_done_callback(_end if is_tied else _let_go)
         starting.cancel()
         raise
 
@@ -124,6 +124,19 @@ def cannot_start(name: str, reason: str) -> SourceError:
     )
 
 
+def _start(name: str, start: Callable[[], Process]) -> Process:
+    starting = _spawner(os.getpid()).submit(start)
+    try:
+        return starting.result()
+    except OSError as error:
+        raise cannot_start(name, (error.strerror or str(error)).lower()) from error
+    except BaseException:
+        # A signal ended the wait: what is about to run would be nobody's.
+        starting.add_done_callback(_end if is_tied else _let_go)
+        starting.cancel()
+        raise
+
+
 @cache
 def _spawner(_process: int) -> ThreadPoolExecutor:
     """Return the thread that starts programs, one for each of our own processes.
@@ -140,8 +153,13 @@ def _end(starting: "Future[Process]") -> None:
             process.kill()
 
 
-def _die_with(parent: int) -> None:
-    """In the new process: ask the kernel to kill us when the parent dies."""
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+def _let_go(starting: "Future[Process]") -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        threading.Thread(target=starting.result().communicate, daemon=True).start()
+
+
+def _die_with(parent: int, number: int) -> None:
+    """In the new process: ask the kernel to send us a signal when the parent dies."""
+    _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(127)

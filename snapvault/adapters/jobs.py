@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs as child processes: one that crashes, leaks or is killed takes nothing else along."""
+
+import pickle
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from snapvault import clock
+from snapvault.adapters.spawning import Process, spawn_job
+from snapvault.errors import EXIT_BUG, SnapVaultError
+from snapvault.model.runs import Failure, Run, RunState
+from snapvault.ports.events import Events
+from snapvault.ports.jobs import Order
+
+CHILD: Final = ("-m", "snapvault.daemon.child")
+_KILL_PATIENCE: Final = 10.0  # seconds that the kernel may take to end what was killed
+
+
+@dataclass(slots=True)
+class _Job:
+    order: Order
+    process: Process
+    follower: threading.Thread
+
+
+class ChildJobs:
+    """Starts `python -m snapvault.daemon.child` for each order; `Jobs` of the port.
+
+    The order goes to its stdin, pickled, and the run as it ended comes from its stdout: both
+    ends are this same installation. Its stderr is ours. `variables` is its whole environment.
+    When our own process dies, it is asked to end.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        *,
+        variables: Mapping[str, str],
+        command: Sequence[str] = (sys.executable, *CHILD),
+    ) -> None:
+        self._events = events
+        self._variables = variables
+        self._command = tuple(command)
+        self._jobs: dict[str, _Job] = {}
+        self._over: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self._woken = threading.Event()
+
+    def start(self, order: Order) -> None:
+        """Start a job. One that cannot even be started ends as failed with the next `ended`."""
+        try:
+            content = pickle.dumps(order)
+            process = spawn_job(self._command, self._variables)
+        except SnapVaultError as error:
+            failure = Failure(str(error), error.hint, error.exit_status, error.retryable)
+            self._over.put(_failed(order.run, failure))
+            self._woken.set()
+            return
+        follower = threading.Thread(
+            target=self._follow, args=(order, process, content), name=f"job-{order.run.id}"
+        )
+        follower.daemon = True
+        self._jobs[order.run.id] = _Job(order, process, follower)
+        follower.start()
+
+    def ended(self) -> Sequence[Run]:
+        """Return the runs that ended since the last call, as they ended; does not wait."""
+        runs = []
+        with suppress(queue.Empty):
+            while True:
+                runs.append(self._over.get_nowait())
+        for run in runs:
+            self._jobs.pop(run.id, None)
+        return runs
+
+    def running(self) -> Sequence[Order]:
+        """Return the orders of the jobs at work, oldest first."""
+        return [job.order for job in self._jobs.values()]
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a job ends, `wake` is called, or this many seconds went by."""
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def wake(self) -> None:
+        """End a `wait`; safe from other threads and from handlers of signals."""
+        self._woken.set()
+
+    def stop(self, seconds: float) -> Sequence[Run]:
+        """Ask all jobs to end, kill those that have not after so many seconds; return them all."""
+        deadline = clock.monotonic() + seconds
+        for job in self._jobs.values():
+            _signal(job.process, signal.SIGTERM)
+        for job in self._jobs.values():
+            job.follower.join(max(0.0, deadline - clock.monotonic()))
+        for job in self._jobs.values():
+            if job.follower.is_alive():
+                self._events.warn(
+                    "job.killed",
+                    f'backup of "{job.order.source.name}" did not end in time and was killed',
+                    run=job.order.run.id,
+                )
+                _signal(job.process, signal.SIGKILL)
+        for job in self._jobs.values():
+            job.follower.join(_KILL_PATIENCE)
+        return self.ended()
+
+    def _follow(self, order: Order, process: Process, content: bytes) -> None:
+        """Give a job its order, and wait for its end; a thread of its own."""
+        try:
+            with process:
+                said, _ = process.communicate(content)
+            run = _told(said) or _silent(order.run, process.returncode)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the job is not at work any more
+            process.kill()
+            process.wait()
+            failure = Failure(f"could not follow the job: {error}", None, EXIT_BUG, retryable=True)
+            run = _failed(order.run, failure)
+        self._over.put(run)
+        self._woken.set()
+
+
+def _told(said: bytes) -> Run | None:
+    """Return the run that a child reported; None if it died before."""
+    try:
+        run = pickle.loads(said)  # noqa: S301 - from our own child, over a pipe of our own
+    except Exception:  # noqa: BLE001 - half a pickle raises nearly anything
+        return None
+    return run if isinstance(run, Run) and run.state is not RunState.RUNNING else None
+
+
+def _silent(run: Run, status: int) -> Run:
+    """Return the run of a child that died without a word."""
+    if status < 0:
+        how = f"was killed by {signal.Signals(-status).name}"
+        if -status == signal.SIGKILL:
+            how += ", by hand or for want of memory"
+        failure = Failure(f"the backup's process {how}", None, 128 - status, retryable=True)
+        return replace(_failed(run, failure), state=RunState.INTERRUPTED)
+    failure = Failure(
+        f"the backup's process ended with status {status} and said nothing",
+        "Its log, and what it wrote to the service's own, may say why.",
+        status or EXIT_BUG,
+        retryable=False,
+    )
+    return _failed(run, failure)
+
+
+def _failed(run: Run, failure: Failure) -> Run:
+    return replace(run, state=RunState.FAILED, ended=clock.now(), failure=failure)
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    # It is reaped by its follower alone, so a process id that is not its own is impossible
+    # as long as `returncode` is unset: Popen looks at that under its own lock.
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
