@@ -59,19 +59,35 @@ def spawn(
             start_new_session=True,
             restore_signals=is_tied,  # Python ignores SIGPIPE, and so does one that is not
             # SAFETY: two system calls that take no lock of Python's or of ours.
-            preexec_fn=(lambda: _die_with(parent)) if is_tied else None,  # noqa: PLW1509 - see SAFETY above
+            preexec_fn=(lambda: _die_with(parent, signal.SIGKILL)) if is_tied else None,  # noqa: PLW1509 - see SAFETY above
         )
 
-    starting = _spawner(parent).submit(start)
-    try:
-        return starting.result()
-    except OSError as error:
-        raise cannot_start(argv[0], (error.strerror or str(error)).lower()) from error
-    except BaseException:
-        # A signal ended the wait: what is about to run would be nobody's.
-        starting.add_done_callback(_end if is_tied else _let_go)
-        starting.cancel()
-        raise
+    return _started(argv[0], start, if_nobodys=_end if is_tied else _let_go)
+
+
+def spawn_job(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
+    """Start a program of ours with these variables alone, its stdin and stdout pipes.
+
+    It has our stderr, and is asked to end (SIGTERM) when our process dies.
+
+    Raises:
+        SourceError: it cannot be started.
+    """
+    parent = os.getpid()
+
+    def start() -> Process:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=variables,
+            close_fds=True,
+            start_new_session=True,
+            # SAFETY: two system calls that take no lock of Python's or of ours.
+            preexec_fn=lambda: _die_with(parent, signal.SIGTERM),  # noqa: PLW1509 - see SAFETY above
+        )
+
+    return _started(argv[0], start, if_nobodys=_end)
 
 
 def spawn_watcher(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
@@ -124,7 +140,10 @@ def cannot_start(name: str, reason: str) -> SourceError:
     )
 
 
-def _start(name: str, start: Callable[[], Process]) -> Process:
+def _started(
+    name: str, start: Callable[[], Process], *, if_nobodys: "Callable[[Future[Process]], None]"
+) -> Process:
+    """Start a program on the thread for that."""
     starting = _spawner(os.getpid()).submit(start)
     try:
         return starting.result()
@@ -132,7 +151,7 @@ def _start(name: str, start: Callable[[], Process]) -> Process:
         raise cannot_start(name, (error.strerror or str(error)).lower()) from error
     except BaseException:
         # A signal ended the wait: what is about to run would be nobody's.
-        starting.add_done_callback(_end if is_tied else _let_go)
+        starting.add_done_callback(if_nobodys)
         starting.cancel()
         raise
 
