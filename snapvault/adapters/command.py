@@ -119,7 +119,7 @@ def run_whole(
         SourceError: as `run`.
     """
     deadline = _deadline(timeout)
-    process = spawn(argv, _variables(environment, parsed=True), is_tied=False)
+    process = spawn(argv, _variables(environment, parsed=True), finishes_within=timeout)
     with _running(process, argv[0], None, deadline, finishes=True) as program:
         return _finished(program, argv[0], check=check)
 
@@ -144,8 +144,9 @@ def _running(
     try:
         program = Program(process, name, stdin, deadline, finishes=finishes)
     except BaseException:
-        process.kill()
-        process.wait()
+        if not finishes:
+            process.kill()
+            process.wait()
         raise
     try:
         yield program

@@ -9,9 +9,9 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -32,19 +32,20 @@ def spawn(
     *,
     wants_input: bool = False,
     is_merged: bool = False,
-    is_tied: bool = True,
+    finishes_within: float | None = None,
 ) -> Process:
     """Start a program with these variables, its stdout a pipe; the caller ends it.
 
     `wants_input` makes its stdin a pipe, and `is_merged` its stderr its stdout; otherwise they
-    are nothing, and a pipe of its own. One that `is_tied` is killed when our process dies; any
-    other does not mind that nobody reads what it says any more.
+    are nothing, and a pipe of its own. It is killed when our process dies, unless it is one that
+    `finishes_within` so many seconds: that is awaited if a signal comes while it is started.
 
     Raises:
         SourceError: it cannot be started.
     """
     require(argv, environment=variables, working_directory=working_directory)
     parent = os.getpid()
+    is_tied = finishes_within is None
 
     def start() -> Process:
         return subprocess.Popen(
@@ -57,12 +58,12 @@ def spawn(
             cwd=working_directory,
             close_fds=True,
             start_new_session=True,
-            restore_signals=is_tied,  # Python ignores SIGPIPE, and so does one that is not
+            restore_signals=is_tied,  # Python ignores SIGPIPE, as one must that outlives its reader
             # SAFETY: two system calls that take no lock of Python's or of ours.
             preexec_fn=(lambda: _die_with(parent, signal.SIGKILL)) if is_tied else None,  # noqa: PLW1509 - see SAFETY above
         )
 
-    return _started(argv[0], start, if_nobodys=_end if is_tied else _let_go)
+    return _started(argv[0], start, finishes_within=finishes_within)
 
 
 def spawn_job(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
@@ -87,7 +88,7 @@ def spawn_job(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
             preexec_fn=lambda: _die_with(parent, signal.SIGTERM),  # noqa: PLW1509 - see SAFETY above
         )
 
-    return _started(argv[0], start, if_nobodys=_end)
+    return _started(argv[0], start)
 
 
 def spawn_watcher(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
@@ -141,7 +142,7 @@ def cannot_start(name: str, reason: str) -> SourceError:
 
 
 def _started(
-    name: str, start: Callable[[], Process], *, if_nobodys: "Callable[[Future[Process]], None]"
+    name: str, start: Callable[[], Process], *, finishes_within: float | None = None
 ) -> Process:
     """Start a program on the thread for that."""
     starting = _spawner(os.getpid()).submit(start)
@@ -151,8 +152,12 @@ def _started(
         raise cannot_start(name, (error.strerror or str(error)).lower()) from error
     except BaseException:
         # A signal ended the wait: what is about to run would be nobody's.
-        starting.add_done_callback(if_nobodys)
-        starting.cancel()
+        if finishes_within is None:
+            starting.add_done_callback(_end)
+            starting.cancel()
+        else:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                starting.result().communicate(timeout=finishes_within)
         raise
 
 
@@ -170,11 +175,6 @@ def _end(starting: "Future[Process]") -> None:
     if not starting.cancelled() and starting.exception() is None:
         with starting.result() as process:
             process.kill()
-
-
-def _let_go(starting: "Future[Process]") -> None:
-    if not starting.cancelled() and starting.exception() is None:
-        threading.Thread(target=starting.result().communicate, daemon=True).start()
 
 
 def _die_with(parent: int, number: int) -> None:
