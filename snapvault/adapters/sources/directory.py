@@ -10,6 +10,7 @@ from typing import Final
 
 from snapvault import clock
 from snapvault.adapters import command
+from snapvault.adapters.program import STDERR_KEPT
 from snapvault.errors import SourceError
 from snapvault.model.policy import DirectorySpec
 from snapvault.ports.events import Events
@@ -240,7 +241,7 @@ def _gnu_version() -> str:
 
 def _complaints(stderr: bytes) -> tuple[str, ...]:
     """Return what tar said of files, without its own name and its closing words."""
-    if len(stderr) >= command.STDERR_KEPT:  # the beginning was cut off, perhaps within a line
+    if len(stderr) >= STDERR_KEPT:  # the beginning was cut off, perhaps within a line
         stderr = stderr.partition(b"\n")[2]
     lines = (line.removeprefix(f"{_TAR}: ") for line in stderr.decode(errors="replace").split("\n"))
     return tuple(line for line in lines if line and not line.startswith("Exiting with failure"))
