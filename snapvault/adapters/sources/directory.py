@@ -40,6 +40,9 @@ _ARCHIVE: Final = (
     "--warning=no-xdev",
 )
 
+# Options of the operator's own would be added to these.
+_SURROUNDINGS: Final = {"TAR_OPTIONS": ""}
+
 _CHANGED_MEANWHILE: Final = 1  # tar's exit status
 _NAMED: Final = 3  # files, in a message
 _VERSION_TIMEOUT: Final = 60.0  # seconds
@@ -110,7 +113,7 @@ class _Archive:
 
     @contextmanager
     def open(self) -> Iterator[Readable]:
-        with command.stream(self._argv, parsed=True) as self._running:
+        with command.stream(self._argv, environment=_SURROUNDINGS, parsed=True) as self._running:
             yield self
 
     def read(self, size: int, /) -> bytes:
@@ -194,7 +197,7 @@ class _View:
 
 
 def _command_line(spec: DirectorySpec) -> list[str]:
-    excludes = [f"--exclude=./{pattern.strip('/')}" for pattern in spec.exclude]
+    patterns = [pattern.removeprefix("./").strip("/") for pattern in spec.exclude]
     return [
         _TAR,
         *_ARCHIVE,
@@ -203,7 +206,7 @@ def _command_line(spec: DirectorySpec) -> list[str]:
         "--anchored",
         "--wildcards",
         "--wildcards-match-slash",
-        *excludes,
+        *(f"--exclude=./{pattern}" for pattern in patterns),
         ".",
     ]
 

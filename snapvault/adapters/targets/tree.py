@@ -131,7 +131,7 @@ class TreeTarget:
         argv = [*_EXTRACT, f"--xattrs-include={which}", f"--directory={self._staging.tree}"]
         try:
             self._program = self._pass.enter_context(
-                command.stream(argv, live_input=True, parsed=True)
+                command.stream(argv, live_input=True, environment={"TAR_OPTIONS": ""}, parsed=True)
             )
         except SourceError as error:
             raise RestoreError(str(error), hint=error.hint) from error

@@ -102,6 +102,15 @@ def test_a_tree_that_did_not_change_gives_the_same_bytes(tree: Path) -> None:
     assert len(first) < 2 * MIB
 
 
+def test_the_operators_own_options_for_tar_change_nothing(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Night(tree).read()
+    monkeypatch.setenv("TAR_OPTIONS", "--exclude=hosts --format=gnu")
+
+    assert Night(tree).read() == expected
+
+
 def test_what_changed_in_an_attribute_alone_is_seen(tree: Path) -> None:
     first = Night(tree).read()
 
@@ -115,6 +124,7 @@ def test_what_changed_in_an_attribute_alone_is_seen(tree: Path) -> None:
     [
         ("cache", {"./cache", "./cache/x"}),
         ("/cache/", {"./cache", "./cache/x"}),
+        ("./cache", {"./cache", "./cache/x"}),
         ("cache/*", {"./cache/x"}),
         ("*.tmp", {"./b.tmp", "./var/log/a.tmp"}),
         ("*/cache", {"./var/cache", "./var/cache/y"}),

@@ -181,6 +181,16 @@ def test_a_path_that_leads_out_is_refused(name: str, tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["here"]
 
 
+def test_the_operators_own_options_for_tar_leave_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAR_OPTIONS", "--exclude=b")
+
+    unpack(tmp_path / "out")
+
+    assert names_in(tmp_path / "out") == ["a", "a/x", "b"]
+
+
 def test_what_is_no_archive_is_told_at_its_end_only(tmp_path: Path) -> None:
     with target(tmp_path / "out") as unpacking:
         unpacking.write(memoryview(bytes(range(256)) * 8))
