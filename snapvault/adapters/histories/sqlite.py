@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The history in an SQLite file: ports/history.py.
+
+All of it can be lost, so a file that cannot be trusted is set aside, and an empty one takes its
+place.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from snapvault import clock
+from snapvault.adapters.histories import records
+from snapvault.adapters.histories.database import DatabaseFile, Layout, UntrustedError
+from snapvault.model.runs import Alarm, Run, RunState, SourceKey
+
+# `key` is `vault/source`; neither name can have a slash.
+_SCHEMA = """
+CREATE TABLE run (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL,
+    state TEXT NOT NULL,
+    started TEXT NOT NULL,
+    ended TEXT,
+    point TEXT,
+    content TEXT NOT NULL,
+    digest BLOB NOT NULL
+);
+CREATE INDEX run_by_time ON run (started, id);
+CREATE INDEX run_by_key ON run (key, started, id);
+CREATE INDEX run_at_work ON run (started, id) WHERE state = 'running';
+CREATE INDEX run_by_point ON run (point) WHERE point IS NOT NULL;
+CREATE TABLE mark (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+CREATE TABLE alarm (
+    subject TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    message TEXT NOT NULL,
+    hint TEXT,
+    raised TEXT NOT NULL,
+    cleared TEXT
+);
+CREATE UNIQUE INDEX alarm_up ON alarm (subject, kind) WHERE cleared IS NULL;
+CREATE INDEX alarm_by_time ON alarm (raised);
+"""
+_ALARM = "subject, kind, message, hint, raised, cleared"
+_LAYOUT = Layout(
+    what="history",
+    application_id=0x53564C48,  # "SVLH", in the header of every history file
+    version=1,
+    schema=_SCHEMA,
+    probes=(
+        "SELECT id, key, state, started, ended, point, content, digest FROM run LIMIT 1",
+        "SELECT kind, key, at FROM mark LIMIT 1",
+        f"SELECT {_ALARM} FROM alarm LIMIT 1",  # noqa: S608 -- only constants
+    ),
+)
+
+# Goes from key to key by the index, however many runs lie between them.
+_LATEST = """
+WITH RECURSIVE source (name) AS (
+    SELECT min(key) FROM run
+    UNION ALL
+    SELECT (SELECT min(key) FROM run WHERE key > name) FROM source WHERE name IS NOT NULL
+)
+SELECT id, content, digest FROM source JOIN run ON run.id = (
+    SELECT id FROM run WHERE key = name AND state != 'missed' ORDER BY started DESC, id DESC LIMIT 1
+)
+"""
+_EXPIRED = """
+SELECT id FROM run AS old WHERE started < :before AND ended < :before AND NOT (
+    state = 'succeeded' AND NOT EXISTS (
+        SELECT 1 FROM run AS newer WHERE newer.key = old.key AND newer.state = 'succeeded'
+        AND (newer.started, newer.id) > (old.started, old.id)
+    )
+)
+"""
+_CLEAR = """
+UPDATE alarm SET cleared = ? WHERE subject = ? AND kind = ? AND cleared IS NULL
+RETURNING subject, kind, message, hint, raised, cleared
+"""
+
+
+class SqliteHistory:
+    """A history file, made when it is missing."""
+
+    def __init__(
+        self, path: Path, *, expire_logs: Callable[[datetime], object] | None = None
+    ) -> None:
+        """Open the history; `expire_logs` forgets the logs of runs from before a time.
+
+        Raises:
+            ConfigError: the state folder cannot be used.
+        """
+        self._file = DatabaseFile(path, _LAYOUT)
+        self._expire_logs = expire_logs
+
+    @property
+    def was_reset(self) -> bool:
+        """Whether an untrusted or lost file was replaced by an empty one since this was made."""
+        return self._file.reset_reason is not None
+
+    @property
+    def reset_reason(self) -> str | None:
+        """What was wrong with the file that was replaced; None if none was."""
+        return self._file.reset_reason
+
+    def put(self, run: Run) -> None:
+        """Insert or replace a run."""
+        content = records.encode(run)
+        values = (
+            run.id,
+            str(run.key),
+            run.state.value,
+            clock.to_text(run.started),
+            None if run.ended is None else clock.to_text(run.ended),
+            run.point,
+            content,
+            _digest(run.id, content),
+        )
+        self._file.write(
+            lambda database: database.execute(
+                "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
+        )
+
+    def get(self, run: str) -> Run | None:
+        """Return the run of that id."""
+        return next(iter(self._runs("WHERE id = :id", {"id": run})), None)
+
+    def of_point(self, point: str) -> Run | None:
+        """Return the run that made a restore point."""
+        found = self._runs("WHERE point = :point ORDER BY started DESC LIMIT 1", {"point": point})
+        return next(iter(found), None)
+
+    def runs(
+        self,
+        key: SourceKey | None = None,
+        *,
+        since: datetime | None = None,
+        running: bool = False,
+        limit: int = 1000,
+    ) -> list[Run]:
+        """Return runs, newest start first."""
+        conditions: list[str] = []
+        values: dict[str, object] = {"limit": limit}
+        if key is not None:
+            conditions.append("key = :key")
+            values["key"] = str(key)
+        if since is not None:
+            conditions.append("started >= :since")
+            values["since"] = clock.to_text(since)
+        if running:
+            conditions.append(f"state = '{RunState.RUNNING.value}'")
+        where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+        return self._runs(f"{where}ORDER BY started DESC, id DESC LIMIT :limit", values)
+
+    def latest(self) -> Mapping[SourceKey, Run]:
+        """Return each source's run that started last."""
+        found = self._file.read(lambda database: _read(database.execute(_LATEST)))
+        return {run.key: run for run in found}
+
+    def handled(self) -> Mapping[SourceKey, datetime]:
+        """Return up to when each source's schedule was followed."""
+        return self._marks("handled")
+
+    def set_handled(self, key: SourceKey, until: datetime) -> None:
+        """Remember up to when a source's schedule was followed."""
+        self._mark("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", "handled", key, until)
+
+    def seen(self) -> Mapping[SourceKey, datetime]:
+        """Return when each source was first seen in a policy."""
+        return self._marks("seen")
+
+    def set_seen(self, key: SourceKey, at: datetime) -> None:
+        """Remember when a source was first seen."""
+        statement = (
+            "INSERT INTO mark VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET at = excluded.at WHERE excluded.at < at"
+        )
+        self._mark(statement, "seen", key, at)
+
+    def alarms(self, *, up: bool = True, since: datetime | None = None) -> list[Alarm]:
+        """Return alarms, newest first."""
+        up_only = "AND cleared IS NULL" if up else ""
+        query = (
+            f"SELECT {_ALARM} FROM alarm WHERE raised >= ? {up_only} "  # noqa: S608 -- only constants
+            "ORDER BY raised DESC, subject, kind"
+        )
+        start = "" if since is None else clock.to_text(since)
+        return self._file.read(
+            lambda database: [_alarm(row) for row in database.execute(query, (start,))]
+        )
+
+    def raise_alarm(self, alarm: Alarm) -> bool:
+        """Record an alarm, unless it is up: then only replace its text."""
+
+        def act(database: sqlite3.Connection) -> bool:
+            updated = database.execute(
+                "UPDATE alarm SET message = ?, hint = ? "
+                "WHERE subject = ? AND kind = ? AND cleared IS NULL",
+                (alarm.message, alarm.hint, alarm.subject, alarm.kind),
+            )
+            if updated.rowcount:
+                return False
+            cleared = None if alarm.cleared is None else clock.to_text(alarm.cleared)
+            database.execute(
+                f"INSERT INTO alarm ({_ALARM}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 -- only constants
+                (
+                    alarm.subject,
+                    alarm.kind,
+                    alarm.message,
+                    alarm.hint,
+                    clock.to_text(alarm.raised),
+                    cleared,
+                ),
+            )
+            return True
+
+        return self._file.write(act)
+
+    def clear_alarm(self, subject: str, kind: str, at: datetime) -> Alarm | None:
+        """End an alarm and return it."""
+
+        def act(database: sqlite3.Connection) -> Alarm | None:
+            row = database.execute(_CLEAR, (clock.to_text(at), subject, kind)).fetchone()
+            return None if row is None else _alarm(row)
+
+        return self._file.write(act)
+
+    def expire(self, before: datetime) -> int:
+        """Forget runs and alarms that ended before then, and their logs."""
+        limit = clock.to_text(before)
+
+        def act(database: sqlite3.Connection) -> int:
+            database.execute("DELETE FROM alarm WHERE cleared < ?", (limit,))
+            gone = database.execute(
+                f"DELETE FROM run WHERE id IN ({_EXPIRED})",  # noqa: S608 -- only constants
+                {"before": limit},
+            )
+            return gone.rowcount
+
+        count = self._file.write(act)
+        if self._expire_logs is not None:
+            self._expire_logs(before)
+        return count
+
+    def close(self) -> None:
+        """Close the file. Safe to repeat."""
+        self._file.close()
+
+    def _runs(self, rest: str, values: Mapping[str, object]) -> list[Run]:
+        query = f"SELECT id, content, digest FROM run {rest}"  # noqa: S608 -- only constants
+        return self._file.read(lambda database: _read(database.execute(query, values)))
+
+    def _marks(self, kind: str) -> Mapping[SourceKey, datetime]:
+        def act(database: sqlite3.Connection) -> Mapping[SourceKey, datetime]:
+            rows = database.execute("SELECT key, at FROM mark WHERE kind = ?", (kind,))
+            return {_key(name): _moment(at) for name, at in rows}
+
+        return self._file.read(act)
+
+    def _mark(self, statement: str, kind: str, key: SourceKey, at: datetime) -> None:
+        values = (kind, str(key), clock.to_text(at))
+        self._file.write(lambda database: database.execute(statement, values))
+
+
+def _read(rows: sqlite3.Cursor) -> list[Run]:
+    """Return runs as they were put.
+
+    Raises:
+        UntrustedError: one is not as it was put.
+    """
+    found = []
+    for name, content, digest in rows:
+        # SQLite notices damage to its own structure, not to what it holds.
+        if _digest(name, content) != digest:
+            raise UntrustedError(f'run "{name}" has changed')
+        try:
+            found.append(records.decode(content))
+        except ValueError as error:
+            raise UntrustedError(f'run "{name}": {error}') from error
+    return found
+
+
+def _digest(name: str, content: str) -> bytes:
+    return hashlib.blake2b(f"{name} {content}".encode(), digest_size=16).digest()
+
+
+def _key(name: str) -> SourceKey:
+    vault, slash, source = name.partition("/")
+    if not slash:
+        raise UntrustedError(f'"{name}" names no source')
+    return SourceKey(vault, source)
+
+
+def _alarm(row: tuple[Any, ...]) -> Alarm:
+    subject, kind, message, hint, raised, cleared = row
+    ended = None if cleared is None else _moment(cleared)
+    return Alarm(subject, kind, message, hint, _moment(raised), ended)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return clock.from_text(text)
+    except (TypeError, ValueError) as error:
+        raise UntrustedError(str(error)) from error

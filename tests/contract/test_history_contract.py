@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every history does (snapvault/ports/history.py)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from snapvault.adapters.histories.sqlite import SqliteHistory
+from snapvault.model.runs import Alarm, Failure, Run, RunState, SourceKey, Trigger
+from snapvault.ports.history import History
+
+WEB = SourceKey("offsite", "web01")
+SHOP = SourceKey("offsite", "shop")
+NIGHT = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+DONE = Run(
+    id="20261120T013000Z-00000001",
+    key=WEB,
+    policy="nightly",
+    state=RunState.SUCCEEDED,
+    trigger=Trigger.CATCH_UP,
+    started=NIGHT,
+    due=NIGHT - HOUR,
+    ended=NIGHT + timedelta(seconds=93.25),
+    attempt=2,
+    pid=4711,
+    point="3f2a9c0d1e4b5a67",
+    taken_at=NIGHT + timedelta(microseconds=1),
+    size=5 << 40,
+    counters={"read_bytes": 7, "stored_bytes": 3},
+)
+FAILED = replace(
+    DONE,
+    id="20261121T013000Z-00000002",
+    state=RunState.FAILED,
+    started=NIGHT + DAY,
+    ended=NIGHT + DAY + HOUR,
+    point=None,
+    taken_at=None,
+    size=None,
+    counters={},
+    failure=Failure('could not read "ü"', "Mount it.", 15, retryable=True),
+)
+AT_WORK = replace(
+    DONE,
+    id="20261122T013000Z-00000003",
+    state=RunState.RUNNING,
+    started=NIGHT + 2 * DAY,
+    ended=None,
+    point=None,
+    taken_at=None,
+    size=None,
+    counters={},
+)
+MISSED = Run(
+    id="20261123T013000Z-00000004",
+    key=WEB,
+    policy="nightly",
+    state=RunState.MISSED,
+    trigger=Trigger.SCHEDULE,
+    started=NIGHT + 3 * DAY,
+    ended=NIGHT + 3 * DAY,
+    due=NIGHT + 3 * DAY - HOUR,
+    missed=5,
+)
+OF_SHOP = replace(DONE, id="20261120T014500Z-00000005", key=SHOP, started=NIGHT + HOUR / 4)
+ALARM = Alarm(str(WEB), "rpo", "too old", "Look.", NIGHT)
+
+
+@pytest.fixture
+def sqlite_history(tmp_path: Path) -> Iterator[History]:
+    history = SqliteHistory(tmp_path / "state" / "history.sqlite")
+    yield history
+    history.close()
+
+
+@pytest.fixture(params=["sqlite_history"])
+def history(request: pytest.FixtureRequest) -> History:
+    adapter: History = request.getfixturevalue(request.param)
+    return adapter
+
+
+def fill(history: History, *runs: Run) -> None:
+    for run in runs:
+        history.put(run)
+
+
+# --- runs -----------------------------------------------------------------------------------
+
+
+def test_a_new_history_knows_nothing(history: History) -> None:
+    assert history.runs() == []
+    assert history.latest() == {}
+    assert history.handled() == {}
+    assert history.seen() == {}
+    assert history.alarms(up=False) == []
+    assert history.get(DONE.id) is None
+    assert history.of_point("3f2a9c0d1e4b5a67") is None
+
+
+@pytest.mark.parametrize("run", [DONE, FAILED, AT_WORK, MISSED], ids=lambda run: run.state)
+def test_a_run_comes_back_as_it_was_put(history: History, run: Run) -> None:
+    history.put(run)
+
+    assert history.get(run.id) == run
+    assert history.runs() == [run]
+
+
+def test_putting_a_run_again_replaces_it(history: History) -> None:
+    ended = replace(AT_WORK, state=RunState.SUCCEEDED, ended=NIGHT + 3 * DAY, point="aa")
+
+    fill(history, AT_WORK, ended)
+
+    assert history.runs() == [ended]
+    assert history.runs(running=True) == []
+    assert history.of_point("aa") == ended
+
+
+def test_runs_come_newest_start_first(history: History) -> None:
+    fill(history, FAILED, MISSED, DONE, AT_WORK)
+
+    assert history.runs() == [MISSED, AT_WORK, FAILED, DONE]
+    assert history.runs(limit=2) == [MISSED, AT_WORK]
+
+
+def test_runs_are_picked_by_source_start_and_state(history: History) -> None:
+    fill(history, DONE, FAILED, AT_WORK, OF_SHOP)
+
+    assert history.runs(SHOP) == [OF_SHOP]
+    assert history.runs(WEB, since=FAILED.started) == [AT_WORK, FAILED]
+    assert history.runs(running=True) == [AT_WORK]
+    assert history.runs(SHOP, running=True) == []
+    assert history.runs(SourceKey("offsite", "web")) == []
+
+
+def test_the_latest_of_each_source_ignores_what_was_missed(history: History) -> None:
+    never_ran = replace(MISSED, id="20261123T013000Z-00000009", key=SourceKey("other", "web01"))
+    fill(history, DONE, OF_SHOP, FAILED, MISSED, never_ran)
+
+    assert history.latest() == {WEB: FAILED, SHOP: OF_SHOP}
+
+
+def test_the_run_that_made_a_point_is_found(history: History) -> None:
+    other = replace(DONE, id="20261125T013000Z-00000006", point="bb")
+    fill(history, DONE, FAILED, other)
+
+    assert history.of_point("3f2a9c0d1e4b5a67") == DONE
+    assert history.of_point("bb") == other
+    assert history.of_point("b") is None
+
+
+# --- how far schedules were followed --------------------------------------------------------
+
+
+def test_how_far_a_schedule_was_followed_is_replaced(history: History) -> None:
+    history.set_handled(WEB, NIGHT + DAY)
+    history.set_handled(WEB, NIGHT)
+    history.set_handled(SHOP, NIGHT)
+
+    assert history.handled() == {WEB: NIGHT, SHOP: NIGHT}
+    assert history.seen() == {}
+
+
+def test_the_earliest_sight_of_a_source_stays(history: History) -> None:
+    history.set_seen(WEB, NIGHT)
+    history.set_seen(WEB, NIGHT + DAY)
+    history.set_seen(SHOP, NIGHT)
+    history.set_seen(SHOP, NIGHT - DAY)
+
+    assert history.seen() == {WEB: NIGHT, SHOP: NIGHT - DAY}
+    assert history.handled() == {}
+
+
+# --- alarms ---------------------------------------------------------------------------------
+
+
+def test_an_alarm_that_is_up_is_raised_once_and_keeps_its_beginning(history: History) -> None:
+    again = replace(ALARM, message="older still", hint=None, raised=NIGHT + HOUR)
+
+    assert history.raise_alarm(ALARM)
+    assert not history.raise_alarm(again)
+
+    assert history.alarms() == [replace(again, raised=NIGHT)]
+
+
+def test_alarms_of_other_subjects_and_kinds_are_others(history: History) -> None:
+    others = [replace(ALARM, kind="failing"), replace(ALARM, subject=str(SHOP))]
+
+    assert all(history.raise_alarm(alarm) for alarm in [ALARM, *others])
+
+    assert len(history.alarms()) == 3
+
+
+def test_a_cleared_alarm_is_over_and_can_be_raised_again(history: History) -> None:
+    history.raise_alarm(ALARM)
+
+    cleared = history.clear_alarm(ALARM.subject, ALARM.kind, NIGHT + HOUR)
+    again = history.clear_alarm(ALARM.subject, ALARM.kind, NIGHT + HOUR)
+
+    assert cleared == replace(ALARM, cleared=NIGHT + HOUR)
+    assert again is None
+    assert history.alarms() == []
+    assert history.raise_alarm(replace(ALARM, raised=NIGHT + DAY))
+    assert history.alarms(up=False) == [replace(ALARM, raised=NIGHT + DAY), cleared]
+    assert history.alarms(up=False, since=NIGHT + HOUR) == [replace(ALARM, raised=NIGHT + DAY)]
+
+
+# --- forgetting -----------------------------------------------------------------------------
+
+
+def test_what_ended_long_ago_is_forgotten(history: History) -> None:
+    second = replace(DONE, id="20261120T040000Z-00000007", started=NIGHT + HOUR)
+    fill(history, DONE, second, FAILED, AT_WORK, MISSED, OF_SHOP)
+    history.raise_alarm(ALARM)
+    history.clear_alarm(ALARM.subject, ALARM.kind, NIGHT + HOUR)
+    history.raise_alarm(replace(ALARM, raised=NIGHT + HOUR))
+
+    count = history.expire(NIGHT + 10 * DAY)
+
+    # The newest success of each source stays, and so does what is not over.
+    assert count == 3
+    assert history.runs() == [AT_WORK, second, OF_SHOP]
+    assert history.alarms(up=False) == [replace(ALARM, raised=NIGHT + HOUR)]
+
+
+def test_what_ended_since_is_kept(history: History) -> None:
+    fill(history, DONE, FAILED)
+
+    assert history.expire(FAILED.started) == 0
+    assert history.runs() == [FAILED, DONE]
