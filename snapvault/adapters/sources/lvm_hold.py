@@ -62,7 +62,9 @@ def held(paths: Sequence[str], *, longest: float = _LONGEST) -> Iterator[None]:
         try:
             lvm_mapper.suspend(paths)
             yield
+            lvm_mapper.resume(paths)
         except BaseException as error:
+            # Also if it came while they were resumed: those that are going on do not mind.
             if alarm.has_rung:
                 error.add_note(f"the volumes were resumed after {longest:g} s")
             try:
@@ -70,7 +72,6 @@ def held(paths: Sequence[str], *, longest: float = _LONGEST) -> Iterator[None]:
             except SourceError as failure:
                 error.add_note(f"{failure}; {failure.hint}")
             raise
-        lvm_mapper.resume(paths)
         if alarm.has_rung:
             raise SourceError(
                 f"could not snapshot {len(paths)} volumes at one moment: it took longer than"

@@ -90,7 +90,7 @@ def message(device: Device, text: str) -> None:
     Raises:
         SourceError: it refuses.
     """
-    _run(message_argv(device, text))
+    _change(message_argv(device, text))
 
 
 def message_argv(device: Device, text: str) -> list[str]:
@@ -121,7 +121,7 @@ def resume(paths: Sequence[str]) -> None:
         SourceError: one could not be resumed; the others are.
     """
     try:
-        _run(resume_argv(paths))  # goes on after one that fails
+        _change(resume_argv(paths))  # goes on after one that fails
     except SourceError as error:
         raise SourceError(
             f"could not resume what was suspended: {error}",
@@ -141,6 +141,11 @@ def _line(device: Device, what: str, target: str) -> list[str]:
 
 def _run(argv: Sequence[str]) -> command.Finished:
     return command.run(argv, environment=environment(), timeout=_SECONDS)
+
+
+def _change(argv: Sequence[str]) -> None:
+    """Run a program that a signal must not keep from what it does."""
+    command.run_whole(argv, environment=environment(), timeout=_SECONDS)
 
 
 def _numbers(device: Device) -> list[str]:
