@@ -129,7 +129,7 @@ def activate(names: Sequence[str]) -> None:
     Raises:
         SourceError: LVM refuses.
     """
-    done = _run(["lvchange", "--activate", "y", "--ignoreactivationskip", *names])
+    done = _change(["lvchange", "--activate", "y", "--ignoreactivationskip", *names])
     _require(done, f"could not activate {_listed(names)}")
 
 
@@ -141,7 +141,7 @@ def deactivate(volumes: Iterable[Volume]) -> None:
     """
     names = [volume.full_name for volume in volumes]
     if names:
-        done = _run(["lvchange", "--activate", "n", *names])
+        done = _change(["lvchange", "--activate", "n", *names])
         _require(done, f"could not deactivate {_listed(names)}")
 
 
@@ -154,7 +154,7 @@ def remove(volumes: Iterable[Volume]) -> None:
     names = {volume.uuid: volume.full_name for volume in volumes}
     if not names:
         return
-    done = _run(["lvremove", "--yes", *names.values()])  # goes on after one that fails
+    done = _change(["lvremove", "--yes", *names.values()])  # goes on after one that fails
     if not done.status:
         return
     left = [names[volume.uuid] for volume in list_volumes() if volume.uuid in names]
@@ -173,7 +173,7 @@ def tag(volume: Volume, name: str) -> None:
     Raises:
         SourceError: LVM refuses.
     """
-    done = _run(["lvchange", "--addtag", name, volume.full_name])
+    done = _change(["lvchange", "--addtag", name, volume.full_name])
     _require(done, f'could not tag "{volume.full_name}"')
 
 
@@ -183,7 +183,7 @@ def untag(volume: Volume, name: str) -> None:
     Raises:
         SourceError: LVM refuses.
     """
-    done = _run(["lvchange", "--deltag", name, volume.full_name])
+    done = _change(["lvchange", "--deltag", name, volume.full_name])
     _require(done, f'could not remove a tag of "{volume.full_name}"')
 
 
@@ -202,13 +202,18 @@ def _create(origin: Volume, name: str, tags: Iterable[str], options: Sequence[st
     argv = ["lvcreate", "--yes", "--snapshot", "--name", name, *tagged, *options]
     # Another volume may be suspended by us: looking for physical volumes on it would never end.
     argv += ["--config", "devices/ignore_suspended_devices=1", origin.full_name]
-    done = _run(argv)
+    done = _change(argv)
     _require(done, f'could not snapshot logical volume "{origin.full_name}"')
 
 
-def _run(argv: Sequence[str]) -> command.Finished:
+def _change(argv: Sequence[str]) -> command.Finished:
+    """Run a program that changes something.
+
+    SAFETY: run whole. Killed half-way, it would leave suspended what it has suspended, and whoever
+    uses that would wait for ever.
+    """
     _require_program(argv[0])
-    return command.run(argv, environment=environment(), timeout=_SECONDS, check=False)
+    return command.run_whole(argv, environment=environment(), timeout=_SECONDS, check=False)
 
 
 def _require_program(program: str) -> None:
@@ -247,7 +252,8 @@ def _report(argv: Sequence[str], kind: str) -> list[Mapping[str, Any]]:
     A group that LVM cannot look into makes its exit status a failure; the others
     are in the report all the same, and what is missing is missed by whoever looks for it.
     """
-    done = _run(argv)
+    _require_program(argv[0])
+    done = command.run(argv, environment=environment(), timeout=_SECONDS, check=False)
     try:
         found = json.loads(done.stdout)
         rows = [row for part in found["report"] for row in part.get(kind, [])]
@@ -270,6 +276,7 @@ def _not_understood(program: str) -> SourceError:
 
 def _volume(row: Mapping[str, Any]) -> Volume:
     major, minor = _number(row, "lv_kernel_major"), _number(row, "lv_kernel_minor")
+    layout = _words(row, "lv_layout")
     return Volume(
         group=_text(row, "vg_name"),
         name=_text(row, "lv_name").strip("[]"),
@@ -277,7 +284,7 @@ def _volume(row: Mapping[str, Any]) -> Volume:
         size=_number(row, "lv_size") or 0,
         path=_text(row, "lv_dm_path"),
         device=None if major is None or minor is None or major < 0 else (major, minor),
-        layout=_words(row, "lv_layout"),
+        layout=layout,
         role=_words(row, "lv_role"),
         tags=_words(row, "lv_tags"),
         is_read_only=_text(row, "lv_permissions") == "read-only",
@@ -288,7 +295,8 @@ def _volume(row: Mapping[str, Any]) -> Volume:
         health=_text(row, "lv_health_status"),
         data_percent=_percent(row, "data_percent"),
         metadata_percent=_percent(row, "metadata_percent"),
-        pool=_text(row, "pool_lv_uuid") or None,
+        # A cached volume has a pool too, of its cache; it is thick all the same.
+        pool=(_text(row, "pool_lv_uuid") or None) if "thin" in layout else None,
         thin_id=_number(row, "thin_id"),
         chunk_size=_number(row, "chunk_size") or 0,
         metadata=_text(row, "metadata_lv_uuid") or None,
