@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs as child processes: what they report, and what is made of those that report nothing."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from snapvault import clock
+from snapvault.adapters.jobs import ChildJobs
+from snapvault.model.policy import CommandSpec, Policy, SourceSpec, StreamSpec
+from snapvault.model.runs import Run, RunState, SourceKey, Trigger
+from snapvault.model.settings import Settings
+from snapvault.ports.jobs import Order
+from tests.support.events import RecordedEvents
+
+pytestmark = pytest.mark.integration
+
+NIGHT = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
+PATIENCE = 60.0
+
+REPORTS = """
+import pickle, sys
+from dataclasses import replace
+from snapvault.model.runs import RunState
+order = pickle.load(sys.stdin.buffer)
+pickle.dump(replace(order.run, state=RunState.SUCCEEDED, point="p1"), sys.stdout.buffer)
+"""
+SAYS_NOTHING = "import sys; sys.stdin.buffer.read(); sys.exit(15)"
+SAYS_NONSENSE = "import sys; sys.stdin.buffer.read(); print('half a pick')"
+READS_NOTHING = "import sys; sys.exit(0)"
+KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+ENDS_WHEN_ASKED = """
+import os, signal, sys
+def end(*_):
+    os._exit(3)
+signal.signal(signal.SIGTERM, end)
+sys.stdin.buffer.read()
+open(sys.argv[1], "w").close()
+signal.pause()
+"""
+NEVER_ENDS = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.stdin.buffer.read()
+open(sys.argv[1], "w").close()
+while True:
+    signal.pause()
+"""
+
+
+def order(folder: Path, name: str = "web01") -> Order:
+    source = SourceSpec(name, (StreamSpec("command", CommandSpec(("true",))),), single=True)
+    policy = Policy("nightly", folder / "nightly.yaml", "offsite", (source,))
+    run = Run(
+        f"20261120T013000Z-{name}",
+        SourceKey("offsite", name),
+        "nightly",
+        RunState.RUNNING,
+        Trigger.SCHEDULE,
+        started=NIGHT,
+        due=NIGHT,
+    )
+    return Order(run, Settings(folder / "s.yaml", folder, folder, {}), policy, source)
+
+
+@contextmanager
+def jobs(code: str, *arguments: str) -> Iterator[ChildJobs]:
+    started = ChildJobs(
+        RecordedEvents(),
+        variables=dict(os.environ) | {"PYTHONPATH": str(Path.cwd())},
+        command=(sys.executable, "-c", code, *arguments),
+    )
+    try:
+        yield started
+    finally:
+        started.stop(0)
+
+
+def await_end(started: ChildJobs) -> Run:
+    deadline = clock.monotonic() + PATIENCE
+    while clock.monotonic() < deadline:
+        if runs := started.ended():
+            return runs[0]
+        started.wait(1)
+    raise AssertionError("the job did not end")
+
+
+def await_file(path: Path) -> None:
+    deadline = clock.monotonic() + PATIENCE
+    while not path.exists():
+        assert clock.monotonic() < deadline, f"{path} did not come"
+        clock.sleep(0.01)
+
+
+def test_a_job_ends_with_the_run_that_its_process_reports(tmp_path: Path) -> None:
+    with jobs(REPORTS) as started:
+        started.start(order(tmp_path))
+
+        run = await_end(started)
+
+        assert (run.state, run.point, run.id) == (RunState.SUCCEEDED, "p1", order(tmp_path).run.id)
+        assert started.running() == []
+
+
+@pytest.mark.parametrize("code", [SAYS_NOTHING, SAYS_NONSENSE, READS_NOTHING])
+def test_a_process_that_reports_nothing_is_a_failure_that_is_not_tried_again(
+    tmp_path: Path, code: str
+) -> None:
+    with jobs(code) as started:
+        started.start(order(tmp_path))
+
+        run = await_end(started)
+
+        assert run.state is RunState.FAILED
+        assert run.ended is not None
+        assert run.failure is not None
+        assert "said nothing" in run.failure.message
+        assert not run.failure.retryable
+        assert run.failure.exit_status == (15 if code is SAYS_NOTHING else 1)
+
+
+def test_a_process_that_was_killed_is_an_interruption_that_is_tried_again(tmp_path: Path) -> None:
+    with jobs(KILLS_ITSELF) as started:
+        started.start(order(tmp_path))
+
+        run = await_end(started)
+
+        assert run.state is RunState.INTERRUPTED
+        assert run.failure is not None
+        assert "SIGKILL" in run.failure.message
+        assert run.failure.retryable
+        assert run.failure.exit_status == 128 + signal.SIGKILL
+
+
+def test_a_job_that_cannot_be_started_ends_as_failed(tmp_path: Path) -> None:
+    started = ChildJobs(RecordedEvents(), variables={}, command=(str(tmp_path / "missing"),))
+
+    started.start(order(tmp_path))
+
+    run = await_end(started)
+    assert run.state is RunState.FAILED
+    assert run.failure is not None
+    assert "missing" in run.failure.message
+
+
+def test_stop_asks_the_jobs_to_end_and_returns_them(tmp_path: Path) -> None:
+    with jobs(ENDS_WHEN_ASKED, str(tmp_path / "up")) as started:
+        started.start(order(tmp_path))
+        await_file(tmp_path / "up")
+
+        (run,) = started.stop(PATIENCE)
+
+        assert run.failure is not None
+        assert run.failure.exit_status == 3
+
+
+def test_stop_kills_jobs_that_do_not_end(tmp_path: Path) -> None:
+    with jobs(NEVER_ENDS, str(tmp_path / "up")) as started:
+        started.start(order(tmp_path))
+        await_file(tmp_path / "up")
+
+        (run,) = started.stop(0.1)
+
+        assert run.state is RunState.INTERRUPTED
+
+
+def test_several_jobs_are_followed_at_once(tmp_path: Path) -> None:
+    with jobs(REPORTS) as started:
+        for name in ("a", "b", "c"):
+            started.start(order(tmp_path, name))
+
+        names: set[str] = set()
+        deadline = clock.monotonic() + PATIENCE
+        while len(names) < 3 and clock.monotonic() < deadline:
+            started.wait(1)
+            names |= {run.key.source for run in started.ended()}
+
+        assert names == {"a", "b", "c"}
+
+
+def test_wake_ends_a_wait(tmp_path: Path) -> None:
+    with jobs(REPORTS) as started:
+        before = clock.monotonic()
+        started.wake()
+
+        started.wait(PATIENCE)
+
+        assert clock.monotonic() - before < PATIENCE
