@@ -16,12 +16,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.manual import statements
+
 _READY_SECONDS = 120.0
 _PREFIX = "svm-"  # LIMIT: a socket's path has at most 107 bytes (Linux)
 
-# What the manual tells an operator to grant, and nothing more.
-DUMP_GRANTS = ("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO {account}",)
-LOCK_GRANTS = ("GRANT RELOAD ON *.* TO {account}",)
+# What the manual tells an operator to grant, and nothing more: for dumps of everything, for dumps
+# of the database `shop`, and for the way with LVM.
+DUMP_GRANTS, SHOP_GRANTS, LOCK_GRANTS = (
+    tuple(each.replace("snapvault@localhost", "{account}") for each in block)
+    for block in statements("mysql")
+)
 
 ACCOUNT = "'snapvault'@'localhost'"
 PASSWORD = "s3cret ä'\"#x"

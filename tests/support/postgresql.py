@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from snapvault.model.policy import PostgresqlSpec
+from tests.support.manual import statements
 
 _READY_SECONDS = 120.0
 _PREFIX = "svp-"  # LIMIT: a socket's path has at most 107 bytes (Linux)
@@ -28,11 +29,13 @@ local all all scram-sha-256
 local replication all scram-sha-256
 """
 
-# What the manual tells an operator to grant, and nothing more.
-DUMP_GRANTS = ("GRANT pg_read_all_data TO {role}",)
-BASE_BACKUP_GRANTS = ("ALTER ROLE {role} REPLICATION",)
-
 ROLE = "snapvault"
+# What the manual tells an operator to grant, and nothing more, once the role is there.
+DUMP_GRANTS, BASE_BACKUP_GRANTS = (
+    tuple(each.replace(ROLE, "{role}") for each in block if not each.startswith("CREATE ROLE"))
+    for block in statements("postgresql")
+)
+
 PASSWORD = "s3cret ä'\"#x"
 
 
