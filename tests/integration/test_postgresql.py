@@ -18,6 +18,7 @@ from tests.support.interrupted import InterruptedSource, kill_child
 from tests.support.postgresql import (
     BASE_BACKUP_GRANTS,
     DUMP_GRANTS,
+    PASSWORD,
     ROLE,
     LedgerWriter,
     PostgresqlServer,
@@ -215,6 +216,36 @@ def test_a_database_is_dumped_whatever_its_name(
         assert other.value("SELECT id FROM t", database=name) == "1"
 
 
+def test_a_role_needs_no_way_into_other_databases_than_those_that_are_dumped(
+    server: PostgresqlServer, kit: VaultKit
+) -> None:
+    server.run(SHOP)
+    server.create_role(*DUMP_GRANTS)
+    source = source_over(server.spec("shop"))
+    server.run("REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC")
+
+    try:
+        held = kit.night(source)
+        found = findings(source)
+    finally:
+        server.run("GRANT CONNECT ON DATABASE postgres, template1 TO PUBLIC")
+
+    dumps = kit.restored(held.point)
+    assert set(dumps) == {"pg.globals", "pg.shop"}
+    assert b"CREATE ROLE anna" in dumps["pg.globals"]
+    assert [finding for finding in found.values() if finding.error] == []
+
+
+def test_a_cluster_without_its_usual_databases_is_dumped(kit: VaultKit) -> None:
+    with PostgresqlServer() as server:
+        server.create_role(*DUMP_GRANTS)
+        server.run("ALTER DATABASE postgres RENAME TO main", database="template1")
+
+        held = kit.night(source_over(server.spec()))
+
+    assert set(kit.restored(held.point)) == {"pg.globals", "pg.main", "pg.template1"}
+
+
 def test_a_base_backup_that_is_written_to_starts_as_a_server(
     server: PostgresqlServer, kit: VaultKit
 ) -> None:
@@ -281,6 +312,24 @@ def test_rows_that_are_hidden_are_told(server: PostgresqlServer, kit: VaultKit) 
     assert "row-level security" in str(error)
     assert "BYPASSRLS" in str(error.hint)
     assert b"ENABLE ROW LEVEL SECURITY" in kit.restored(held.point)["pg.shop"]
+
+
+def test_large_objects_that_may_not_be_read_are_told(
+    server: PostgresqlServer, kit: VaultKit
+) -> None:
+    server.run(SHOP)
+    server.run("SELECT lo_from_bytea(4711, 'x')", database="shop")
+    source = source_of(server, "shop")
+
+    error = failure(kit, source)
+    found = findings(source)['database "shop"']
+    server.run(f"GRANT SELECT ON LARGE OBJECT 4711 TO {ROLE}", database="shop")
+    held = kit.night(source)
+
+    assert "permission denied for large object 4711" in str(error)
+    assert "may not read large object 4711" in str(found.error)
+    assert findings(source)['database "shop"'].error is None
+    assert b"lo_create('4711')" in kit.restored(held.point)["pg.shop"]
 
 
 def test_a_wrong_password_is_told_without_it(server: PostgresqlServer, kit: VaultKit) -> None:
@@ -505,6 +554,18 @@ def test_the_doctor_tells_what_a_dump_would_fail_at(server: PostgresqlServer) ->
     assert unknown.error is not None
     assert "does not see all rows of table public.orders" in str(hidden.error)
     assert login.error is not None
+
+
+def test_remedies_name_the_role_as_sql_does(server: PostgresqlServer) -> None:
+    server.run(f"""CREATE ROLE "back-up" LOGIN PASSWORD '{PASSWORD.replace("'", "''")}'""")
+    passwords = server.folder / "pgpass"
+    passwords.write_text(f"*:*:*:back-up:{PASSWORD}\n")
+    passwords.chmod(0o600)
+
+    found = findings(source_over(server.spec(base_backup=True, user="back-up")))
+
+    assert found["rights"].error is not None
+    assert found["rights"].error.hint == ('Run "ALTER ROLE "back-up" REPLICATION" as a superuser.')
 
 
 def test_the_doctor_tells_what_a_base_backup_would_fail_at(server: PostgresqlServer) -> None:

@@ -111,7 +111,7 @@ class PostgresqlSource:
         streams = []
         if self._spec.include_globals:
             dumpall = self._client.program("pg_dumpall", server)
-            arguments = dumps.globals_arguments(self._lock_timeout)
+            arguments = dumps.globals_arguments(self._client.home, self._lock_timeout)
             stream = self._naming.prefix + GLOBALS
             streams.append(self._stream(stream, server, [str(dumpall), *arguments], {}))
         for database in databases:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a PostgreSQL role may do, looked at without making a dump."""
 
+import re
 from collections.abc import Iterator
 
 from snapvault.adapters.sources.postgresql_client import PostgresqlClient, Server, from_hex
@@ -14,9 +15,10 @@ WHERE spcname NOT IN ('pg_default', 'pg_global') ORDER BY 1;
 _SENDERS = "SELECT current_setting('max_wal_senders')::int, current_setting('wal_level');"
 _PASSWORDS = "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT');"
 
-# Tables and sequences that the dump would fail at, for want of a right or for a policy on rows.
+# What the dump would fail at, for want of a right or for a policy on rows: tables and sequences,
+# and large objects, which no right on everything covers.
 _UNREADABLE = """
-SELECT encode(textsend(format('%I.%I', n.nspname, c.relname)), 'hex'), why FROM (
+SELECT encode(textsend(format('%I.%I', n.nspname, c.relname)), 'hex') AS name, why FROM (
   SELECT c.*, CASE
     WHEN NOT has_schema_privilege(c.relnamespace, 'USAGE') THEN 'denied'
     WHEN c.relkind = 'S' AND NOT has_sequence_privilege(c.oid, 'SELECT') THEN 'denied'
@@ -25,8 +27,17 @@ SELECT encode(textsend(format('%I.%I', n.nspname, c.relname)), 'hex'), why FROM 
   END AS why FROM pg_class c WHERE c.relkind IN ('r', 'p', 'm', 'S') AND c.relpersistence <> 't'
 ) c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE why IS NOT NULL AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+UNION ALL
+SELECT encode(textsend('large object ' || m.oid), 'hex'), 'object'
+FROM pg_largeobject_metadata m
+WHERE NOT current_setting('lo_compat_privileges')::bool AND NOT pg_has_role(m.lomowner, 'USAGE')
+AND NOT EXISTS (
+  SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT'
+  AND CASE WHEN a.grantee = 0 THEN true ELSE pg_has_role(a.grantee, 'USAGE') END
+)
 ORDER BY 2, 1 LIMIT 1;
 """
+_PLAIN_NAME = re.compile("[a-z_][a-z0-9_]*")
 
 
 def require_one_tablespace(client: PostgresqlClient) -> None:
@@ -50,7 +61,7 @@ def of_base_backup(client: PostgresqlClient, server: Server) -> Iterator[Finding
         yield Finding("rights", "the role may read the whole cluster")
     else:
         told = f'role "{server.role}" may not replicate, which a base backup needs'
-        hint = f'Run "ALTER ROLE {server.role} REPLICATION" as a superuser.'
+        hint = f'Run "ALTER ROLE {_identifier(server.role)} REPLICATION" as a superuser.'
         yield Finding("rights", told, SourceError(told, hint=hint))
     try:
         require_one_tablespace(client)
@@ -88,11 +99,20 @@ def of_tables(client: PostgresqlClient, server: Server, database: str) -> Findin
         return Finding(check, str(error), error)
     if not rows:
         return Finding(check, "every table can be read")
-    table, why = from_hex(rows[0][0]), rows[0][1]
+    name, why = from_hex(rows[0][0]), rows[0][1]
+    role = _identifier(server.role)
     if why == "rows":
-        told = f'role "{server.role}" does not see all rows of table {table}'
-        hint = f'Run "ALTER ROLE {server.role} BYPASSRLS" as a superuser.'
+        told = f'role "{server.role}" does not see all rows of table {name}'
+        hint = f'Run "ALTER ROLE {role} BYPASSRLS" as a superuser.'
+    elif why == "object":
+        told = f'role "{server.role}" may not read {name}'
+        hint = f'Run "GRANT SELECT ON {name.upper()} TO {role}", or dump as a superuser.'
     else:
-        told = f'role "{server.role}" may not read {table}'
-        hint = f'Run "GRANT pg_read_all_data TO {server.role}" as a superuser.'
+        told = f'role "{server.role}" may not read {name}'
+        hint = f'Run "GRANT pg_read_all_data TO {role}" as a superuser.'
     return Finding(check, told, SourceError(told, hint=hint))
+
+
+def _identifier(name: str) -> str:
+    """Return a name as SQL takes it."""
+    return name if _PLAIN_NAME.fullmatch(name) else f'"{name.replace(chr(34), chr(34) * 2)}"'

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -54,12 +54,17 @@ class Server:
         return f"PostgreSQL {self.major}.{self.number % 10_000}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PostgresqlClient:
-    """How a server is reached. `directories` are searched for programs; None: where they lie."""
+    """How a server is reached. `directories` are searched for programs; None: where they lie.
+
+    `home` is the database in which the server as a whole is asked: the first of those usual that
+    lets us in. A role for one database alone may see no other.
+    """
 
     spec: PostgresqlSpec
     directories: Sequence[Path] | None = None
+    home: str | None = field(default=None, init=False)
 
     def environment(self) -> dict[str, str]:
         """Return libpq's variables for this server."""
@@ -98,14 +103,33 @@ class PostgresqlClient:
             )
 
     def rows(
-        self, sql: str, *, doing: str = "ask the server", database: str = "postgres"
+        self, sql: str, *, doing: str = "ask the server", database: str | None = None
     ) -> list[list[str]]:
         """Run statements in a session of their own and return all rows, fields as text.
+
+        Without a `database`, in `home`.
 
         Raises:
             SourceError: psql is missing, or the server cannot be reached or refuses.
         """
         self.require_settings()
+        known = database or self.home
+        if known is not None:
+            return self._ask(sql, doing, known)
+        refusal: SourceError | None = None
+        for home in dict.fromkeys(("postgres", *self.spec.databases, "template1")):
+            try:
+                rows = self._ask(sql, doing, home)
+            except SourceError as error:
+                refusal = refusal or error
+                if not postgresql_errors.is_closed(str(error)):
+                    break
+            else:
+                self.home = home
+                return rows
+        raise refusal or _missing("psql", None)
+
+    def _ask(self, sql: str, doing: str, database: str) -> list[list[str]]:
         with command.stream(
             [
                 *(str(self._newest("psql")), "--no-psqlrc", "--no-password", "--quiet"),

@@ -44,9 +44,17 @@ def database_arguments(database: str, lock_timeout: float) -> list[str]:
     ]
 
 
-def globals_arguments(lock_timeout: float) -> list[str]:
-    """Return what follows pg_dumpall: roles with their passwords' hashes, and tablespaces."""
-    return ["--globals-only", "--no-password", _lock_wait(lock_timeout)]
+def globals_arguments(home: str | None, lock_timeout: float) -> list[str]:
+    """Return what follows pg_dumpall: roles with their passwords' hashes, and tablespaces.
+
+    `home` is a database that lets us in; None: the usual ones are tried.
+    """
+    return [
+        "--globals-only",
+        "--no-password",
+        _lock_wait(lock_timeout),
+        *([f"--database={connection_string(home)}"] if home is not None else []),
+    ]
 
 
 def is_complete(tail: bytes) -> bool:

@@ -16,6 +16,11 @@ _SERVER = re.compile(r"Error message from server: (?:(?:ERROR|FATAL): +)?([^\n]*
 _LOCKED = re.compile(r"was: LOCK TABLE ([^\n]*?) IN ACCESS SHARE MODE")
 # pg_dump sets a limit for statements while it locks, pg_dumpall one for locks.
 _WAITED = r"canceling statement due to (?:lock|statement) timeout"
+# One database refuses us; another one may not.
+_CLOSED = re.compile(
+    r'database ".*" does not exist|permission denied for database|not currently accepting|'
+    r"no pg_hba\.conf entry"
+)
 _PREFIX = re.compile(r"query failed: (?:ERROR|FATAL): +")
 
 _REMEDIES: Final = (
@@ -46,6 +51,10 @@ _REMEDIES: Final = (
         'Run "ALTER ROLE … REPLICATION", and allow it "replication" in pg_hba.conf.',
     ),
     (r"permission denied", 'Run "GRANT pg_read_all_data TO …" for the account (PostgreSQL 14).'),
+    (
+        r"conflict with recovery",
+        "Raise max_standby_streaming_delay, or set hot_standby_feedback, on the standby.",
+    ),
     (r"max_wal_senders|WAL level|standby connections", "Raise max_wal_senders and wal_level."),
     (r"has already been removed", "Raise wal_keep_size: the server lets go of WAL too early."),
 )
@@ -72,6 +81,11 @@ def find(stderr: bytes) -> str | None:
         parts.append(f"lock of table {locked[1]}")
     text = ": ".join(part.strip().rstrip(".") for part in parts)
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def is_closed(text: str) -> bool:
+    """Tell whether a message says that one database alone does not let us in."""
+    return _CLOSED.search(text) is not None
 
 
 def error_for(text: str, doing: str) -> SourceError:

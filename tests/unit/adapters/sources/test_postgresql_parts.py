@@ -78,6 +78,12 @@ def test_only_a_lock_that_was_waited_for_is_worth_another_try() -> None:
     assert not isinstance(errors.error_for("permission denied", "dump"), QuiesceError)
 
 
+def test_a_standby_that_gave_up_on_a_dump_has_a_remedy() -> None:
+    error = errors.error_for("canceling statement due to conflict with recovery", "dump")
+
+    assert "max_standby_streaming_delay" in str(error.hint)
+
+
 def test_the_start_of_a_base_backup_is_read_from_its_label() -> None:
     head = b"backup_label\0...START WAL LOCATION: 0/B00028 (file 00000001000000000000000B)\nCHECK"
 
