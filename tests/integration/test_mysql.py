@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from tests.support.mariadb import (
     ACCOUNT,
     DUMP_GRANTS,
     LOCK_GRANTS,
+    SHOP_GRANTS,
     LedgerWriter,
     MariadbServer,
     table_lock,
 )
+from tests.support.qemu import until
 from tests.support.sources import MemoryDiskSource
 from tests.support.vaults import VaultKit
 
@@ -265,12 +268,38 @@ def test_grants_on_single_databases_are_enough_for_them(
     server: MariadbServer, kit: VaultKit
 ) -> None:
     server.run(SHOP)
-    rights = "SELECT, SHOW VIEW, TRIGGER, EVENT"
-    grants = (f"GRANT {rights} ON shop.* TO {ACCOUNT}", f"GRANT SELECT ON mysql.proc TO {ACCOUNT}")
 
-    held = kit.night(source_of(server, kit, "shop", grants=grants))
+    held = kit.night(source_of(server, kit, "shop", grants=SHOP_GRANTS))
 
     assert b"PROCEDURE `raise_all`" in kit.restored(held.point)["mysql"]
+
+
+def test_grants_are_read_however_the_server_quotes_names(
+    server: MariadbServer, kit: VaultKit
+) -> None:
+    server.run("CREATE DATABASE shop; CREATE TABLE shop.t (id INT)")
+    source = source_of(server, kit, "shop", grants=SHOP_GRANTS)
+    server.run("SET GLOBAL sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'")
+    server.run("SET GLOBAL sql_quote_show_create = 0")
+
+    try:
+        held = kit.night(source)
+    finally:
+        server.run("SET GLOBAL sql_mode = DEFAULT; SET GLOBAL sql_quote_show_create = DEFAULT")
+
+    assert b"CREATE TABLE `t`" in kit.restored(held.point)["mysql"]
+
+
+def test_a_row_may_be_as_large_as_the_server_allows(kit: VaultKit) -> None:
+    with MariadbServer(options=["--max-allowed-packet=256M"]) as server:
+        server.run(
+            "CREATE DATABASE large; CREATE TABLE large.t (id INT PRIMARY KEY, b LONGBLOB);"
+            "INSERT INTO large.t VALUES (1, REPEAT('0123456789', 3 * 1024 * 1024))"
+        )
+
+        held = kit.night(source_of(server, kit, "large"))
+
+    assert held.point.streams[0].size > 2 * 30 << 20  # in hexadecimal
 
 
 def test_a_server_without_a_binary_log_is_dumped_without_a_position(
@@ -459,6 +488,27 @@ def test_a_slow_dump_that_waits_for_no_lock_goes_on(server: MariadbServer, kit: 
     source = source_of(server, kit, "slow", lock_timeout=1)
 
     held = kit.night(source)
+
+    assert b"INSERT INTO `t`" in kit.restored(held.point)["mysql"]
+
+
+def test_a_dump_goes_on_though_nobody_can_look_what_it_waits_for(
+    server: MariadbServer, kit: VaultKit
+) -> None:
+    server.run("CREATE DATABASE slow; CREATE TABLE slow.t (id INT PRIMARY KEY)")
+    server.run("INSERT INTO slow.t VALUES (1)")
+    source = source_of(server, kit, "slow", lock_timeout=1)
+    server.run(f"ALTER USER {ACCOUNT} WITH MAX_USER_CONNECTIONS 1")
+
+    waits = "user = 'snapvault' AND time >= 2 AND state LIKE 'Waiting for%'"
+    with ThreadPoolExecutor() as pool:
+        with table_lock(server, "slow.t"):
+            night = pool.submit(kit.night, source)
+            for _ in until():
+                query = f"SELECT COUNT(*) FROM information_schema.processlist WHERE {waits}"
+                if night.done() or server.value(query) == "1":
+                    break
+        held = night.result()
 
     assert b"INSERT INTO `t`" in kit.restored(held.point)["mysql"]
 

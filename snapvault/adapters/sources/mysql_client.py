@@ -160,13 +160,19 @@ class MysqlClient:
         return [row[0] for row in self.rows("SHOW GRANTS", doing="list the account's grants")]
 
     def _client(self) -> list[str]:
+        settings = (
+            f"lock_wait_timeout={max(1, round(self.lock_timeout))}",
+            # However the server is set, it quotes the names in grants in one way.
+            "sql_mode=''",
+            "sql_quote_show_create=1",
+        )
         return [
             *self.argv(first_there(CLIENTS)),
             "--batch",
             "--skip-column-names",
             "--default-character-set=utf8mb4",
             f"--connect-timeout={_CONNECT_TIMEOUT}",
-            f"--init-command=SET SESSION lock_wait_timeout={max(1, round(self.lock_timeout))}",
+            f"--init-command=SET SESSION {', '.join(settings)}",
         ]
 
 
