@@ -189,6 +189,7 @@ class FakeAgent:
         self.state = "thawed"
         self.heard: list[str] = []
         self._listener = socket.socket(socket.AF_UNIX)
+        self._peer: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve)
 
     def __enter__(self) -> Self:
@@ -203,10 +204,15 @@ class FakeAgent:
         self._listener.close()
         self.path.unlink()
 
+    def hang_up(self) -> None:
+        """End the conversation with whoever is connected; the next one is let in."""
+        assert self._peer is not None
+        self._peer.shutdown(socket.SHUT_RDWR)
+
     def _serve(self) -> None:
         with suppress(OSError):
             while True:
-                peer, _ = self._listener.accept()
+                self._peer = peer = self._listener.accept()[0]
                 with peer, peer.makefile("rb") as lines, suppress(OSError):
                     peer.sendall(b'{"return": "of an earlier conversation"}\n')
                     for line in lines:

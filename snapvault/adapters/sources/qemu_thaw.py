@@ -5,8 +5,12 @@ import os
 import sys
 from pathlib import Path
 
+from snapvault import clock
 from snapvault.adapters.sources.qmp import Agent
 from snapvault.errors import SourceError
+
+_PATIENCE = 600.0  # seconds that the agent may be too busy to answer: freezing, perhaps
+_PAUSE = 1.0  # seconds between two attempts
 
 
 def command_line(agent: Path) -> list[str]:
@@ -21,12 +25,24 @@ def environment() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Thaw; an agent that cannot is of no use to a process that nobody watches."""
-    try:
-        Agent(Path(arguments[0])).thaw()
-    except (SourceError, IndexError):
-        return 1
-    return 0
+    """Thaw; again and again while somebody is there, because nobody else will."""
+    deadline = clock.monotonic() + _PATIENCE
+    while True:
+        try:
+            Agent(Path(arguments[0])).thaw()
+        except SourceError as error:
+            if _is_gone(error) or clock.monotonic() > deadline:
+                return 1
+            clock.sleep(_PAUSE)
+        else:
+            return 0
+
+
+def _is_gone(error: BaseException | None) -> bool:
+    """Tell whether nobody listens: the machine has ended, and its guest with it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return isinstance(error, (ConnectionRefusedError, FileNotFoundError))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Both speak JSON, a line a message, and serve one client at a time: a second one 
 the kernel and then hears nothing, so everything here has a time limit.
 """
 
+import itertools
 import json
 import secrets
 import socket
@@ -113,6 +114,7 @@ class Qmp:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self._line = _Line(
             path,
             f'QMP socket "{path}"',
@@ -147,13 +149,16 @@ class Qmp:
             return self._ask(name, arguments or {}, descriptors)
 
     def _ask(self, name: str, arguments: Mapping[str, object], descriptors: Sequence[int]) -> Any:
-        request = {"execute": name, "arguments": dict(arguments)}
+        number = next(self._numbers)
+        request = {"execute": name, "arguments": dict(arguments), "id": number}
         self._line.send(json.dumps(request).encode() + b"\n", descriptors)
         deadline = clock.monotonic() + self._timeout
         while True:
             message = self._line.take(deadline)
             if "event" in message:
                 self._note(message)
+            elif message.get("id", number) != number:
+                continue  # the answer to one that was given up, by a signal or for its time
             elif "error" in message:
                 kind, said = _refusal(message["error"])
                 raise QmpError(f'QEMU refused "{name}": {said}', kind)
@@ -217,7 +222,7 @@ class Agent:
         """Freeze the guest's file systems; a `Quiesce`.
 
         Raises:
-            QuiesceError: it does not answer or refuses; nothing is left frozen.
+            QuiesceError: it does not answer or refuses; thawing is asked for whatever happens.
         """
         with self._connected() as line:
             if self._call(line, "guest-fsfreeze-status") != "thawed":
@@ -230,31 +235,36 @@ class Agent:
                 if not isinstance(count, int) or count < 1:
                     raise QuiesceError("the guest agent froze no file system")
                 yield Consistency.FILE_SYSTEM
+                # The agent itself gives up a freeze in some guests; the moment was not still then.
+                if self._call(line, "guest-fsfreeze-status") != "frozen":
+                    raise QuiesceError("the guest's file systems did not stay frozen")
+                self._call(line, "guest-fsfreeze-thaw")
             except BaseException as error:
+                # Also if it came while the guest was thawed: one that is going on does not mind.
                 self._thaw_after(line, error)
                 raise
-            # The agent itself gives up a freeze in some guests; then the moment was not still.
-            if self._call(line, "guest-fsfreeze-status") != "frozen":
-                self._thaw_after(line, None)
-                raise QuiesceError("the guest's file systems did not stay frozen")
-            self._call(line, "guest-fsfreeze-thaw")
 
     def thaw(self) -> None:
         """Thaw the guest, frozen or not."""
         with self._connected() as line:
             self._call(line, "guest-fsfreeze-thaw")
 
-    def _thaw_after(self, line: _Line, error: BaseException | None) -> None:
+    def _thaw_after(self, line: _Line, error: BaseException) -> None:
         """Thaw, even where the agent was silent: it reads its socket in order, so it will."""
         try:
-            line.send(_message("guest-fsfreeze-thaw"))
-            self._synchronize(line, min(self._timeout, _THAW_TIMEOUT))
+            try:
+                line.send(_message("guest-fsfreeze-thaw"))
+                self._synchronize(line, min(self._timeout, _THAW_TIMEOUT))
+            except SourceError:
+                # It may be this connection alone that is of no use any more.
+                line.socket.close()
+                with self._connected(min(self._timeout, _THAW_TIMEOUT)) as another:
+                    self._call(another, "guest-fsfreeze-thaw")
         except SourceError as failure:
-            if error is not None:
-                error.add_note(f"thawing the guest was asked for, but not confirmed: {failure}")
+            error.add_note(f"thawing the guest was asked for, but not confirmed: {failure}")
 
     @contextmanager
-    def _connected(self) -> Iterator[_Line]:
+    def _connected(self, timeout: float | None = None) -> Iterator[_Line]:
         what = f'guest agent socket "{self._path}"'
         hint = (
             "See that qemu-guest-agent runs in the guest, and that no other client is connected"
@@ -266,7 +276,7 @@ class Agent:
             raise QuiesceError(str(error), hint=hint) from error
         try:
             try:
-                self._synchronize(line, self._timeout)
+                self._synchronize(line, timeout or self._timeout)
             except SourceError as error:
                 raise QuiesceError("the guest agent does not answer", hint=hint) from error
             yield line

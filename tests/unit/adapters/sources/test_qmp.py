@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from snapvault.adapters.sources import qemu_thaw
 from snapvault.adapters.sources.qemu_disks import Mark
 from snapvault.adapters.sources.qmp import Agent, Qmp, QmpError
 from snapvault.errors import QuiesceError, SourceError
 from snapvault.ports.source import Consistency
-from tests.support.qemu import FakeAgent
+from tests.support.qemu import FakeAgent, until
 
 GREETING = b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 1}}}}\r\n'
 READY = b'{"return": {}}\r\n'
@@ -87,6 +88,19 @@ def test_silence_has_an_end() -> None:
         ask(b"", timeout=0.2)
 
 
+def test_an_answer_that_came_too_late_is_not_taken_for_that_to_the_next_question() -> None:
+    late = b'{"return": "late", "id": 2}\r\n{"return": "right", "id": 3}\r\n'
+
+    with answering(GREETING, READY, b"", late) as path, Qmp(path) as qmp:
+        qmp._timeout = 0.2
+        with pytest.raises(SourceError, match="does not answer"):
+            qmp.execute("query-status")
+        qmp._timeout = 30
+        answer = qmp.execute("query-jobs")
+
+    assert answer == "right"
+
+
 def test_another_kind_of_socket_is_told() -> None:
     with answering(b'{"hello": 1}\n') as path, pytest.raises(SourceError, match="no QMP socket"):
         Qmp(path)
@@ -132,6 +146,67 @@ def test_an_agent_that_falls_silent_leaves_nothing_frozen(folder: Path, command:
             pass
 
         assert fake.state == "thawed"
+
+
+@pytest.mark.parametrize("command", ["guest-fsfreeze-status", "guest-fsfreeze-thaw"])
+def test_a_guest_is_thawed_when_its_agent_falls_silent_after_the_moment(
+    folder: Path, command: str
+) -> None:
+    with FakeAgent(folder) as fake:
+        with (
+            pytest.raises(QuiesceError, match=f'does not answer "{command}"'),
+            Agent(fake.path, timeout=0.3).frozen(),
+        ):
+            fake.silent_at = command
+
+        assert fake.state == "thawed"
+
+
+def test_a_guest_is_thawed_over_another_connection_when_the_first_one_breaks(folder: Path) -> None:
+    with FakeAgent(folder) as fake:
+        with pytest.raises(QuiesceError, match="does not answer"), Agent(fake.path).frozen():
+            fake.hang_up()
+
+        assert fake.state == "thawed"
+
+
+def test_a_signal_while_the_guest_is_thawed_leaves_it_thawed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    call = Agent._call
+
+    def interrupted(agent: Agent, line: object, name: str) -> object:
+        calls.append(name)
+        if calls.count("guest-fsfreeze-status") == 2:
+            raise KeyboardInterrupt
+        return call(agent, line, name)  # type: ignore[arg-type] # a private type
+
+    monkeypatch.setattr(Agent, "_call", interrupted)
+    with FakeAgent(folder) as fake:
+        with pytest.raises(KeyboardInterrupt), Agent(fake.path).frozen():
+            pass
+
+        assert fake.state == "thawed"
+
+
+def test_whoever_thaws_for_a_dead_run_asks_until_the_agent_answers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snapvault.adapters.sources.qmp.AGENT_TIMEOUT", 0.2)
+    monkeypatch.setattr("snapvault.adapters.sources.qemu_thaw._PAUSE", 0.01)
+    with FakeAgent(folder, silent_at="guest-sync-delimited") as fake:
+        fake.state = "frozen"
+        thawing = threading.Thread(target=qemu_thaw.main, args=([str(fake.path)],))
+        thawing.start()
+        for _ in until():
+            if fake.heard.count("guest-sync-delimited") > 1:
+                break
+        fake.silent_at = None
+        thawing.join()
+
+        assert fake.state == "thawed"
+    assert qemu_thaw.main([str(fake.path)]) == 1
 
 
 def test_no_agent_at_all_is_a_quiesce_error(folder: Path) -> None:
