@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objectives: whether what is kept in the vaults is what the policies promise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from snapvault.model.policy import Objectives
 from snapvault.model.runs import PointSummary
+from snapvault.units import format_duration, format_size
 
 RPO = "rpo"
 NEVER = "never-backed-up"
@@ -20,6 +23,9 @@ EMPTY = "policy-without-sources"
 DAEMON = "daemon"
 
 KINDS = (RPO, NEVER, SMALL, DRILL, FUTURE, FAILED, MISSED, POLICY, EMPTY, DAEMON)
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far the clocks of two hosts may differ before a point counts as one of the future."""
 
 
 class RpoState(StrEnum):
@@ -69,6 +75,126 @@ def judge(
 
     `seen` is when the source was first in a policy, `first_due` the first moment after it at which
     its schedule asks for a run (None: no schedule). One that has never been backed up is
-    alarming once `first_due` and, with an RPO, `seen` plus the RPO have gone by.
+    alarming once `first_due` and, with an RPO, `seen` plus the RPO have gone by. A point of the
+    future proves nothing about age and size as long as there is another one.
     """
-    raise NotImplementedError
+    latest = now + CLOCK_TOLERANCE
+    future = [point for point in points if point.taken_at > latest]
+    past = [point for point in points if point.taken_at <= latest]
+    findings = [_future(future)] if future else []
+
+    newest = max(past, key=lambda point: point.taken_at) if past else None
+    if newest is not None:
+        breach_at = _later(newest.taken_at, objectives.rpo)
+    elif points:
+        breach_at = _later(seen, objectives.rpo)
+    else:
+        breach_at = _overdue_at(objectives, seen, first_due)
+    if breach_at is not None and now > breach_at:
+        state = RpoState.BREACHED
+        findings.append(_unprotected(points, newest, breach_at))
+    else:
+        state = RpoState.MET if newest else RpoState.WAITING
+    if objectives.rpo is None:
+        state, breach_at = RpoState.NONE, None
+
+    findings += _small(objectives, past or points)
+    findings += _drill(objectives, points, now=now, seen=seen, last_drill=last_drill)
+    age = max((now - newest.taken_at).total_seconds(), 0.0) if newest else None
+    return Verdict(state, age, breach_at, tuple(findings))
+
+
+def _later(moment: datetime, span: timedelta | None) -> datetime | None:
+    """Return a moment that much later; None: never, or after the year 9999."""
+    try:
+        return None if span is None else moment + span
+    except OverflowError:
+        return None
+
+
+def _overdue_at(
+    objectives: Objectives, seen: datetime, first_due: datetime | None
+) -> datetime | None:
+    """Return until when nobody is to blame that there is no restore point; None: for ever."""
+    promised = _later(seen, objectives.rpo)
+    if objectives.rpo is not None and promised is None:
+        return None
+    return max((moment for moment in (promised, first_due) if moment), default=None)
+
+
+def _unprotected(
+    points: Sequence[PointSummary], newest: PointSummary | None, breach_at: datetime
+) -> Finding:
+    if not points:
+        return Finding(
+            NEVER,
+            f"never backed up, expected by {_shown(breach_at)}",
+            'Run "snapvault status" to see what failed, and "snapvault backup" to back up now.',
+        )
+    if newest is None:
+        reason = "all restore points are dated in the future"
+    else:
+        reason = f'the newest restore point, "{newest.point}", is of {_shown(newest.taken_at)}'
+    return Finding(
+        RPO,
+        f"RPO breached at {_shown(breach_at)}: {reason}",
+        f'Run "snapvault status" to see what failed, and "snapvault backup'
+        f' {points[-1].key.source}" to back up now.',
+    )
+
+
+def _future(future: Sequence[PointSummary]) -> Finding:
+    point = max(future, key=lambda point: point.taken_at)
+    return Finding(
+        FUTURE,
+        f'restore point "{point.point}" is dated in the future: {_shown(point.taken_at)}',
+        "Correct the clock of this host, or of the one that made it; until then the RPO is judged"
+        " by the other restore points.",
+    )
+
+
+def _small(objectives: Objectives, points: Sequence[PointSummary]) -> list[Finding]:
+    ordered = sorted(points, key=lambda point: point.taken_at)[-2:]
+    if not ordered:
+        return []
+    newest, before = ordered[-1], ordered[0]
+    least, percent = objectives.min_size, objectives.min_size_percent
+    if least is not None and newest.size < least:
+        expected = f"expected at least {format_size(least)}"
+    elif percent is not None and newest.size * 100 < before.size * percent:
+        expected = f"expected at least {percent:g} % of the {format_size(before.size)} before it"
+    else:
+        return []
+    return [
+        Finding(
+            SMALL,
+            f'restore point "{newest.point}" is suspiciously small: {format_size(newest.size)},'
+            f" {expected}",
+            f'Run "snapvault show {newest.point}" and look at what the source holds; if it is'
+            " right, lower the least size in the policy.",
+        )
+    ]
+
+
+def _drill(
+    objectives: Objectives,
+    points: Sequence[PointSummary],
+    *,
+    now: datetime,
+    seen: datetime,
+    last_drill: datetime | None,
+) -> list[Finding]:
+    if objectives.drill is None or now - (last_drill or seen) <= objectives.drill:
+        return []
+    since = f"since {_shown(last_drill)}" if last_drill else "yet"
+    if points:
+        hint = f'Run "snapvault drill run {points[-1].key.source}".'
+    else:
+        hint = "There is nothing to restore: back the source up first."
+    every = format_duration(objectives.drill)
+    return [Finding(DRILL, f"no good drill {since}, expected every {every}", hint)]
+
+
+def _shown(moment: datetime) -> str:
+    """Write a moment. Messages hold no ages: an alarm that stays up says the same each time."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
