@@ -231,7 +231,9 @@ def test_a_drill_without_anything_to_restore_asks_for_a_backup() -> None:
 
 
 def test_a_point_of_the_future_alarms_and_does_not_meet_the_rpo() -> None:
-    verdict = judged(RPO_26H, point(30), point(-48, size=1, identity="cd34"))
+    small = point(-48, size=1, identity="cd34")
+
+    verdict = judged(replace(RPO_26H, min_size=MIB), point(30), small)
 
     assert verdict.rpo is RpoState.BREACHED
     assert verdict.age == 30 * 3600.0
