@@ -12,8 +12,6 @@ import pytest
 
 from snapvault.adapters.sources.directory import DirectorySource
 from snapvault.adapters.targets.tree import TreeTarget
-from snapvault.config.policies import load_policies
-from snapvault.config.settings import load_settings
 from snapvault.engine import sequence
 from snapvault.engine.contents import look_up
 from snapvault.engine.vault import Held
@@ -24,7 +22,6 @@ from tests.support.vaults import VaultKit
 pytestmark = pytest.mark.integration
 
 MIB = 1 << 20
-ROOT = Path(__file__).parents[2]
 
 # Version 2; then tag, permissions and id of: owner, user 65534, group, mask, others. See acl(5).
 ACL = struct.pack("<I", 2) + b"".join(
@@ -235,39 +232,3 @@ def test_a_big_tree_that_changed_in_the_middle_costs_a_small_night(tmp_path: Pat
     assert second.point.counters["changed_bytes"] < 300_000
     assert third.point.counters["changed_bytes"] == 0
     assert seen(tmp_path / "out") == seen(tree)
-
-
-def test_the_example_policy_describes_trees_that_can_be_read(tmp_path: Path) -> None:
-    (tmp_path / "snapvault.yaml").write_text(
-        'vaults: {offsite: {store: "file:///nowhere", gnupg_home: /nowhere, '
-        f"recipients: [{'A' * 40}], signer: {'B' * 40}}}}}\n"
-    )
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    text = (ROOT / "policies/directory.yaml").read_text()
-    for path in ("/etc/nginx", "/etc", "/srv", "/var/www"):
-        here = tmp_path / "machine" / path.strip("/")
-        here.mkdir(parents=True, exist_ok=True)
-        (here / "kept").write_text("kept")
-        (here / "a.tmp").write_text("left out of /srv")
-        text = text.replace(f"path: {path}\n", f"path: {here}\n")
-        text = text.replace(f"path: {path}}}", f"path: {here}}}")
-    (folder / "directory.yaml").write_text(text)
-
-    policies = load_policies(load_settings(tmp_path / "snapvault.yaml"))
-    contents = {}
-    for source in policies[0].sources:
-        for stream in source.streams:
-            assert isinstance(stream.spec, DirectorySpec)
-            nights = Nights(tmp_path / source.name / stream.name, stream.spec.path)
-            nights.spec = stream.spec
-            target = tmp_path / f"{source.name}-{stream.name}"
-            nights.restore(nights.night(), target)
-            contents[f"{source.name}-{stream.name}"] = names_in(target)
-
-    assert contents == {
-        "configuration-directory": ["a.tmp", "kept", "nginx"],
-        "files-directory": ["kept"],
-        "site-settings": ["a.tmp", "kept"],
-        "site-sites": ["a.tmp", "kept"],
-    }
