@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Webhooks: a JSON document by POST."""
+
+from collections.abc import Iterator
+
+from snapvault.adapters.notifiers import http, templates
+from snapvault.adapters.notifiers.wishes import is_news
+from snapvault.errors import NotifyError
+from snapvault.model.notices import Notice
+from snapvault.model.settings import NotifierSettings, WebhookSettings
+from snapvault.ports.source import Finding
+
+_JSON = "application/json"
+
+
+class WebhookNotifier:
+    """Posts each notice that is wished for."""
+
+    def __init__(self, settings: NotifierSettings, to: WebhookSettings) -> None:
+        self._settings = settings
+        self._to = to
+
+    @property
+    def name(self) -> str:
+        """The name in the settings."""
+        return self._settings.name
+
+    def wants(self, notice: Notice) -> bool:
+        """Tell whether a notice is wished for; failures only once they are final."""
+        return is_news(notice, self._settings.on)
+
+    def tell(self, notice: Notice) -> None:
+        """Post a notice's document; see the port."""
+        own = {"content-type": _JSON, "user-agent": "SnapVault"}
+        headers = own | {name.lower(): value for name, value in self._to.headers.items()}
+        rendered = templates.render_json(
+            notice, self._to.body, must_be_json="json" in headers["content-type"].lower()
+        )
+        http.post(
+            self._place(notice),
+            rendered.text.encode(),
+            headers,
+            ca_bundle=self._to.ca_bundle,
+            seconds=self._settings.timeout.total_seconds(),
+        )
+
+    def check(self) -> Iterator[Finding]:
+        """Connect to the server without sending anything."""
+        try:
+            place = self._place(None)
+            http.reach(
+                place,
+                ca_bundle=self._to.ca_bundle,
+                seconds=self._settings.timeout.total_seconds(),
+            )
+        except NotifyError as error:
+            yield Finding(f"notifier {self.name}", str(error), error=error)
+        else:
+            yield Finding(f"notifier {self.name}", f"{place} answers")
+
+    def _place(self, notice: Notice | None) -> http.Place:
+        return http.find_place(self._to.url, self._to.url_file, notice, name=self.name)
