@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running QEMU machines as a source: real QEMU, disks that are written to meanwhile."""
 
+import json
 import os
 import random
 import resource
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from snapvault.adapters.sources.qemu import QemuSource
-from snapvault.adapters.sources.qmp import Qmp
+from snapvault.adapters.sources.qemu_leftovers import take_down
+from snapvault.adapters.sources.qmp import Qmp, _Line
 from snapvault.errors import QuiesceError, SnapshotOverflowError, SourceError
 from snapvault.model.policy import QemuSpec
 from snapvault.ports.source import Changes, Consistency, DiskStream, Quiesce, View
@@ -218,6 +220,61 @@ def abandon(view: View) -> None:
     fleece._qmp.close()
     fleece._stack.close()
     view._stack.pop_all()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("moment", ["committed", "closing"])
+def test_a_server_that_a_killed_run_left_in_its_last_moment_stops_nobody(
+    moment: str, machine: Machine, night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = night.source().open()
+    marks = view.finish().marks
+    if moment == "committed":
+        view.committed("point")
+    else:
+
+        def killed(qmp: Qmp, tag: str) -> None:
+            take_down(qmp, tag)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("snapvault.adapters.sources.qemu_fleece.take_down", killed)
+            with pytest.raises(KeyboardInterrupt):
+                view.close()
+    abandon(view)
+
+    _, after = night.point(marks if moment == "committed" else {})
+
+    assert machine.left() == {**NOTHING, "bitmaps": [after["vd0"].split()[0]] * 2}
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["add-fd", "blockdev-add", "transaction", "getfd", "nbd-server-start", "block-export-add"],
+)
+def test_a_signal_at_any_moment_leaves_nothing_and_loses_nothing(
+    command: str, machine: Machine, night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, marks = night.point({})
+    machine.write("vd0", 5 * MIB, 512, 4)
+    send = _Line.send
+
+    def interrupted(line: _Line, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        send(line, data, descriptors)
+        if json.loads(data)["execute"] == command:
+            monkeypatch.setattr(_Line, "send", send)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Line, "send", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        night.source().open(marks)
+    left = machine.left()
+    view = night.source().open(marks)
+    found = changes_of(disks_of(view)[0]).ranges
+    view.close()
+
+    assert left == {**NOTHING, "bitmaps": [marks["vd0"].split()[0]] * 2}
+    assert found == [(5 * MIB, 5 * MIB + 64 * KIB)]
+    assert night.events.warnings == []
 
 
 def test_bitmaps_and_jobs_of_others_are_left_alone(machine: Machine, night: Night) -> None:

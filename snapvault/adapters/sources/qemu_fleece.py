@@ -126,18 +126,21 @@ class Fleece:
         ours left.
         """
         address = self._stack.enter_context(nbd.socket_folder()) / "nbd"
+        # ORDER: ours before it is there, so that a signal in between leaves none behind.
+        self._serving = True
         try:
             self._start_server(address)
         except QmpError as error:
+            self._serving = False
             if not may_replace_server or self._qmp.execute("query-block-exports"):
                 raise SourceError(
                     f"could not start QEMU's NBD server: {error}",
                     hint="QEMU has one only: end the backup or migration that uses it, or send"
                     " nbd-server-stop.",
                 ) from error
+            self._serving = True
             self._qmp.execute("nbd-server-stop")
             self._start_server(address)
-        self._serving = True
         found: dict[str, nbd.Disk] = {}
         for stream, disk in self._disks.items():
             name = self._names[stream]
@@ -194,6 +197,7 @@ class Fleece:
         # ORDER: from here on a restore point needs the new bitmaps, whatever fails below.
         self._kept = True
         self._stop_reading()
+        self._stop_server(self._qmp)
         take_down(self._qmp, self._tag)
         actions = [
             removed(self._disks[stream].node, mark.bitmap) for stream, mark in self._old.items()
@@ -248,8 +252,11 @@ class Fleece:
     def _watch(self) -> None:
         """Let go of the disks before the scratch folder is full: the guest's writes would fail."""
         while not self._over.wait(_WATCH_INTERVAL):
-            if _free(self._folder) >= _RESERVE:
-                continue
+            try:
+                if _free(self._folder) >= _RESERVE:
+                    continue
+            except OSError:  # the folder is gone: nobody can tell any more
+                pass
             # ORDER: said first; a reader that sees no overflow afterwards read what was held still.
             self._overflow = True
             for name in self._names.values():
@@ -264,12 +271,17 @@ class Fleece:
         while self._readers:
             self._readers.pop().close()
 
-    def _undo(self, qmp: Qmp) -> None:
-        take_down(qmp, self._tag)
+    def _stop_server(self, qmp: Qmp) -> None:
+        # ORDER: before our nodes go. Should we die in between, the next run knows by them that
+        # the server is ours, and may be replaced.
         if self._serving:
             with _refused_is_fine():
                 qmp.execute("nbd-server-stop")
             self._serving = False
+
+    def _undo(self, qmp: Qmp) -> None:
+        self._stop_server(qmp)
+        take_down(qmp, self._tag)
         if not self._kept:
             self._forget_bitmaps(qmp)
         if self._was_running and qmp.execute("query-status").get("status") == "io-error":
