@@ -274,6 +274,62 @@ def test_grants_on_single_databases_are_enough_for_them(
     assert b"PROCEDURE `raise_all`" in kit.restored(held.point)["mysql"]
 
 
+def test_tables_that_keep_their_history_come_back_with_it(
+    server: MariadbServer, other: MariadbServer, kit: VaultKit
+) -> None:
+    server.run(
+        "CREATE DATABASE shop; USE shop;"
+        "CREATE TABLE prices (id INT PRIMARY KEY, price INT) WITH SYSTEM VERSIONING;"
+        "INSERT INTO prices VALUES (1, 10), (2, 20); UPDATE prices SET price = 11 WHERE id = 1;"
+        "DELETE FROM prices WHERE id = 2"
+    )
+    source = source_of(server, kit, "shop")
+
+    dumps = [kit.restored(kit.night(source).point)["mysql"] for _ in range(2)]
+    other.run(dumps[0])
+
+    history = (
+        "SELECT id, price, row_start, row_end FROM shop.prices FOR SYSTEM_TIME ALL ORDER BY 1, 2"
+    )
+    assert other.run(history) == server.run(history)
+    assert len(server.run(history).splitlines()) == 3
+    assert dumps[0] == dumps[1]
+    assert kit.events.warnings == []
+
+
+def test_history_that_a_dump_cannot_hold_is_told(server: MariadbServer, kit: VaultKit) -> None:
+    server.run(
+        "CREATE DATABASE shop; CREATE TABLE shop.prices (id INT PRIMARY KEY,"
+        "a BIGINT UNSIGNED GENERATED ALWAYS AS ROW START,"
+        "b BIGINT UNSIGNED GENERATED ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (a, b)"
+        ") WITH SYSTEM VERSIONING ENGINE=InnoDB; INSERT INTO shop.prices (id) VALUES (1)"
+    )
+    source = source_of(server, kit, "shop")
+
+    held = kit.night(source)
+
+    assert held.point.streams[0].size > 0
+    assert len(kit.events.warnings) == 1
+    assert '"shop.prices"' in kit.events.warnings[0]
+    assert "history" in findings(source)
+
+
+@pytest.mark.parametrize("per_database", [True, False])
+def test_the_folder_of_a_file_system_is_no_database(
+    server: MariadbServer, kit: VaultKit, *, per_database: bool
+) -> None:
+    (server.data / "lost+found").mkdir(mode=0o700)
+
+    try:
+        held = kit.night(source_of(server, kit, per_database=per_database))
+    finally:
+        (server.data / "lost+found").rmdir()
+
+    dumps = kit.restored(held.point)
+    assert set(dumps) == {"mysql.mysql" if per_database else "mysql"}
+    assert not [dump for dump in dumps.values() if b"lost+found" in dump]
+
+
 def test_grants_are_read_however_the_server_quotes_names(
     server: MariadbServer, kit: VaultKit
 ) -> None:

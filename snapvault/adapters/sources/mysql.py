@@ -18,7 +18,7 @@ from typing import Final
 from snapvault import clock
 from snapvault.adapters import command
 from snapvault.adapters.command import Program
-from snapvault.adapters.sources import mysql_dump, mysql_errors, mysql_grants
+from snapvault.adapters.sources import mysql_dump, mysql_errors, mysql_grants, mysql_tables
 from snapvault.adapters.sources.dump_names import Naming
 from snapvault.adapters.sources.dump_stream import DumpStream, DumpView, Watch
 from snapvault.adapters.sources.mysql_client import MysqlClient, Server
@@ -28,21 +28,11 @@ from snapvault.model.policy import MysqlSpec
 from snapvault.ports.events import Events
 from snapvault.ports.source import NO_MARKS, Consistency, Finding
 
-# LIMIT: MEMORY and its like know no transactions either; these hold no rows of their own.
-_TRANSACTIONAL = """
-SELECT HEX(t.table_schema), HEX(t.table_name), t.engine FROM information_schema.tables t
-WHERE t.table_type = 'BASE TABLE' AND t.engine IS NOT NULL
-AND t.engine NOT IN ('BLACKHOLE', 'MRG_MyISAM', 'MRG_MYISAM', 'FEDERATED', 'SPIDER')
-AND t.engine NOT IN (SELECT engine FROM information_schema.engines WHERE transactions = 'YES')
-AND t.table_schema NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys')
-ORDER BY t.table_schema, t.table_name
-"""
 _WAITING = """
 SELECT HEX(state), HEX(COALESCE(info, '')) FROM information_schema.processlist
 WHERE id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(USER(), '@', 1) AND command = 'Query'
 AND state LIKE 'Waiting for%' AND time >= {seconds} LIMIT 1
 """
-_SHOWN: Final = 3  # tables named in a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +44,8 @@ class _Plan:
     groups: tuple[tuple[str, tuple[str, ...]], ...]  # stream, databases
     position: bool
     unprotected: tuple[str, ...]  # tables
+    history: bool
+    lost_history: tuple[str, ...]  # tables
 
 
 class MysqlSource:
@@ -85,6 +77,8 @@ class MysqlSource:
         plan = self._plan()
         if plan.unprotected:
             self._warn("dump.unprotected", _told_unprotected(plan.unprotected))
+        if plan.lost_history:
+            self._warn("dump.history", _told_history(plan.lost_history))
         if plan.server.binary_log and not plan.position:
             self._warn("dump.position", _told_position(self._name))
         consistency = Consistency.CRASH if plan.unprotected else Consistency.APPLICATION
@@ -114,8 +108,10 @@ class MysqlSource:
             return
         yield Finding("databases", f"{len(databases)} to be dumped; the account may read them")
         yield self._check_position(server)
-        if tables := self._unprotected(databases):
+        if tables := mysql_tables.unprotected(self._client, databases):
             yield Finding("engines", _told_unprotected(tables), remedy=_CONVERT)
+        if tables := self._history(server, databases)[1]:
+            yield Finding("history", _told_history(tables), remedy=_KEEP_HISTORY)
 
     def _plan(self) -> _Plan:
         server = self._client.server()
@@ -127,7 +123,9 @@ class MysqlSource:
             else ((self._naming.whole, databases),)
         )
         position = server.binary_log and self._sees_position(server)
-        return _Plan(server, program, groups, position, self._unprotected(databases))
+        unprotected = mysql_tables.unprotected(self._client, databases)
+        history = self._history(server, databases)
+        return _Plan(server, program, groups, position, unprotected, *history)
 
     def _databases(self, server: Server) -> tuple[str, ...]:
         """Return what is to be dumped, after seeing to it that all of it can be seen."""
@@ -176,14 +174,19 @@ class MysqlSource:
             return Finding("binary log", told, remedy="Grant RELOAD, REPLICATION CLIENT on *.*.")
         return Finding("binary log", "it is on, and its position can be read")
 
-    def _unprotected(self, databases: Sequence[str]) -> tuple[str, ...]:
-        rows = self._client.rows(_TRANSACTIONAL, doing="list the tables' engines")
-        names = [(_from_hex(schema), _from_hex(table)) for schema, table, _ in rows]
-        return tuple(f"{schema}.{table}" for schema, table in names if schema in databases)
+    def _history(self, server: Server, databases: Sequence[str]) -> tuple[bool, tuple[str, ...]]:
+        """Tell whether there is history that a dump can hold, and which tables' it cannot."""
+        if not server.is_mariadb:
+            return False, ()
+        by_time, by_transactions = mysql_tables.versioned(self._client, databases)
+        program = mysql_dump.find_program(server)
+        if by_transactions or not program.keeps_history:
+            return False, (*by_time, *by_transactions)
+        return bool(by_time), ()
 
     def _stream(self, plan: _Plan, stream: str, databases: tuple[str, ...]) -> DumpStream:
         everything = not self._spec.databases and not self._spec.per_database
-        arguments = plan.program.arguments(databases, everything=everything, position=plan.position)
+        arguments = plan.program.arguments(databases, position=plan.position, history=plan.history)
         timeout = self._spec.timeout.total_seconds() if self._spec.timeout else None
         own = {"database": databases[0]} if len(databases) == 1 and not everything else {}
 
@@ -231,15 +234,19 @@ class MysqlSource:
         self._events.warn(event, f'source "{self._name}": {message}', source=self._name)
 
 
+_KEEP_HISTORY: Final = (
+    "Use mariadb-dump 10.11 or later, and versions by time; or the lvm way, which takes everything."
+)
 _CONVERT: Final = "Convert them to InnoDB, or use the lvm way, which locks all tables."
 
 
 def _told_unprotected(tables: Sequence[str]) -> str:
-    shown = ", ".join(f'"{table}"' for table in tables[:_SHOWN])
-    more = f" and {len(tables) - _SHOWN} more" if len(tables) > _SHOWN else ""
-    return (
-        f"tables without transactions are dumped as they are when it is their turn: {shown}{more}"
-    )
+    named = mysql_tables.told(tables)
+    return f"tables without transactions are dumped as they are when it is their turn: {named}"
+
+
+def _told_history(tables: Sequence[str]) -> str:
+    return f"the history of tables is left out, as they are dumped: {mysql_tables.told(tables)}"
 
 
 def _told_position(name: str) -> str:

@@ -21,6 +21,8 @@ from snapvault.errors import SourceError
 
 CLIENTS: Final = ("mariadb", "mysql")
 VIRTUAL_SCHEMAS: Final = ("information_schema", "performance_schema", "sys")
+# The folder for what fsck finds looks like one, where the data is a file system of its own.
+_NO_DATABASES: Final = (*VIRTUAL_SCHEMAS, "#mysql50#lost+found")
 
 _CONNECT_TIMEOUT = 15  # seconds
 _QUERY_TIMEOUT = 120.0  # seconds
@@ -149,7 +151,7 @@ class MysqlClient:
         """
         sql = "SELECT HEX(schema_name) FROM information_schema.schemata"
         names = (_from_hex(row[0]) for row in self.rows(sql, doing="list the databases"))
-        return sorted(name for name in names if name.lower() not in VIRTUAL_SCHEMAS)
+        return sorted(name for name in names if name.lower() not in _NO_DATABASES)
 
     def grants(self) -> list[str]:
         """Return the account's grants as statements. They hold hashes of passwords: never shown.

@@ -44,11 +44,19 @@ class DumpProgram:
     is_mariadb: bool
     version: tuple[int, ...]
 
-    def arguments(self, databases: Sequence[str], *, everything: bool, position: bool) -> list[str]:
+    @property
+    def keeps_history(self) -> bool:
+        """Whether it can dump the history of tables that have versions by time."""
+        return self.is_mariadb and self.version >= (10, 11)
+
+    def arguments(
+        self, databases: Sequence[str], *, position: bool, history: bool = False
+    ) -> list[str]:
         """Return what follows the option file on the command line.
 
         `position` asks for the binary log's position as a comment; the server must have
-        a binary log, or the dump fails.
+        a binary log, or the dump fails. So must all tables with versions have them by time
+        where `history` asks for it.
         """
         found = list(_COMMON)
         if self.is_mariadb:
@@ -56,10 +64,11 @@ class DumpProgram:
                 found.append("--master-data=2")
         else:
             found += self._of_mysql(position=position)
-        if everything or "mysql" in databases:
+        if history:
+            found.append("--dump-history")
+        if "mysql" in databases:
             found.append("--flush-privileges")
-        if everything:
-            return [*found, "--all-databases"]
+        # Never --all-databases: it takes what only looks like a database, too.
         return [*found, "--databases", "--", *databases]
 
     def _of_mysql(self, *, position: bool) -> list[str]:
@@ -82,7 +91,19 @@ def find_program(server: Server) -> DumpProgram:
     preferred = ("mariadb-dump", "mysqldump")
     name = first_there(preferred if server.is_mariadb else preferred[::-1])
     said = command.run([name, "--version"], timeout=60).stdout.decode(errors="replace")
-    after = said.partition("Distrib ")[2] or said.partition("Ver ")[2]
+    return identify(name, said)
+
+
+def identify(name: str, said: str) -> DumpProgram:
+    """Read what a program says of its version, which is not always the first number.
+
+    mysqldump  Ver 8.4.2 for Linux on x86_64 (MySQL Community Server - GPL)
+    mariadb-dump  Ver 10.19 Distrib 10.11.19-MariaDB, for debian-linux-gnu (x86_64)
+    mariadb-dump from 11.8.3-MariaDB, client 10.19 for debian-linux-gnu (x86_64)
+    """
+    after = next(
+        (said.partition(word)[2] for word in ("Distrib ", "from ", "Ver ") if word in said), ""
+    )
     return DumpProgram(name, "mariadb" in said.lower(), version_numbers(after))
 
 

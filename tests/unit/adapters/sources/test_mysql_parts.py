@@ -28,22 +28,40 @@ OLD_MYSQL = DumpProgram("mysqldump", is_mariadb=False, version=(5, 7, 44))
 def test_each_program_is_asked_for_the_position_in_its_own_words(
     program: DumpProgram, expected: set[str], unexpected: set[str]
 ) -> None:
-    arguments = program.arguments(["shop"], everything=False, position=True)
+    arguments = program.arguments(["shop"], position=True)
 
     assert expected <= set(arguments)
     assert not unexpected & set(arguments)
     assert {"--single-transaction", "--skip-lock-tables", "--hex-blob"} <= set(arguments)
 
 
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("mysqldump  Ver 8.4.2 for Linux on x86_64 (MySQL Community Server - GPL)", (8, 4, 2)),
+        ("mysqldump  Ver 10.13 Distrib 5.7.44, for Linux (x86_64)", (5, 7, 44)),
+        ("mariadb-dump  Ver 10.19 Distrib 10.11.19-MariaDB, for debian-linux-gnu", (10, 11, 19)),
+        ("mariadb-dump from 11.8.3-MariaDB, client 10.19 for debian-linux-gnu", (11, 8, 3)),
+    ],
+)
+def test_programs_tell_their_version_in_different_places(
+    said: str, version: tuple[int, ...]
+) -> None:
+    program = mysql_dump.identify("dump", said)
+
+    assert program.version == version
+    assert program.is_mariadb == ("MariaDB" in said)
+
+
 @pytest.mark.parametrize("program", [MARIADB, MYSQL, OLD_MYSQL])
 def test_no_program_is_asked_for_a_position_that_is_not_there(program: DumpProgram) -> None:
-    arguments = program.arguments(["shop"], everything=False, position=False)
+    arguments = program.arguments(["shop"], position=False)
 
     assert not [text for text in arguments if "-data=" in text or "COMMENTED" in text]
 
 
 def test_databases_are_no_options_whatever_they_are_called() -> None:
-    arguments = MARIADB.arguments(["--host=evil", "b"], everything=False, position=False)
+    arguments = MARIADB.arguments(["--host=evil", "b"], position=False)
 
     assert arguments[-4:] == ["--databases", "--", "--host=evil", "b"]
 
