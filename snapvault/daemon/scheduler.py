@@ -1,0 +1,508 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scheduler: follows the schedules, starts jobs, keeps the history and raises alarms.
+
+One thread calls `tick`, again and again, with the time. What is to be done is decided by
+`model.agenda`; this carries it out. Everything it knows is in memory, and in the history only
+for the next start: a history that cannot be used stops no backup.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+
+from snapvault.config.problems import Problem
+from snapvault.daemon import words
+from snapvault.daemon.alarms import Alarms
+from snapvault.daemon.judging import Judging
+from snapvault.daemon.ledger import Ledger, Memory
+from snapvault.daemon.resuming import ending, look_back
+from snapvault.daemon.roster import Followed, Named, Roster, first_slot, read_roster
+from snapvault.daemon.shelf import Shelf
+from snapvault.daemon.words import Words
+from snapvault.model import agenda, objectives
+from snapvault.model.agenda import GRACE, Missed, Start, Timing
+from snapvault.model.notices import Notice
+from snapvault.model.objectives import Finding
+from snapvault.model.policy import Policy, Schedule
+from snapvault.model.runs import PointSummary, Run, RunState, SourceKey, Trigger
+from snapvault.model.settings import Settings
+from snapvault.ports.events import Events
+from snapvault.ports.history import History
+from snapvault.ports.jobs import Jobs, Order
+
+LONGEST_PAUSE: Final = 5.0  # seconds; a clock that is set is noticed after so many
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_DAEMON: Final = "daemon"
+_LOOK_EVERY: Final = timedelta(seconds=30)  # at runs of others
+_MEND_EVERY: Final = timedelta(minutes=1)
+_READ_EVERY: Final = timedelta(hours=1)
+
+
+class Scheduler:
+    """Used by one thread; `next_starts` and `retries` by any.
+
+    `points` returns a vault's restore points, oldest first, `zone_of` a schedule's zone. `alive`
+    tells whether the process of a run that an earlier scheduler or a person started is still
+    there. `drilled` tells when a source's last good drill was. `grace` is how late a start may
+    be noticed: whoever calls seldom needs more.
+    """
+
+    def __init__(  # noqa: PLR0913 - the world of a scheduler, each part given in
+        self,
+        *,
+        settings: Settings,
+        policies: Sequence[Policy],
+        problems: Sequence[Problem],
+        history: History,
+        jobs: Jobs,
+        points: Callable[[str], Sequence[PointSummary]],
+        tell: Callable[[Notice], None],
+        zone_of: Callable[[str | None], tzinfo],
+        new_id: Callable[[], str],
+        host: str,
+        log: Events,
+        alive: Callable[[Run], bool],
+        drilled: Callable[[SourceKey], datetime | None] = lambda _: None,
+        grace: timedelta = GRACE,
+    ) -> None:
+        self._settings = settings
+        self._rules: tuple[Sequence[Policy], Sequence[Problem]] | None = (policies, problems)
+        self._jobs = jobs
+        self._tell = tell
+        self._zone_of = zone_of
+        self._new_id = new_id
+        self._log = log
+        self._alive = alive
+        self._grace = grace
+        self._words = Words(host)
+        self._ledger = Ledger(history)
+        self._alarms = Alarms(self._ledger, tell, self._words)
+        self._shelf = Shelf(points, log)
+        self._judging = Judging(self._shelf, self._alarms, drilled)
+        self._sources: dict[SourceKey, Followed] = {}
+        self._idle: set[SourceKey] = set()
+        self._running: dict[SourceKey, Run] = {}  # started here
+        self._others: dict[SourceKey, Run] = {}  # started by a person, or a scheduler before
+        self._stale: set[str] = set()  # vaults whose catalogs are to be read
+        self._begun = False
+        self._last = self._next = self._attended = _LONG_AGO
+        self._look_at = self._mend_at = self._read_at = _LONG_AGO
+
+    def tick(self, now: datetime) -> float:
+        """Do what is to be done now; return in how many seconds to call again, at the latest.
+
+        To be called sooner when a job has ended.
+        """
+        jumped = self._notice_clock(now)
+        ended = self._jobs.ended()
+        if self._rules is None and not ended and not jumped and now < self._next:
+            return self._pause(now)
+        for run in ended:
+            self._running.pop(run.key, None)
+            self._end(run, now)
+        self._apply_rules(now)
+        self._keep_house(now)
+        self._plan(now, jumped=jumped)
+        self._start(now)
+        self._judging.judge(self._sources.values(), self._is_at_work, now)
+        self._mind_ledger(now)
+        self._next = min(
+            self._look_at,
+            self._mend_at,
+            self._read_at,
+            *(source.judge_at for source in self._sources.values()),
+            *(source.wake for source in self._sources.values() if source.wake is not None),
+        )
+        return self._pause(now)
+
+    def reload(
+        self,
+        settings: Settings,
+        policies: Sequence[Policy],
+        problems: Sequence[Problem],
+        *,
+        now: datetime,
+    ) -> None:
+        """Follow these from now on; jobs that run are not touched."""
+        self._settings = settings
+        self._rules = (policies, problems)
+        if self._begun:
+            self._apply_rules(now)
+            self._next = now
+
+    def stop(self, now: datetime, seconds: float) -> None:
+        """End all jobs within so many seconds, and remember how they ended. No tick may follow."""
+        self._last = max(now, self._last)
+        for run in self._jobs.stop(seconds):
+            self._running.pop(run.key, None)
+            self._end(run, max(run.ended or now, now))
+        # Whoever begins next need not ask what was due until now, by schedules that may be others.
+        for source in self._sources.values():
+            followed = source.following is None or source.following > self._last
+            if source.timing and source.ready is None and source.wake is not None and followed:
+                due = source.timing.due_after(source.handled)
+                if source.handled < self._last and (due is None or due > self._last):
+                    self._set_handled(source, self._last)
+        self._ledger.mend()
+
+    def round_over(self) -> bool:
+        """Tell whether all that was due has been run: nothing runs, nothing may start now."""
+        return not self._running and all(source.ready is None for source in self._sources.values())
+
+    def next_starts(self) -> Mapping[SourceKey, datetime]:
+        """Return when each source starts next, by its schedule or to try again; none: left out."""
+        moments = {
+            source.key: [
+                moment
+                for moment in (source.following, source.again.at if source.again else None)
+                if moment is not None
+            ]
+            for source in list(self._sources.values())
+        }
+        return {key: min(each) for key, each in moments.items() if each}
+
+    def retries(self) -> Mapping[SourceKey, datetime]:
+        """Return when failed runs are tried again."""
+        waiting = [(source.key, source.again) for source in list(self._sources.values())]
+        return {key: again.at for key, again in waiting if again is not None}
+
+    # --- time -------------------------------------------------------------------------------
+
+    def _notice_clock(self, now: datetime) -> bool:
+        """Notice that the clock jumped, or that nobody looked for a while."""
+        before, self._last = self._last, now
+        if not self._begun or before <= now <= before + self._grace:
+            return False
+        self._attended = now
+        if now < before:
+            self._log.warn(
+                "clock.set_back",
+                "the clock was set back",
+                seconds=(before - now).total_seconds(),
+            )
+            self._look_at = self._mend_at = self._read_at = now
+            for source in self._sources.values():
+                source.judge_at = now
+                if source.again is not None:
+                    latest = now + source.policy.retry.max_delay
+                    source.again = replace(source.again, at=min(source.again.at, latest))
+        for source in self._sources.values():
+            source.wake = now
+        return True
+
+    def _pause(self, now: datetime) -> float:
+        return min(LONGEST_PAUSE, max(0.0, (self._next - now).total_seconds()))
+
+    # --- what counts ------------------------------------------------------------------------
+
+    def _apply_rules(self, now: datetime) -> None:
+        """Begin to follow the policies that were given since the last tick."""
+        if self._rules is None:
+            return
+        policies, problems = self._rules
+        self._rules = None
+        roster = read_roster(policies, problems, self._zone_of)
+        if self._begun:
+            self._shelf.read({key.vault for key in roster.sources} - self._vaults(), now)
+            self._follow(roster, now)
+        else:
+            self._begin(roster, now)
+        self._alarms.settle_rules(roster.alarms, roster.policies, now)
+        self._alarms.forget_sources(map(str, self._sources), now)
+
+    def _begin(self, roster: Roster, now: datetime) -> None:
+        """Take up the work where the history says that it was left."""
+        memory = self._ledger.load()
+        self._alarms.load(memory.alarms)
+        self._attended = self._look_at = self._mend_at = now
+        self._shelf.read({key.vault for key in roster.sources}, now)
+        self._read_at = now + _READ_EVERY
+        for key in roster.idle & memory.handled.keys():
+            self._ledger.set_handled(key, now)
+        for key, named in roster.sources.items():
+            self._sources[key] = self._resumed(key, named, memory, now)
+        self._idle = roster.idle
+        self._begun = True
+        self._find_others(now)
+
+    def _resumed(self, key: SourceKey, named: Named, memory: Memory, now: datetime) -> Followed:
+        seen = memory.seen.get(key, now)
+        source = _followed(key, named, seen, memory.handled.get(key, now), now)
+        if key not in memory.seen or key not in memory.handled:
+            self._ledger.set_seen(key, seen)
+            self._ledger.set_handled(key, source.handled)
+        past = look_back(self._ledger.recent(key), self._shelf.of(key), now)
+        if past.followed is not None and past.followed > source.handled:
+            # Whoever was killed had put the run, but not yet how far the schedule was followed.
+            self._set_handled(source, past.followed)
+        if past.missed is not None and not self._alarms.get(source.subject, objectives.MISSED):
+            missed = Missed(past.missed.missed, True, past.missed.due or now)
+            self._tell_missed(source, past.missed, missed, now)
+        if past.failed is not None:
+            self._resume_failed(source, past.failed, now)
+        return source
+
+    def _resume_failed(self, source: Followed, run: Run, now: datetime) -> None:
+        if source.timing is not None:
+            source.again = agenda.next_attempt(source.timing, source.policy.retry, run, now)
+        if source.again is not None:
+            source.failed = run
+        elif not self._alarms.get(source.subject, objectives.FAILED):
+            self._give_up(source, run, now)
+
+    def _follow(self, roster: Roster, now: datetime) -> None:
+        """Exchange the sources; those that stay go on where they are."""
+        before, self._sources = self._sources, {}
+        for key, named in roster.sources.items():
+            source = before.get(key)
+            if source is None:
+                source = _followed(key, named, now, now, now)
+                self._ledger.set_seen(key, now)
+                self._ledger.set_handled(key, now)
+            else:
+                changed = _schedule(source.timing) != _schedule(named.timing)
+                source.policy, source.spec, source.timing = named.policy, named.spec, named.timing
+                if changed:
+                    # What another schedule would have wanted until now was never promised.
+                    source.first = first_slot(named.timing, source.seen)
+                    source.ready = source.again = source.failed = source.following = None
+                    self._set_handled(source, now)
+                source.wake = now if named.timing is not None else None
+                source.ready = source.ready if named.timing is not None else None
+                source.judge_at = now
+            self._sources[key] = source
+        self._idle = roster.idle
+
+    def _vaults(self) -> set[str]:
+        return {key.vault for key in self._sources}
+
+    # --- what happened ----------------------------------------------------------------------
+
+    def _keep_house(self, now: datetime) -> None:
+        """Look at what changes without us: runs of others, catalogs, a history that came back."""
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            self._look_at_others(now)
+        if now >= self._read_at:
+            self._read_at = now + _READ_EVERY
+            self._stale |= self._vaults()
+            self._find_others(now)
+        if now >= self._mend_at:
+            self._mend_at = now + _MEND_EVERY
+            if self._ledger.error is not None:
+                self._ledger.mend()
+        if self._stale:
+            self._shelf.read(self._stale & self._vaults(), now)
+            self._stale.clear()
+
+    def _find_others(self, now: datetime) -> None:
+        """Find runs that are not ours: those at work hold their source, the dead are recorded."""
+        own = {run.id for run in self._running.values()}
+        for run in self._ledger.running():
+            if run.id in own:
+                continue
+            if self._alive(run):
+                self._others[run.key] = run
+            else:
+                self._end(ending(run, self._shelf.of(run.key), now), now)
+
+    def _look_at_others(self, now: datetime) -> None:
+        for key, known in list(self._others.items()):
+            run = self._ledger.get(known)
+            if run.state is RunState.RUNNING and self._alive(run):
+                continue
+            del self._others[key]
+            if run.state is RunState.RUNNING:
+                self._shelf.read({key.vault} & self._vaults(), now)
+                run = ending(run, self._shelf.of(key), now)
+            self._end(run, now)
+
+    def _end(self, run: Run, now: datetime) -> None:
+        """Take note of a run that is over."""
+        self._ledger.put(run)
+        self._stale.add(run.key.vault)
+        source = self._sources.get(run.key)
+        if source is not None:
+            source.wake = source.judge_at = now
+        if run.state is not RunState.SUCCEEDED:
+            if run.due is not None:
+                self._fail(source, run, now)
+            return
+        if run.due is not None:
+            self._tell(self._words.succeeded(run, now))
+        if source is not None:
+            source.again = source.failed = None
+            self._judging.recover(source, now)
+
+    def _fail(self, source: Followed | None, run: Run, now: datetime) -> None:
+        """Have a failed run tried again, or tell that it is not."""
+        if source is None or source.timing is None:
+            self._give_up(source, run, now)
+            return
+        again = agenda.next_attempt(source.timing, source.policy.retry, run, now)
+        source.again, source.failed = again, run if again is not None else None
+        if again is None:
+            self._give_up(source, run, now)
+        elif not agenda.is_held(run):
+            self._tell(self._words.failed(run, now, again.at))
+
+    def _give_up(self, source: Followed | None, run: Run, now: datetime) -> None:
+        if source is not None:
+            source.again = source.failed = None
+            self._alarms.put_up(source.subject, words.failing(run), now)
+        self._tell(self._words.failed(run, now, None))
+
+    # --- what is to be done -----------------------------------------------------------------
+
+    def _plan(self, now: datetime, *, jumped: bool) -> None:
+        for source in self._sources.values():
+            if source.wake is None or source.wake > now or source.timing is None:
+                continue
+            source.wake = source.ready = None
+            if source.key in self._running or source.key in self._others:
+                continue  # its end wakes it
+            self._settle_clock(source, now, jumped=jumped)
+            plan = agenda.plan(
+                source.timing,
+                now,
+                handled=source.handled,
+                attended=self._attended,
+                again=source.again,
+                grace=self._grace,
+            )
+            if plan.given_up and source.failed is not None:
+                self._give_up(source, source.failed, now)
+            if plan.missed is not None:
+                self._report(source, plan.missed, now)
+            source.ready, source.wake, source.following = plan.start, plan.wake, plan.following
+
+    def _settle_clock(self, source: Followed, now: datetime, *, jumped: bool) -> None:
+        """Follow the schedule from a sensible moment, wherever the clock was before."""
+        if source.timing is not None and source.handled > now:
+            start = agenda.anchor(source.timing, source.handled, now)
+            if start != source.handled:
+                source.ahead = source.handled
+                self._set_handled(source, start)
+        elif jumped and source.ahead is not None and source.handled < source.ahead <= now:
+            self._set_handled(source, source.ahead)
+            source.ahead = None
+
+    def _report(self, source: Followed, missed: Missed, now: datetime) -> None:
+        """Remember and tell that nothing ran when it should have."""
+        run = Run(
+            id=self._new_id(),
+            key=source.key,
+            policy=source.policy.name,
+            state=RunState.MISSED,
+            trigger=Trigger.SCHEDULE,
+            started=now,
+            ended=now,
+            due=missed.last,
+            missed=missed.count,
+        )
+        # ORDER: the run before how far the schedule was followed. Whoever begins after a kill in
+        # between finds the run, and does not report it again; the other way it were lost.
+        self._ledger.put(run)
+        self._set_handled(source, missed.last)
+        source.ahead = None
+        self._tell_missed(source, run, missed, now)
+
+    def _tell_missed(self, source: Followed, run: Run, missed: Missed, now: datetime) -> None:
+        self._alarms.put_up(source.subject, words.missing(missed), now)
+        self._tell(self._words.missed(run, missed, now))
+
+    def _start(self, now: datetime) -> None:
+        """Start what may, the furthest behind its objective first, as far as the limits go."""
+        free = self._settings.daemon.max_jobs - len(self._running)
+        ready = [
+            (self._urgency(source, source.ready, now), source, source.ready)
+            for source in self._sources.values()
+            if source.ready is not None and free > 0
+        ]
+        by_policy = Counter(run.policy for run in self._running.values())
+        for _, source, start in sorted(ready, key=lambda each: each[0]):
+            if free <= 0:
+                break
+            limit = source.policy.max_jobs
+            if limit is None or by_policy[source.policy.name] < limit:
+                self._start_one(source, start, now)
+                by_policy[source.policy.name] += 1
+                free -= 1
+
+    def _urgency(
+        self, source: Followed, start: Start, now: datetime
+    ) -> tuple[bool, float, datetime, str]:
+        return agenda.urgency(
+            now,
+            due=start.due,
+            newest=self._shelf.newest(source.key, now),
+            rpo=source.policy.objectives.rpo,
+            name=source.subject,
+        )
+
+    def _start_one(self, source: Followed, start: Start, now: datetime) -> None:
+        run = Run(
+            id=self._new_id(),
+            key=source.key,
+            policy=source.policy.name,
+            state=RunState.RUNNING,
+            trigger=start.trigger,
+            started=now,
+            due=start.due,
+            attempt=start.attempt,
+        )
+        # ORDER: the run, then how far the schedule was followed, then the job. Whoever begins after
+        # a kill in between finds a run without a process, and has it tried again.
+        self._ledger.put(run)
+        if start.due > source.handled:
+            self._set_handled(source, start.due)
+        source.ready = source.wake = source.again = source.failed = source.ahead = None
+        self._running[source.key] = run
+        self._tell(self._words.started(run, now))
+        self._jobs.start(Order(run, self._settings, source.policy, source.spec))
+
+    def _set_handled(self, source: Followed, until: datetime) -> None:
+        source.handled = until
+        self._ledger.set_handled(source.key, until)
+
+    # --- objectives and alarms --------------------------------------------------------------
+
+    def _is_at_work(self, source: Followed) -> bool:
+        """Tell whether a backup of it is going on, or as good as."""
+        waits = source.ready is not None or source.again is not None
+        return waits or source.key in self._running or source.key in self._others
+
+    def _mind_ledger(self, now: datetime) -> None:
+        """Tell when the history cannot be written, and when it can again."""
+        error = self._ledger.error
+        if error is None:
+            self._alarms.recover(_DAEMON, objectives.DAEMON, now)
+        elif self._alarms.get(_DAEMON, objectives.DAEMON) is None:
+            self._log.warn("history.failed", str(error), hint=error.hint)
+            finding = Finding(
+                objectives.DAEMON, f"could not write the history: {error}", error.hint
+            )
+            self._alarms.breach(_DAEMON, finding, now)
+
+
+def _schedule(timing: Timing | None) -> Schedule | None:
+    return None if timing is None else timing.schedule
+
+
+def _followed(
+    key: SourceKey, named: Named, seen: datetime, handled: datetime, now: datetime
+) -> Followed:
+    return Followed(
+        key=key,
+        policy=named.policy,
+        spec=named.spec,
+        timing=named.timing,
+        seen=seen,
+        handled=handled,
+        first=first_slot(named.timing, seen),
+        wake=now if named.timing is not None else None,
+        judge_at=now,
+    )
