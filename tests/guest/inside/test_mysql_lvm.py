@@ -11,11 +11,15 @@ import pytest
 from snapvault.adapters.sources.lvm import LvmSource
 from snapvault.adapters.sources.mysql_quiesce import MysqlLvmSource, MysqlQuiesce
 from snapvault.adapters.stores.directory import DirectoryStore
+from snapvault.config.policies import load_policies
+from snapvault.config.settings import load_settings
 from snapvault.errors import QuiesceError
 from snapvault.model.policy import LvmSpec, MysqlSpec
 from snapvault.ports.source import Consistency, Quiesce
+from snapvault.wiring import source_of as source_by_policy
 from tests.support import lvm
 from tests.support.events import RecordedEvents
+from tests.support.guest import REPOSITORY
 from tests.support.lvm import MIB
 from tests.support.mariadb import LOCK_GRANTS, LedgerWriter, MariadbServer, table_lock, template
 from tests.support.vaults import VaultKit
@@ -114,6 +118,42 @@ def test_a_server_that_goes_on_writing_comes_back_as_it_was_under_the_lock(
     assert total == "5000"
     assert held.point.consistency == Consistency.APPLICATION.value
     assert held.point.streams[0].facts["gtid"] == counter.gtid == gtid
+    assert lvm.snapshots_in(group) == []
+
+
+def test_the_server_on_lvm_of_the_example_policy_is_backed_up(
+    server: MariadbServer, group: str, kit: VaultKit, tmp_path: Path
+) -> None:
+    text = (REPOSITORY / "policies" / "mysql.yaml").read_text(encoding="utf-8")
+    for theirs, ours in {
+        "/etc/snapvault/warehouse.cnf": str(server.create_account(*LOCK_GRANTS)),
+        "vg0/mysql": f"{group}/db-data",
+    }.items():
+        assert theirs in text
+        text = text.replace(theirs, ours)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "mysql.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "snapvault.yaml").write_text(
+        "vaults: {offsite: {store: 'file:///nowhere', recipients: [r], signer: s}}"
+    )
+    (policy,) = load_policies(load_settings(tmp_path / "snapvault.yaml"))
+    (spec,) = [each for each in policy.sources if each.name == "warehouse"]
+    source = source_by_policy(
+        spec,
+        policy=policy.name,
+        vault="offsite",
+        vault_id="vault-1",
+        folder=tmp_path / "state",
+        events=kit.events,
+    )
+
+    findings = [*source.check()]
+    held = kit.night(source)
+
+    assert [finding for finding in findings if finding.error] == []
+    assert held.point.consistency == Consistency.APPLICATION.value
+    assert held.point.streams[0].size == 96 * MIB
+    assert held.point.streams[0].facts["binlog_position"].isdigit()
     assert lvm.snapshots_in(group) == []
 
 
