@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from snapvault import clock
 from snapvault.adapters.locks import SourceLock
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.stores.opening import StoreOptions, open_store
@@ -20,18 +21,21 @@ from snapvault.engine import vault as vaults
 from snapvault.engine.vault import Held, Inventory, Vault
 from snapvault.errors import ConfigError, SealError, SnapVaultError
 from snapvault.formats.vault import VaultRecord
-from snapvault.model.policy import (
-    Policy,
-    SourceSpec,
-)
+from snapvault.model.policy import Policy, SourceSpec
+from snapvault.model.runs import Run, RunState, SourceKey, Trigger
 from snapvault.model.settings import Settings, VaultSettings
 from snapvault.ports.events import Events
+from snapvault.ports.jobs import Order
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.source import Finding, Source
 from snapvault.ports.store import Store, StoreTraits
 from snapvault.ports.target import Target
 
 if TYPE_CHECKING:
+    from snapvault.adapters.catalogs.known import KnownVaults
+    from snapvault.adapters.histories.sqlite import SqliteHistory
+    from snapvault.adapters.recording import Recording
+    from snapvault.adapters.run_logs import FolderRunLogs
     from snapvault.adapters.sealers.facts import KeyFacts
     from snapvault.adapters.targets.ebs import EbsRestore
     from snapvault.adapters.targets.ebs_service import EbsPlace
@@ -168,6 +172,7 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
 
     state = settings.state_dir / record.vault
     _make_private(state)
+    _known_vaults(settings).remember(chosen, record.vault)
     catalog = SqliteCatalog(state / "catalog.sqlite")
     try:
         if catalog.was_reset:
@@ -195,6 +200,12 @@ def _naming_state(state: Path) -> Iterator[None]:
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise _state_failed(state, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+
+
+def _known_vaults(settings: Settings) -> "KnownVaults":
+    from snapvault.adapters.catalogs.known import KnownVaults
+
+    return KnownVaults(settings.state_dir / "vaults")
 
 
 def try_state(settings: Settings) -> int:
@@ -309,6 +320,90 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
                 hints=policy.hints,
             ),
         ).run()
+
+
+def open_history(settings: Settings, events: Events | None = None) -> "SqliteHistory":
+    """Open what this host remembers of its runs; closed by the caller, or as a context manager.
+
+    Raises:
+        ConfigError: the state folder cannot be used.
+    """
+    from snapvault.adapters.histories.sqlite import SqliteHistory
+
+    history = SqliteHistory(
+        settings.state_dir / "history.sqlite", expire_logs=run_logs(settings).expire
+    )
+    if history.was_reset and events is not None:
+        events.warn("history.reset", f"history was damaged and begins anew: {history.reset_reason}")
+    return history
+
+
+def run_logs(settings: Settings) -> "FolderRunLogs":
+    """Return the logs of this host's runs."""
+    from snapvault.adapters.run_logs import FolderRunLogs
+
+    return FolderRunLogs(settings.state_dir / "runs")
+
+
+def new_run(policy: Policy, spec: SourceSpec, trigger: Trigger = Trigger.MANUAL) -> Run:
+    """Return a run of a source that starts now, asked for by hand unless said otherwise."""
+    from snapvault.adapters.recording import new_run_id
+
+    now = clock.now()
+    key = SourceKey(policy.vault, spec.name)
+    return Run(new_run_id(now), key, policy.name, RunState.RUNNING, trigger, now)
+
+
+def recorded(settings: Settings, run: Run, events: Events) -> "Recording":
+    """Return what records a run around the work; history that cannot be written fails nothing."""
+    from snapvault.adapters.recording import Recording
+
+    return Recording(
+        run,
+        history=lambda: open_history(settings, events),
+        logs=run_logs(settings),
+        events=events,
+    )
+
+
+def back_up_recorded(
+    recording: "Recording", vault: Vault, policy: Policy, spec: SourceSpec
+) -> Held:
+    """Make a restore point as `back_up`, and tell the recording what came of it."""
+    before = _requests(vault)
+    held = back_up(replace(vault, events=recording.events), policy, spec)
+    recording.made(
+        held.point, stored_bytes=held.stored_bytes, more={"requests": _requests(vault) - before}
+    )
+    return held
+
+
+def _requests(vault: Vault) -> int:
+    """Return how often this process has asked the vault's store for something."""
+    if not isinstance(vault.store, MeteredStore):
+        return 0
+    counts = vault.store.counts()
+    return counts.stats + counts.fetches + counts.listings + counts.puts + counts.probes
+
+
+def record_failure(settings: Settings, run: Run, error: SnapVaultError, events: Events) -> None:
+    """Record a run that failed before it could start."""
+    with suppress(SnapVaultError), recorded(settings, run, events):
+        raise error
+
+
+def run_order(order: Order, events: Events) -> Run:
+    """Carry out an order, record it, and return the run as it ended, whatever happened to it.
+
+    An exception that asks this process to end interrupts the run, and goes no further either.
+    """
+    recording = recorded(order.settings, order.run, events)
+    # What it was is in the run.
+    with suppress(BaseException), recording:
+        name = order.policy.vault
+        with open_vault(order.settings, name, recording.events) as vault:
+            back_up_recorded(recording, vault, order.policy, order.source)
+    return recording.run
 
 
 def target_kind(path: Path) -> str:

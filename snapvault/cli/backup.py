@@ -84,6 +84,8 @@ def _back_up_vault(
     outcomes: Outcomes,
     documents: list[dict[str, Any]],
 ) -> None:
+    from snapvault import wiring
+
     left = list(jobs)
     try:
         with run.open(name) as vault:
@@ -104,6 +106,8 @@ def _back_up_vault(
     except SnapVaultError as error:
         outcomes.fail(error, count=len(left))
         documents += [_failure(name, spec.name, error) for _, spec in left]
+        for policy, spec in left:
+            wiring.record_failure(run.settings, wiring.new_run(policy, spec), error, run.console)
 
 
 def _back_up(
@@ -114,7 +118,8 @@ def _back_up(
     started = clock.monotonic()
     run.console.subject = spec.name
     run.console.note(f'backing up source "{spec.name}" to vault "{vault.name}"')
-    held = wiring.back_up(vault, policy, spec)
+    with wiring.recorded(run.settings, wiring.new_run(policy, spec), run.console) as recording:
+        held = wiring.back_up_recorded(recording, vault, policy, spec)
     return held, clock.monotonic() - started
 
 

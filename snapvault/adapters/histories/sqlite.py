@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from snapvault import clock
 from snapvault.adapters.histories import records
@@ -255,6 +255,13 @@ class SqliteHistory:
     def close(self) -> None:
         """Close the file. Safe to repeat."""
         self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
 
     def _runs(self, rest: str, values: Mapping[str, object]) -> list[Run]:
         query = f"SELECT id, content, digest FROM run {rest}"  # noqa: S608 -- only constants
