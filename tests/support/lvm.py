@@ -43,11 +43,11 @@ def thick(group: str, name: str, size: str = "32M") -> str:
     return f"{group}/{name}"
 
 
-def thin_pool(group: str, name: str = POOL, size: str = "96M") -> str:
+def thin_pool(group: str, name: str = POOL, size: str = "96M", *, chunk: str = "64k") -> str:
     """Make a thin pool and return its full name."""
     run(
         *("lvcreate", "-q", "-q", "-y", "-n", name, "-L", size, "--type", "thin-pool"),
-        *("--chunksize", "64k", "--poolmetadatasize", "4M", group),
+        *("--chunksize", chunk, "--poolmetadatasize", "4M", group),
     )
     return f"{group}/{name}"
 
