@@ -3,9 +3,11 @@
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -17,16 +19,20 @@ from typing import Any
 import pytest
 
 from snapvault import clock
+from snapvault.adapters.notifiers import templates
 from snapvault.adapters.notifiers.http import AskedToWaitError
 from snapvault.adapters.notifiers.opening import check_notifier, open_notifier, send_test
+from snapvault.daemon.telling import Telling
 from snapvault.errors import NotifyError, NotifyUnavailableError
 from snapvault.model.notices import NoticeKind, Wish
+from snapvault.model.policy import CommandSpec
 from snapvault.model.settings import (
     MailSettings,
     NotifierSettings,
     PingSettings,
     WebhookSettings,
 )
+from tests.support.events import RecordedEvents
 from tests.support.http_sink import (
     Answer,
     HttpSink,
@@ -101,6 +107,10 @@ def free_port() -> int:
         return port
 
 
+async def repeat(writer: asyncio.StreamWriter) -> None:
+    writer.write(f"HTTP/1.1 400 {SECRET}\r\n{SECRET}: {SECRET}\r\n\r\n{SECRET}".encode())
+
+
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
@@ -155,7 +165,9 @@ def test_a_webhook_gets_the_documented_document(stop: Callable[[Any], Any]) -> N
     assert (request.method, request.target) == ("POST", "/hook?a=1")
     assert request.headers["content-type"] == "application/json"
     assert request.headers["x-token"] == SECRET
-    assert json.loads(request.body) == {
+    document = json.loads(request.body)
+    assert str(uuid.UUID(document.pop("id"))) == templates.notice_id(a_notice())
+    assert document == {
         "version": 1,
         "kind": "failure",
         "at": "2026-11-21T01:30:10.000000Z",
@@ -228,6 +240,18 @@ def test_names_in_a_url_cannot_break_out_of_their_place(stop: Callable[[Any], An
     assert request.target == (
         "/offsite/..%2Fa%20b?p=x%26y%3D%23%0D%0AHost%3A%20evil&keep=%7Bthis%7D"
     )
+
+
+def test_names_that_are_no_text_are_posted(stop: Callable[[Any], Any]) -> None:
+    sink = stop(http_sink())
+
+    told(hook(sink.url + "/{policy}"), policy="bad \udcff", source=None)
+    told(ping(sink.url + "/{policy}"), policy="bad \udcff", message="bad \udcff")
+
+    assert [request.target.partition("?")[0] for request in sink.requests] == [
+        "/bad%20%3F",
+        "/bad%20%3F/fail",
+    ]
 
 
 def test_a_login_in_the_url_is_sent_as_a_header(stop: Callable[[Any], Any]) -> None:
@@ -392,15 +416,16 @@ def test_a_host_without_an_address_is_tried_again() -> None:
 
 @pytest.mark.parametrize("answer", [hang, drip], ids=["hangs", "drips"])
 def test_a_server_that_never_ends_is_left_in_time(
-    stop: Callable[[Any], Any], answer: Answer
+    stop: Callable[[Any], Any], authority: Authority, answer: Answer
 ) -> None:
-    sink = stop(http_sink(answer))
-    began = clock.monotonic()
+    for tls in (None, authority):
+        sink = stop(http_sink(answer, authority=tls))
+        began = clock.monotonic()
 
-    with pytest.raises(NotifyUnavailableError, match="did not finish within"):
-        told(hook(sink.url, timeout=SHORT))
+        with pytest.raises(NotifyUnavailableError, match="did not finish within"):
+            told(hook(sink.url, timeout=SHORT, ca_bundle=authority.ca_bundle))
 
-    assert clock.monotonic() - began < MOST
+        assert clock.monotonic() - began < MOST
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
@@ -448,7 +473,7 @@ def test_no_error_of_a_webhook_holds_what_is_secret(
 ) -> None:
     sinks = [
         stop(http_sink(answer)).url
-        for answer in (status(404), status(500), say(b"junk"), say(b""), hang)
+        for answer in (status(404), status(500), say(b"junk"), say(b""), hang, repeat)
     ]
     trusted = stop(http_sink(authority=authority)).url
     urls = [f"{url}/{SECRET}?k={SECRET}" for url in [*sinks, trusted]]
@@ -728,10 +753,31 @@ def test_a_mail_with_a_broken_template_comes_all_the_same(stop: Callable[[Any], 
     assert "could not back up source" in body
 
 
+def test_addresses_of_all_alphabets_get_mail(stop: Callable[[Any], Any]) -> None:
+    server = stop(MailServer())
+    addresses = ("Zoë <zoë@example.org>", "ops@bücher.example")
+
+    told(mail(server, to=addresses, sender="sicherung@bücher.example"))
+
+    [handed] = server.mails
+    assert handed.recipients == ["zoë@example.org", "ops@bücher.example"]
+    assert handed.message["Message-ID"].endswith("@snapvault.invalid>")
+
+
+@pytest.mark.parametrize("address", ["nobody", "", "a@b@c", "a b@example.org", "a@ex\r\nBcc: x"])
+def test_what_is_no_address_is_named(stop: Callable[[Any], Any], address: str) -> None:
+    server = stop(MailServer())
+
+    with pytest.raises(NotifyError, match="is no mail address"):
+        told(mail(server, to=(address,)))
+
+    assert server.mails == []
+
+
 def test_file_names_that_are_no_text_are_mailed(stop: Callable[[Any], Any]) -> None:
     server = stop(MailServer())
 
-    told(mail(server), title="bad \udcff", message="x" * 5000 + "\udcff\0")
+    told(mail(server), title="bad \udcff", message="x" * 5000 + "\udcff\0", source="\udcff")
 
     body = server.mails[0].text
     assert "x" * 5000 + "?" in body
@@ -894,3 +940,56 @@ def test_a_test_notice_comes_whatever_is_wished_for(stop: Callable[[Any], Any]) 
     [request] = sink.requests
     assert request.target == "/web01"
     assert json.loads(request.body)["title"] == 'test of notifier "ops"'
+
+
+# --- secrets --------------------------------------------------------------------------------
+
+
+def test_secrets_go_where_they_belong_and_nowhere_else(
+    stop: Callable[[Any], Any],
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secrets = {name: f"{name}-s3cr3t" for name in ("password", "url", "header", "environment")}
+    (tmp_path / "password").write_text(secrets["password"])
+    monkeypatch.setenv("MYSQL_PWD", secrets["environment"])
+    command = CommandSpec(run=("dump",), environment={"PGPASSWORD": secrets["environment"]})
+    good, bad = stop(http_sink()), stop(http_sink(repeat))
+    server = stop(MailServer(authority, security="starttls", password=secrets["password"]))
+    refusing = stop(
+        MailServer(
+            authority,
+            security="starttls",
+            password=secrets["password"],
+            data_answer=f"550 {secrets['password']}",
+        )
+    )
+    curious = "{{ document | json }} {{ text }} {{ run }} {{ self }} {{ cycler }}"
+    login: dict[str, Any] = {"user": "backup", "password_file": tmp_path / "password"}
+    path, headers = f"/{secrets['url']}", {"X-Key": secrets["header"]}
+    everybody = [
+        hook(good.url + path, headers=headers),
+        hook(bad.url + path, headers=headers),
+        hook(good.url + path, headers=headers | {"content-type": "text/plain"}, body=curious),
+        ping(good.url + path),
+        ping(f"http://127.0.0.1:{free_port()}{path}"),
+        mail(server, **login),
+        mail(server, **login, subject=curious, text=curious),
+        mail(refusing, **login),
+    ]
+    log = RecordedEvents()
+    notifiers = {str(rank): open_notifier(each) for rank, each in enumerate(everybody)}
+    telling = Telling(notifiers, log)
+
+    with caplog.at_level(logging.DEBUG):
+        telling.tell(a_notice(message=f"could not back up {command!r}"))
+        assert telling.close(60) == 0
+
+    names = log.names()
+    assert (names.count("notice.delivered"), names.count("notice.failed")) == (5, 3)
+    said = [mail.raw for mail in server.mails] + [request.body for request in good.requests]
+    shown = repr((said, log, telling.outcomes(), notifiers, everybody, caplog.records))
+    shown += "".join(record.getMessage() for record in caplog.records if record.name != "mail.log")
+    assert [name for name, secret in secrets.items() if secret in shown] == []

@@ -91,7 +91,7 @@ def find_place(
         ("policy", notice.policy if notice else None),
     )
     for key, value in names:
-        url = url.replace("{" + key + "}", quote(value or "", safe=""))
+        url = url.replace("{" + key + "}", quote(value or "", safe="", errors="replace"))
     place = _read_url(url)
     if place is None:
         raise NotifyError(

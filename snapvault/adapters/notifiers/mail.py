@@ -2,9 +2,9 @@
 """Mail: one message for each notice, to all recipients."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
-from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -20,7 +20,11 @@ from snapvault.model.settings import MailSettings, NotifierSettings
 from snapvault.ports.source import Finding
 from snapvault.units import format_count
 
-_MESSAGES: Final = uuid.UUID("5b0a6a52-5d0c-43b5-8d5b-4c1f5d9a2e61")
+_MESSAGES: Final = uuid.UUID("c2f3c3f7-6a55-4a37-9a0e-2a0a3c1c6b18")
+
+# Enough to keep anything else out of headers and commands; the server knows who exists.
+_LOCAL: Final = re.compile(r"[^\s@<>()\[\]:;,\\\"]+")
+_DOMAIN: Final = re.compile(r"[\w.-]+|\[[0-9A-Za-z.:]+\]")
 
 
 class MailNotifier:
@@ -85,7 +89,7 @@ class MailNotifier:
         message["To"] = [_header(each) for each in self._to.to]
         message["Subject"] = subject.text
         message["Date"] = format_datetime(clock.now())
-        message["Message-ID"] = _identity(domain, self.name, repr(notice))
+        message["Message-ID"] = _identity(domain, self.name, templates.notice_id(notice))
         # Messages about one source lie together, under a first one that was never sent.
         thread = (notice.host, notice.vault or "", notice.source or notice.policy or "")
         message["References"] = message["In-Reply-To"] = _identity(domain, self.name, *thread)
@@ -102,18 +106,18 @@ class MailNotifier:
 
 def _identity(domain: str, *parts: str) -> str:
     """Return a Message-ID made of what it is for."""
-    made = uuid.uuid5(_MESSAGES, "\0".join(parts))
-    return f"<{made}@{domain}>"
+    made = uuid.uuid5(_MESSAGES, repr(parts))
+    return f"<{made}@{domain if domain.isascii() else 'snapvault.invalid'}>"
 
 
 def _address(text: str) -> str:
     """Return the bare address of what a person wrote: `SnapVault <backup@example.org>`."""
-    return parseaddr(text)[1]
+    return _header(text).addr_spec
 
 
 def _header(text: str) -> Address:
     name, address = parseaddr(text)
-    try:
-        return Address(display_name=name, addr_spec=address)
-    except (ValueError, IndexError, HeaderParseError):
-        raise NotifyError(f"{json.dumps(text)} is no mail address") from None
+    local, _, domain = address.rpartition("@")
+    if not text.isprintable() or not _LOCAL.fullmatch(local) or not _DOMAIN.fullmatch(domain):
+        raise NotifyError(f"{json.dumps(text, ensure_ascii=False)} is no mail address")
+    return Address(display_name=name, username=local, domain=domain)

@@ -6,6 +6,7 @@ docs/notifications.md lists the document's keys and what templates can use.
 
 import json
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -24,12 +25,14 @@ Document = dict[str, Value]
 
 DOCUMENT_VERSION: Final = 1
 
+_NOTICES: Final = uuid.UUID("5b0a6a52-5d0c-43b5-8d5b-4c1f5d9a2e61")
+
 # LIMIT: ours. A subject is read at a glance; nobody reads a mail of more than this.
 _SUBJECT_LENGTH: Final = 200
 _TEXT_LENGTH: Final = 256 * 1024
 
 # What ends lines or hides text: control characters, separators of lines, directions of writing.
-_UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 _UNSEEN_IN_TEXT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -42,13 +45,19 @@ class Rendered(NamedTuple):
 
 def one_line(text: str) -> str:
     """Return a text that cannot leave its line, whatever somebody put into a name."""
-    return " ".join(_UNSEEN.sub(" ", _encodable(text)).split(" ")).strip()
+    return _UNSEEN.sub(" ", _encodable(text)).strip()
+
+
+def notice_id(notice: Notice) -> str:
+    """Return a UUID made of all that a notice says: the same at each attempt to deliver it."""
+    return str(uuid.uuid5(_NOTICES, repr(notice)))
 
 
 def document(notice: Notice, *, note: str | None = None) -> Document:
     """Return a notice as programs read it: `docs/notifications.md`, "The JSON document"."""
     return {
         "version": DOCUMENT_VERSION,
+        "id": notice_id(notice),
         "kind": notice.kind.value,
         "at": clock.to_text(notice.at),
         "host": notice.host,
@@ -139,13 +148,13 @@ def _shortened(template: Template, notice: Notice) -> str:
 
 
 def _variables(notice: Notice) -> dict[str, object]:
-    names = ("at", "host", "title", "message", "hint", "vault", "source", "policy", "alarm")
-    values: dict[str, object] = {name: getattr(notice, name) for name in names}
-    return values | {
-        "kind": notice.kind.value,
+    whole = document(notice)
+    return {
+        **whole,
+        "at": notice.at,
         "retry_at": notice.retry_at,
         "run": notice.run,
-        "document": document(notice),
+        "document": whole,
         "text": _plain(notice),
     }
 
