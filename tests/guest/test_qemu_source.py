@@ -30,6 +30,7 @@ from tests.support.qemu import (
     Machine,
     make_image,
     qemu_img,
+    small_disk,
     stopped_for_a_copy,
     until,
 )
@@ -578,6 +579,41 @@ def test_a_scratch_folder_that_runs_full_lets_the_guest_go_on(
     view.close()
 
     assert machine.left() == NOTHING
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_disk_that_is_full_of_scratch_images_costs_the_night_and_nothing_else(
+    *, is_watched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "snapvault.adapters.sources.qemu_fleece._WATCH_INTERVAL", 0.02 if is_watched else 3600
+    )
+    image = make_image(tmp_path / "large.qcow2", 128 * MIB)
+    with Machine({"vd0": image}) as machine, small_disk(100 * MIB) as scratch:
+        machine.write("vd0", 0, 112 * MIB, 1)
+        before = pattern((0, 112 * MIB, 1), size=128 * MIB)
+        night = Night(machine, tmp_path, scratch=scratch)
+        _, marks = night.point({})
+        view = night.source().open(marks)
+
+        for offset in range(0, 112 * MIB, 4 * MIB):
+            machine.write("vd0", offset, 4 * MIB, 2)
+        if is_watched:
+            with pytest.raises(SnapshotOverflowError, match="ran full"):
+                whole(disks_of(view)[0])
+            with pytest.raises(SnapshotOverflowError, match="ran full"):
+                view.finish()
+        else:  # the guest is told that its writes failed
+            assert whole(disks_of(view)[0]) == before
+        view.close()
+        left, free = machine.left(), os.statvfs(scratch)
+        machine.write("vd0", 0, 112 * MIB, 3)
+        content, _ = night.point(marks)
+
+        assert left == {**NOTHING, "bitmaps": [marks["vd0"].split()[0]]}
+        assert free.f_bavail == free.f_blocks
+        assert content["vd0"] == pattern((0, 112 * MIB, 3), size=128 * MIB)
+        assert night.events.warnings == []
 
 
 def test_a_scratch_folder_without_room_is_refused(

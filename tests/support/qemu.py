@@ -86,6 +86,23 @@ def until(deadline: float = DEADLINE) -> Iterator[None]:
     raise AssertionError("it took too long")
 
 
+@contextmanager
+def small_disk(size: int) -> Iterator[Path]:
+    """Give a folder on a file system of its own with `size` bytes; needs no rights."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        mount = f"mount -t tmpfs -o mode=700,size={size} none {folder} && echo ready && exec cat"
+        with subprocess.Popen(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as keeper:
+            assert keeper.stdout
+            assert keeper.stdout.readline() == b"ready\n", "a user may make no namespaces here"
+            # As it sees it: nobody else has it mounted, and it goes with its keeper.
+            yield Path(f"/proc/{keeper.pid}/root{folder}")
+            keeper.communicate()
+
+
 class Machine:
     """A machine without an operating system; `write` does what one would do to its disks.
 
