@@ -7,24 +7,30 @@ is imported where it is needed, so that a small night stays cheap.
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from snapvault import clock
-from snapvault.adapters.locks import SourceLock
+from snapvault.adapters.locks import SourceLock, holder_of
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.stores.opening import StoreOptions, open_store
+from snapvault.engine import status as statuses
 from snapvault.engine import vault as vaults
+from snapvault.engine.status import VaultPoints
 from snapvault.engine.vault import Held, Inventory, Vault
 from snapvault.errors import ConfigError, SealError, SnapVaultError
 from snapvault.formats.vault import VaultRecord
 from snapvault.model.policy import Policy, SourceSpec
-from snapvault.model.runs import Run, RunState, SourceKey, Trigger
+from snapvault.model.runs import PointSummary, Run, RunState, SourceKey, Trigger
 from snapvault.model.settings import Settings, VaultSettings
+from snapvault.model.status import Status
 from snapvault.ports.events import Events
+from snapvault.ports.history import History
 from snapvault.ports.jobs import Order
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.source import Finding, Source
@@ -33,6 +39,7 @@ from snapvault.ports.target import Target
 
 if TYPE_CHECKING:
     from snapvault.adapters.catalogs.known import KnownVaults
+    from snapvault.adapters.catalogs.summaries import CatalogPoints
     from snapvault.adapters.histories.sqlite import SqliteHistory
     from snapvault.adapters.recording import Recording
     from snapvault.adapters.run_logs import FolderRunLogs
@@ -56,6 +63,7 @@ _FORESEEABLE: Final = {
 _NO_VAULT: Final = "no-vault"
 
 
+@cache
 def tool() -> str:
     """Return SnapVault's name and version, as manifests carry it."""
     from importlib.metadata import PackageNotFoundError, version
@@ -404,6 +412,83 @@ def run_order(order: Order, events: Events) -> Run:
         with open_vault(order.settings, name, recording.events) as vault:
             back_up_recorded(recording, vault, order.policy, order.source)
     return recording.run
+
+
+def known_points(settings: Settings, name: str) -> VaultPoints:
+    """Return what this host knows of a vault's restore points, without asking store or GnuPG.
+
+    That is what was there when a command last opened the vault: nothing before the first time.
+    """
+    chosen = settings.vaults[name]
+    vault = _known_vaults(settings).find(chosen)
+    if vault is None:
+        return VaultPoints(chosen.store, (), is_known=False)
+    reader = _points_of(settings.state_dir / vault / "catalog.sqlite", name)
+    try:
+        return VaultPoints(chosen.store, reader.read())
+    except ConfigError as error:
+        return VaultPoints(chosen.store, reader.last, problem=str(error))
+
+
+@cache
+def _points_of(catalog: Path, name: str) -> "CatalogPoints":
+    from snapvault.adapters.catalogs.summaries import CatalogPoints
+
+    return CatalogPoints(catalog, name)
+
+
+def point_summaries(settings: Settings, name: str) -> tuple[PointSummary, ...]:
+    """Return the restore points of a vault that this host knows of, by source and time."""
+    return known_points(settings, name).points
+
+
+def status(
+    settings: Settings,
+    policies: Sequence[Policy],
+    problems: Sequence[str],
+    *,
+    now: datetime | None = None,
+    history: History | None = None,
+    next_starts: Mapping[SourceKey, datetime] | None = None,
+    retries: Mapping[SourceKey, datetime] | None = None,
+) -> Status:
+    """Return the status of this host; `problems` are those of its policies.
+
+    Asks neither stores nor GnuPG. Without `history` it is opened for the moment; one that cannot
+    be used is a problem in what is shown. Without `next_starts` the schedules alone count.
+    """
+    from snapvault.adapters.recording import is_alive, lost
+    from snapvault.config.zones import zone_named
+
+    moment = now or clock.now()
+    told = list(problems)
+
+    def settled(run: Run) -> Run:
+        is_gone = run.state is RunState.RUNNING and run.pid is not None and not is_alive(run.pid)
+        return lost(run, moment) if is_gone else run
+
+    memory = statuses.Memory()
+    try:
+        with ExitStack() as stack:
+            opened = history or stack.enter_context(open_history(settings))
+            memory = statuses.remember(opened, run_logs(settings), settled)
+    except SnapVaultError as error:
+        told.append(str(error))
+    daemon = holder_of(settings.state_dir / "daemon.lock")
+    return statuses.assemble(
+        statuses.Host(
+            name=os.uname().nodename or "unknown",
+            version=tool().removeprefix("snapvault").strip(),
+            daemon_pid=daemon.pid if daemon else None,
+            daemon_since=daemon.started if daemon else None,
+        ),
+        policies,
+        {name: known_points(settings, name) for name in settings.vaults},
+        memory,
+        statuses.Outlook(zone_named, next_starts, retries or {}),
+        now=moment,
+        problems=told,
+    )
 
 
 def target_kind(path: Path) -> str:

@@ -8,6 +8,7 @@ import shlex
 import socket
 import sys
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ from snapvault.errors import ConfigError, LockHeldError
 # LIMIT: a command line can be megabytes long (Linux); the record tells enough in a part.
 _COMMAND_CHARACTERS = 500
 _READ_BYTES = 16 << 10
+_LOCKS = Path("/proc/locks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,14 @@ class Holder:
     host: str
     since: str
     command: str
+
+    @property
+    def started(self) -> datetime | None:
+        """Since when, as a time; None for what is none."""
+        try:
+            return clock.from_text(self.since)
+        except ValueError:
+            return None
 
 
 class SourceLock:
@@ -123,6 +133,34 @@ class SourceLock:
             f'could not use lock file "{self._path}": {reason}',
             hint=f'state_dir must be a folder that this user can write: "{self._path.parent}".',
         )
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Return who holds a lock now, without touching it; None if nobody does.
+
+    Whoever tried to take it, were it for a moment, could keep somebody else from it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        holder = _read(descriptor)
+        number = os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)
+    return holder if holder is not None and _is_held(holder.pid, number) else None
+
+
+def _is_held(pid: int, number: int) -> bool:
+    """Tell whether a process has flock(2)ed the file of that number: proc_locks(5)."""
+    try:
+        lines = _LOCKS.read_text().splitlines()
+    except OSError:
+        return Path(f"/proc/{pid}").exists()
+    # The device is left out: some file systems show another one here than stat(2) does.
+    held = [line.split() for line in lines if "FLOCK" in line and "->" not in line]
+    return any(each[4] == str(pid) and each[5].endswith(f":{number}") for each in held)
 
 
 def _read(descriptor: int) -> Holder | None:

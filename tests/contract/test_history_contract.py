@@ -11,6 +11,7 @@ import pytest
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.model.runs import Alarm, Failure, Run, RunState, SourceKey, Trigger
 from snapvault.ports.history import History
+from tests.support.simulation import MemoryHistory
 
 WEB = SourceKey("offsite", "web01")
 SHOP = SourceKey("offsite", "shop")
@@ -79,7 +80,12 @@ def sqlite_history(tmp_path: Path) -> Iterator[History]:
     history.close()
 
 
-@pytest.fixture(params=["sqlite_history"])
+@pytest.fixture
+def memory_history() -> History:
+    return MemoryHistory()
+
+
+@pytest.fixture(params=["sqlite_history", "memory_history"])
 def history(request: pytest.FixtureRequest) -> History:
     adapter: History = request.getfixturevalue(request.param)
     return adapter
@@ -210,26 +216,26 @@ def test_a_cleared_alarm_is_over_and_can_be_raised_again(history: History) -> No
     assert history.alarms(up=False, since=NIGHT + HOUR) == [replace(ALARM, raised=NIGHT + DAY)]
 
 
-# --- forgetting -----------------------------------------------------------------------------
+# --- forgetting: what is in memory does not last long enough ---------------------------------
 
 
-def test_what_ended_long_ago_is_forgotten(history: History) -> None:
+def test_what_ended_long_ago_is_forgotten(sqlite_history: History) -> None:
     second = replace(DONE, id="20261120T040000Z-00000007", started=NIGHT + HOUR)
-    fill(history, DONE, second, FAILED, AT_WORK, MISSED, OF_SHOP)
-    history.raise_alarm(ALARM)
-    history.clear_alarm(ALARM.subject, ALARM.kind, NIGHT + HOUR)
-    history.raise_alarm(replace(ALARM, raised=NIGHT + HOUR))
+    fill(sqlite_history, DONE, second, FAILED, AT_WORK, MISSED, OF_SHOP)
+    sqlite_history.raise_alarm(ALARM)
+    sqlite_history.clear_alarm(ALARM.subject, ALARM.kind, NIGHT + HOUR)
+    sqlite_history.raise_alarm(replace(ALARM, raised=NIGHT + HOUR))
 
-    count = history.expire(NIGHT + 10 * DAY)
+    count = sqlite_history.expire(NIGHT + 10 * DAY)
 
     # The newest success of each source stays, and so does what is not over.
     assert count == 3
-    assert history.runs() == [AT_WORK, second, OF_SHOP]
-    assert history.alarms(up=False) == [replace(ALARM, raised=NIGHT + HOUR)]
+    assert sqlite_history.runs() == [AT_WORK, second, OF_SHOP]
+    assert sqlite_history.alarms(up=False) == [replace(ALARM, raised=NIGHT + HOUR)]
 
 
-def test_what_ended_since_is_kept(history: History) -> None:
-    fill(history, DONE, FAILED)
+def test_what_ended_since_is_kept(sqlite_history: History) -> None:
+    fill(sqlite_history, DONE, FAILED)
 
-    assert history.expire(FAILED.started) == 0
-    assert history.runs() == [FAILED, DONE]
+    assert sqlite_history.expire(FAILED.started) == 0
+    assert sqlite_history.runs() == [FAILED, DONE]

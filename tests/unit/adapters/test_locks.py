@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from snapvault import clock
-from snapvault.adapters.locks import SourceLock
+from snapvault.adapters.locks import Holder, SourceLock, holder_of
 from snapvault.errors import ConfigError, LockHeldError
 
 HOLD = """
 import subprocess, sys
 from pathlib import Path
-from snapvault.adapters.locks import SourceLock
+from snapvault.adapters.locks import Holder, SourceLock, holder_of
 with SourceLock(Path(sys.argv[1])):
     child = subprocess.Popen(["sleep", "60"]) if "child" in sys.argv else None
     print(child.pid if child else "held", flush=True)
@@ -193,3 +193,29 @@ def test_a_folder_that_takes_no_files_is_the_operators_to_mend(tmp_path: Path) -
 
     with pytest.raises(ConfigError, match="could not use lock file"):
         SourceLock(tmp_path / "locks" / "web01.lock").__enter__()
+
+
+def test_the_holder_of_a_lock_is_known_without_taking_it(path: Path) -> None:
+    assert holder_of(path) is None
+
+    with SourceLock(path):
+        found = holder_of(path)
+
+    assert found is not None
+    assert found.pid == os.getpid()
+    assert found.started is not None
+    assert holder_of(path) is None
+
+
+def test_a_record_that_a_dead_run_left_holds_nothing(path: Path) -> None:
+    with SourceLock(path):
+        record = path.read_text()
+    path.write_text(record)
+
+    assert holder_of(path) is None
+    with SourceLock(path):
+        assert holder_of(path) is not None
+
+
+def test_a_time_that_is_none_is_not_known() -> None:
+    assert Holder(1, "host1", "yesterday", "snapvault").started is None

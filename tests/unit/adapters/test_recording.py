@@ -14,32 +14,14 @@ from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.adapters.recording import Recording, new_run_id
 from snapvault.adapters.run_logs import FolderRunLogs
 from snapvault.errors import ConfigError, QuiesceError
-from snapvault.model.point import ObjectRecord, Point, StreamRecord
 from snapvault.model.runs import Failure, Run, RunState, SourceKey, Trigger
 from tests.support.events import RecordedEvents
+from tests.support.points import POINT
 
 NIGHT = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
 LATER = NIGHT + timedelta(minutes=5)
 KEY = SourceKey("offsite", "web01")
 RUN = Run("20261120T013000Z-1a2b3c4d", KEY, "nightly", RunState.RUNNING, Trigger.MANUAL, NIGHT)
-OBJECT = ObjectRecord("x", 1, "00")
-POINT = Point(
-    vault="0" * 32,
-    source="web01",
-    point="3f2a9c0d1e4b5a67",
-    sequence=1,
-    taken_at=NIGHT + timedelta(seconds=3),
-    finished_at=LATER,
-    parent=None,
-    consistency="crash",
-    streams=(StreamRecord("root", "disk", "blocks", 700, 16, "00", (), ()),),
-    hash_key=OBJECT,
-    objects=(),
-    lists=(),
-    host="host1",
-    tool="snapvault",
-    counters={"read_bytes": 700, "stored_bytes": 20},
-)
 LOST_PID = 2**22 + 1  # LIMIT: Linux has no process of a number above 2**22
 
 
