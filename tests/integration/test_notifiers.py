@@ -76,7 +76,8 @@ def stop() -> Iterator[Callable[[Any], Any]]:
 
 
 @pytest.fixture(autouse=True)
-def no_thread_stays() -> Iterator[None]:
+def no_thread_stays(stop: Callable[[Any], Any]) -> Iterator[None]:
+    """Deliveries are over while their servers still go on, which are stopped after this."""
     yield
     deadline = clock.monotonic() + 10
     while any(thread.name == "delivery" for thread in threading.enumerate()):
@@ -501,6 +502,24 @@ def test_header_names_cannot_make_another_request(stop: Callable[[Any], Any]) ->
             told(hook(sink.url, headers={name: "1"}))
 
     assert sink.requests == []
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-B: 1", "a\nb", "a\0b", "a\x7f"])
+def test_header_values_stay_in_their_line(stop: Callable[[Any], Any], value: str) -> None:
+    sink = stop(http_sink())
+
+    with pytest.raises(NotifyError, match='cannot send header "X-A" to .* control character'):
+        told(hook(sink.url, headers={"X-A": value}))
+
+    assert sink.requests == []
+
+
+def test_header_values_may_have_any_letters(stop: Callable[[Any], Any]) -> None:
+    sink = stop(http_sink())
+
+    told(hook(sink.url, headers={"X-Name": "Zoë 日本"}))
+
+    assert sink.requests[0].headers["x-name"] == "Zoë 日本"
 
 
 # --- pings ----------------------------------------------------------------------------------
