@@ -11,6 +11,7 @@ import typer
 from snapvault.cli import (
     backup,
     catalog,
+    daemon,
     doctor,
     init,
     policy,
@@ -149,6 +150,18 @@ _policy.command(
     short_help="Print the JSON schema of a policy file.",
     epilog=SHARED,
 )(policy.schema)
+app.command(
+    "daemon",
+    help=_help(daemon.daemon),
+    short_help="Back up what the policies say, when they say it.",
+    epilog=SHARED,
+)(daemon.daemon)
+app.command(
+    "run-due",
+    help=_help(daemon.run_due),
+    short_help="Back up what is due now, and end.",
+    epilog=SHARED,
+)(daemon.run_due)
 app.command(
     "doctor",
     help=_help(doctor.command),

@@ -23,6 +23,11 @@ class Rules:
     policies: tuple[Policy, ...]
     problems: tuple[Problem, ...]
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The problems, a line each."""
+        return tuple(str(problem) for problem in self.problems)
+
 
 def read(config: Path) -> Rules:
     """Read everything; policies that are wrong are left out, and named.

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service: what keeps the scheduler going, from its start to its stop, or for a round."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from snapvault import clock, wiring
+from snapvault.adapters.event_log import EventLog
+from snapvault.adapters.jobs import ChildJobs
+from snapvault.adapters.locks import SourceLock
+from snapvault.adapters.notifiers.opening import open_notifier
+from snapvault.adapters.recording import new_run_id
+from snapvault.adapters.systemd import Systemd
+from snapvault.config.zones import zone_named
+from snapvault.daemon import rules
+from snapvault.daemon.rules import Rules
+from snapvault.daemon.scheduler import Scheduler
+from snapvault.daemon.telling import Telling
+from snapvault.daemon.web.server import StatusServer
+from snapvault.errors import (
+    EXIT_DONE,
+    EXIT_PARTIAL,
+    ConfigError,
+    LockHeldError,
+    SnapVaultError,
+)
+from snapvault.model.agenda import GRACE
+from snapvault.model.notices import Notice, NoticeKind
+from snapvault.model.runs import PointSummary, Run
+from snapvault.model.settings import DaemonSettings, Settings
+from snapvault.model.status import Status
+from snapvault.ports.notifier import Notifier
+from snapvault.units import format_count
+
+LOCK: Final = "daemon.lock"
+_LONGEST_WAIT: Final = 5.0  # seconds; a clock that is set is noticed after so many
+_TELLING_SECONDS: Final = 10.0  # that a stop leaves for what is still to be told
+_WATCHDOG_SHARE: Final = 3  # times within the watchdog's limit that it is fed
+_GRACE_OF_ROUNDS: Final = timedelta(hours=1)  # between two rounds, before one is late
+_EXPIRE_EVERY: Final = 24 * 3600.0  # seconds between two looks for history that is too old
+
+
+class Service:
+    """One daemon. The scheduler runs in the main thread; pages and notices have their own."""
+
+    def __init__(self, config: Path, events: EventLog) -> None:
+        self._events = events
+        self._systemd = Systemd()
+        self._rules = rules.read(config)
+        self._jobs = ChildJobs(events, variables=dict(os.environ))
+        self._server: StatusServer | None = None
+        self._is_stopping = False
+        self._is_reloading = False
+        self._failed = 0  # runs that are not tried again
+
+    def run(self) -> int:
+        """Work until a signal asks to stop, and return the exit status.
+
+        Raises:
+            ConfigError: settings, state folder or port cannot be used.
+            LockHeldError: another daemon works on the same state folder.
+        """
+        with self._at_work(GRACE), ExitStack() as stack:
+            self._server = self._serve(self._rules.settings.daemon)
+            stack.callback(self._stop_serving)
+            signal.signal(signal.SIGHUP, self._ask_to_reload)
+            self._say_up()
+            self._work()
+            self._stop()
+        return EXIT_DONE
+
+    def run_round(self) -> int:
+        """Run what is due, with what is due again after a failure, and return the exit status.
+
+        What is to be tried again later is left to the next round.
+
+        Raises:
+            ConfigError, LockHeldError: as `run`.
+        """
+        with self._at_work(_GRACE_OF_ROUNDS):
+            self._complain()
+            wanted = self._scheduler.tick(clock.now())
+            while not self._is_stopping and not self._scheduler.round_over():
+                self._jobs.wait(max(0.0, min(wanted, _LONGEST_WAIT)))
+                wanted = self._scheduler.tick(clock.now())
+            self._expire()
+            self._stop()
+        if self._failed or self._rules.problems:
+            return EXIT_PARTIAL
+        return EXIT_DONE
+
+    @contextmanager
+    def _at_work(self, grace: timedelta) -> Iterator[None]:
+        """Have everything that a scheduler needs, and be the only one."""
+        settings = self._rules.settings
+        with ExitStack() as stack:
+            stack.enter_context(alone(settings.state_dir))
+            self._history = wiring.open_history(settings, self._events)
+            stack.callback(self._history.close)
+            self._telling = Telling(notifiers(settings, self._events), self._events)
+            stack.callback(self._telling.close, _TELLING_SECONDS)
+            self._scheduler = self._new_scheduler(grace)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._ask_to_stop)
+            yield
+
+    def _new_scheduler(self, grace: timedelta) -> Scheduler:
+        current = self._rules
+        return Scheduler(
+            settings=current.settings,
+            policies=current.policies,
+            problems=current.problems,
+            history=self._history,
+            jobs=self._jobs,
+            points=self._points,
+            tell=self._tell,
+            zone_of=zone_named,
+            new_id=lambda: new_run_id(clock.now()),
+            host=socket.gethostname(),
+            log=self._events,
+            alive=is_alive,
+            grace=grace,
+        )
+
+    def _points(self, vault: str) -> Sequence[PointSummary]:
+        return wiring.point_summaries(self._rules.settings, vault)
+
+    def _tell(self, notice: Notice) -> None:
+        self._record(notice)
+        policies = {policy.name: policy for policy in self._rules.policies}
+        policy = policies.get(notice.policy) if notice.policy else None
+        self._telling.tell(notice, policy.notify if policy else None)
+
+    def _record(self, notice: Notice) -> None:
+        """Put what is told into the log as well: that is there when nobody can be told."""
+        about: dict[str, str | None] = {
+            "source": notice.source,
+            "vault": notice.vault,
+            "policy": notice.policy,
+            "run": notice.run.id if notice.run else None,
+            "alarm": notice.alarm,
+            "retry_at": clock.to_text(notice.retry_at) if notice.retry_at else None,
+            "hint": notice.hint,
+        }
+        known = {name: value for name, value in about.items() if value is not None}
+        event = f"notice.{notice.kind}"
+        match notice.kind:
+            case NoticeKind.FAILURE:
+                self._failed += notice.retry_at is None
+                self._events.error(event, f"{notice.title}: {notice.message}", **known)
+            case NoticeKind.BREACH | NoticeKind.MISSED:
+                self._events.warn(event, f"{notice.title}: {notice.message}", **known)
+            case _:
+                self._events.emit(event, title=notice.title, **known)
+
+    def _work(self) -> None:
+        """Let the scheduler look at the clock again and again, until a signal asks to stop."""
+        longest = _LONGEST_WAIT
+        if self._systemd.watchdog is not None:
+            longest = min(longest, self._systemd.watchdog / _WATCHDOG_SHARE)
+        next_expiry = clock.monotonic()
+        while not self._is_stopping:
+            if self._is_reloading:
+                self._is_reloading = False
+                self._read_again()
+            wanted = self._scheduler.tick(clock.now())
+            # ORDER: fed after a tick alone: a scheduler that hangs feeds nobody.
+            self._systemd.alive(self._summary())
+            if clock.monotonic() >= next_expiry:
+                next_expiry = clock.monotonic() + _EXPIRE_EVERY
+                self._expire()
+            self._jobs.wait(max(0.0, min(wanted, longest)))
+
+    def _stop(self) -> None:
+        """End what runs, within the limit of the settings, and remember how it ended."""
+        patience = self._rules.settings.daemon.stop_timeout.total_seconds()
+        running = len(self._jobs.running())
+        self._systemd.stopping(f"stopping {format_count(running, 'backup')}")
+        self._events.emit("daemon.stopping", running=running)
+        self._scheduler.stop(clock.now(), patience)
+        self._events.emit("daemon.stopped")
+
+    def _read_again(self) -> None:
+        self._systemd.reloading()
+        before = self._rules
+        self._rules = rules.read_again(before)
+        self._telling.replace(notifiers(self._rules.settings, self._events))
+        self._scheduler.reload(
+            self._rules.settings, self._rules.policies, self._rules.problems, now=clock.now()
+        )
+        if self._rules.settings.daemon != before.settings.daemon:
+            self._serve_elsewhere(before)
+        self._say_up()
+
+    def _serve_elsewhere(self, before: Rules) -> None:
+        """Serve as the settings say now; where that fails, go on without: backups matter more."""
+        self._stop_serving()
+        try:
+            self._server = self._serve(self._rules.settings.daemon)
+        except SnapVaultError as error:
+            self._events.warn("status.unserved", str(error), hint=error.hint)
+            try:
+                self._server = self._serve(before.settings.daemon)
+            except SnapVaultError:
+                self._server = None
+
+    def _serve(self, settings: DaemonSettings) -> StatusServer | None:
+        if settings.listen_host is None:
+            return None
+        server = StatusServer(
+            settings.listen_host,
+            settings.listen_port,
+            token=read_token(settings.token_file),
+            status=self._status,
+            run_log=wiring.run_logs(self._rules.settings).read,
+            log=self._events,
+        )
+        server.start()
+        self._events.emit("status.served", address=server.address)
+        return server
+
+    def _stop_serving(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def _status(self) -> Status:
+        return wiring.status(
+            self._rules.settings,
+            self._rules.policies,
+            self._rules.texts,
+            history=self._history,
+            next_starts=self._scheduler.next_starts(),
+            retries=self._scheduler.retries(),
+        )
+
+    def _expire(self) -> None:
+        try:
+            self._history.expire(clock.now() - self._rules.settings.daemon.keep_history)
+        except SnapVaultError as error:
+            self._events.warn("history.failed", str(error), hint=error.hint)
+
+    def _ask_to_stop(self, number: int, _: FrameType | None) -> None:
+        # A second one does not wait for anything: the lock ends with us, and jobs are asked to end.
+        signal.signal(number, signal.SIG_DFL)
+        self._is_stopping = True
+        self._jobs.wake()
+
+    def _ask_to_reload(self, _number: int, _: FrameType | None) -> None:
+        self._is_reloading = True
+        self._jobs.wake()
+
+    def _say_up(self) -> None:
+        self._complain()
+        self._events.emit(
+            "daemon.ready",
+            policies=len(self._rules.policies),
+            sources=sum(len(policy.sources) for policy in self._rules.policies),
+            problems=len(self._rules.problems),
+        )
+        self._systemd.ready(self._summary())
+
+    def _complain(self) -> None:
+        for problem in self._rules.problems:
+            self._events.warn("policy.broken", str(problem), hint=problem.hint)
+
+    def _summary(self) -> str:
+        sources = sum(len(policy.sources) for policy in self._rules.policies if policy.enabled)
+        running = len(self._jobs.running())
+        return f"{format_count(sources, 'source')}, {format_count(running, 'backup')} running"
+
+
+def notifiers(settings: Settings, events: EventLog) -> Mapping[str, Notifier]:
+    """Return who is to be told; one that cannot be made is left out, and named."""
+    made: dict[str, Notifier] = {}
+    for name, each in settings.notify.items():
+        try:
+            made[name] = open_notifier(each)
+        except SnapVaultError as error:
+            events.warn("notifier.unusable", str(error), hint=error.hint, notifier=name)
+    return made
+
+
+def read_token(path: Path | None) -> str | None:
+    """Return the first line of the file that holds the status page's token.
+
+    Raises:
+        ConfigError: it cannot be read, or is empty.
+    """
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, UnicodeError, IndexError) as error:
+        reason = (getattr(error, "strerror", None) or "it is empty, or no text").lower()
+        raise ConfigError(
+            f'could not read the status page\'s token from "{path}": {reason}',
+            hint="Write one line of random text into it: openssl rand -hex 32.",
+        ) from error
+    if not token:
+        raise ConfigError(f'the first line of token file "{path}" is empty')
+    return token
+
+
+def is_alive(run: Run) -> bool:
+    """Tell whether the process of a run is still there, and is one of ours."""
+    if run.pid is None:
+        return False
+    try:
+        line = Path(f"/proc/{run.pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"snapvault" in line
+
+
+@contextmanager
+def alone(state_dir: Path) -> Iterator[None]:
+    """Be the only daemon on a state folder.
+
+    Raises:
+        LockHeldError: there is another one; the message says which.
+        ConfigError: the folder cannot be used.
+    """
+    lock = SourceLock(state_dir / LOCK, source="daemon")
+    try:
+        lock.__enter__()
+    except LockHeldError as error:
+        raise LockHeldError(
+            f'another daemon works on state folder "{state_dir}"',
+            hint="Stop that one, or give this one a state_dir of its own.",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
