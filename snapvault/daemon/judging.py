@@ -12,8 +12,8 @@ from snapvault.model import objectives
 from snapvault.model.objectives import Finding, Verdict, judge
 from snapvault.model.runs import SourceKey
 
-_EVERY: Final = timedelta(minutes=1)
-_SPREAD: Final = 30  # seconds over which sources are judged, lest all are at once
+_EVERY: Final = timedelta(minutes=5)  # though nothing happened; drills get overdue by themselves
+_SPREAD: Final = 60  # seconds over which sources are judged, lest all are at once
 _READ_WHEN_ALARMING: Final = timedelta(minutes=5)  # somebody may be backing up by hand
 _FRESH: Final = timedelta(minutes=1)
 _FIRST_RUN: Final = timedelta(days=1)  # that the first backup may take before it is missed
@@ -37,10 +37,13 @@ class Judging:
         for number, source in enumerate(sources):
             if source.judge_at <= now:
                 verdict = self._judge(source, now, at_work=at_work(source))
-                later = now + _EVERY + timedelta(seconds=number % _SPREAD)
-                if verdict.breach_at is not None and now <= verdict.breach_at:
-                    later = min(later, verdict.breach_at + _MOMENT)
-                source.judge_at = later
+                source.judge_at = now + _EVERY + timedelta(seconds=number % _SPREAD)
+                moments = [verdict.breach_at]
+                if source.first is not None:
+                    moments += [source.first.start, source.first.start + _FIRST_RUN]
+                for moment in moments:
+                    if moment is not None and moment >= now:
+                        source.judge_at = min(source.judge_at, moment + _MOMENT)
 
     def recover(self, source: Followed, now: datetime) -> None:
         """End the alarms that a success ends."""

@@ -88,7 +88,7 @@ class Scheduler:
         self._others: dict[SourceKey, Run] = {}  # started by a person, or a scheduler before
         self._stale: set[str] = set()  # vaults whose catalogs are to be read
         self._begun = False
-        self._last = self._next = self._attended = _LONG_AGO
+        self._last = self._next = self._wake = self._attended = _LONG_AGO
         self._look_at = self._mend_at = self._read_at = _LONG_AGO
 
     def tick(self, now: datetime) -> float:
@@ -109,12 +109,14 @@ class Scheduler:
         self._start(now)
         self._judging.judge(self._sources.values(), self._is_at_work, now)
         self._mind_ledger(now)
+        wakes = [source.wake for source in self._sources.values() if source.wake is not None]
+        self._wake = min(wakes, default=now + _LOOK_EVERY)
         self._next = min(
+            self._wake,
             self._look_at,
             self._mend_at,
             self._read_at,
             *(source.judge_at for source in self._sources.values()),
-            *(source.wake for source in self._sources.values() if source.wake is not None),
         )
         return self._pause(now)
 
@@ -131,7 +133,7 @@ class Scheduler:
         self._rules = (policies, problems)
         if self._begun:
             self._apply_rules(now)
-            self._next = now
+            self._next = self._wake = now
 
     def stop(self, now: datetime, seconds: float) -> None:
         """End all jobs within so many seconds, and remember how they ended. No tick may follow."""
@@ -194,7 +196,8 @@ class Scheduler:
         return True
 
     def _pause(self, now: datetime) -> float:
-        return min(LONGEST_PAUSE, max(0.0, (self._next - now).total_seconds()))
+        # Only starts are worth being woken for; the rest may be some seconds late.
+        return min(LONGEST_PAUSE, max(0.0, (self._wake - now).total_seconds()))
 
     # --- what counts ------------------------------------------------------------------------
 

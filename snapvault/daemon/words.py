@@ -30,7 +30,7 @@ _TITLES: Final[Mapping[str, tuple[str, str]]] = {
     objectives.MISSED: ("backup of {} was missed", "backup of {} happens again"),
     objectives.POLICY: ("{} cannot be used", "{} can be used again"),
     objectives.EMPTY: ("{} backs up nothing", "{} backs up something again"),
-    objectives.DAEMON: ("the {} has a problem", "the {} works again"),
+    objectives.DAEMON: ("the daemon has a problem", "the daemon works again"),
 }
 
 

@@ -244,13 +244,14 @@ def _come(timing: Timing, handled: datetime, now: datetime) -> _Come:
     first = list(islice(dues(timing.schedule, handled, now, zone=timing.zone), COUNTED + 1))
     if len(first) <= COUNTED:
         return _last_two(_fold(timing, first, now), exact=True)
+    at_least = len(_fold(timing, first, now))
     back = _FIRST_LOOK_BACK
     while True:
         since = max(now - back, handled)
         slots = _fold(timing, dues(timing.schedule, since, now, zone=timing.zone), now)
         if len(slots) >= 2 or since == handled:
             found = _last_two(slots, exact=False)
-            return found._replace(number=max(found.number, COUNTED))
+            return found._replace(number=max(found.number, at_least))
         back *= 2
 
 

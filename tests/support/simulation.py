@@ -6,13 +6,13 @@ Nothing in it waits, and all of it is the same each time.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from snapvault.config.problems import Problem
+from snapvault.config.zones import zone_named
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.errors import SnapVaultError
 from snapvault.model.notices import Notice, NoticeKind
@@ -267,6 +267,7 @@ class World:
     started: list[Run] = field(default_factory=list)
     alive: Callable[[Run], bool] = lambda _: False
     extra: dict[str, Any] = field(default_factory=dict)
+    longest_step: timedelta = timedelta(minutes=1)  # over ticks that would have nothing to do
 
     def __post_init__(self) -> None:
         self._ids = count(1)
@@ -286,7 +287,7 @@ class World:
             jobs=self.jobs,
             points=self.read_points,
             tell=self.notices.append,
-            zone_of=zone_of,
+            zone_of=zone_named,
             new_id=lambda: f"run-{next(self._ids):06d}",
             host="host1",
             log=self.events,
@@ -315,6 +316,8 @@ class World:
             pause = self.scheduler.tick(self.now)
             assert 0 <= pause <= 5
             following = self.now + max(timedelta(seconds=pause), timedelta(milliseconds=1))
+            idle_until = min(self.scheduler._next, self.now + self.longest_step)
+            following = max(following, idle_until)
             if (next_end := self.jobs.next_end) is not None and next_end > self.now:
                 following = min(following, next_end)
             if following > end:
@@ -364,10 +367,6 @@ class World:
     def runs(self, source: str = "web01", vault: str = VAULT) -> list[Run]:
         """Return the runs of a source, oldest first."""
         return self.history.runs(SourceKey(vault, source), limit=10**9)[::-1]
-
-
-def zone_of(name: str | None) -> tzinfo:
-    return ZoneInfo(name or "Europe/Paris")
 
 
 def a_source(name: str) -> SourceSpec:
