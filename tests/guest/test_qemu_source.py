@@ -616,6 +616,24 @@ def test_a_disk_that_is_full_of_scratch_images_costs_the_night_and_nothing_else(
         assert night.events.warnings == []
 
 
+def test_a_scratch_image_that_cannot_be_made_leaves_nothing(
+    machine: Machine, night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tmp_path / "bin" / "qemu-img"
+    failing.parent.mkdir()
+    failing.write_text('#!/bin/sh\nhead -c 1000 /dev/zero >"$5"\necho no space >&2\nexit 1\n')
+    failing.chmod(0o700)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{failing.parent}:{os.environ['PATH']}")
+
+        with pytest.raises(SourceError, match='"qemu-img" failed with exit status 1: no space'):
+            night.source().open()
+
+    assert machine.left() == NOTHING
+    assert list((night._state / "scratch").iterdir()) == []
+    night.point({})
+
+
 def test_a_scratch_folder_without_room_is_refused(
     machine: Machine, night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:

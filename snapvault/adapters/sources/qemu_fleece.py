@@ -226,12 +226,13 @@ class Fleece:
 
     def _hand_over_scratch(self, name: str, size: int) -> int:
         path = self._folder / f"{name}.qcow2"
-        command.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size)], timeout=60.0)
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size)]
         try:
+            command.run(create, timeout=60.0)
             with path.open("r+b") as file:
                 answer = self._qmp.execute("add-fd", {"opaque": name}, descriptors=[file.fileno()])
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)
         return int(answer["fdset-id"])
 
     def _start_server(self, address: Path) -> None:
