@@ -23,6 +23,7 @@ SMALLEST_PAGE: Final = 100  # LIMIT: of the EBS direct APIs, entries
 _PAGES_KEPT = 8  # of at most 10,000 tokens of some 150 bytes each
 _NEARBY = 4096  # blocks; a lookup that far behind a page goes on where that page ended
 _RESTARTS = 3
+_MOST_EMPTY = 10_000  # pages in a row; one may be, and nobody says how many
 
 Column = NDArray[np.int64]
 
@@ -88,7 +89,7 @@ class BlockList:
             AwsError: a call failed.
             SourceError: the list contradicts itself or the disk.
         """
-        at, token, restarts = first, None, 0
+        at, token, restarts, empty = first, None, 0, 0
         while at < self._blocks:
             try:
                 answer = self._caller.call(partial(self._ask, at, token, wanted))
@@ -98,6 +99,9 @@ class BlockList:
                 # LIMIT: the EBS direct APIs let a page's token expire after an hour.
                 token, restarts = None, restarts + 1
                 continue
+            empty = 0 if answer.entries else empty + 1
+            if empty > _MOST_EMPTY:
+                raise SourceError(f"{self._what} does not go on: {empty} empty pages in a row")
             token = answer.next_token
             page = self._checked(answer, at)
             if len(page.numbers) or token is None:

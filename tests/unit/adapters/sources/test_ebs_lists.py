@@ -74,6 +74,17 @@ def test_a_lookup_far_away_lists_a_small_page() -> None:
     assert [wanted for _, _, wanted in service.asked] == [100, 100]
 
 
+def test_empty_pages_are_passed_over_and_have_an_end() -> None:
+    answers = [Answer([], "more", BLOCK, SIZE)] * 9_000 + [Answer([(7, "t")], None, BLOCK, SIZE)]
+    left = iter(answers)
+    blocks = BlockList("the list", SIZE, lambda *_: next(left), Caller())
+    endless = BlockList("the list", SIZE, lambda *_: answers[0], Caller())
+
+    assert blocks.token(7) == "t"
+    with pytest.raises(SourceError, match="the list does not go on: 10001 empty pages in a row"):
+        endless.token(7)
+
+
 def test_a_token_that_was_refused_is_listed_again_once() -> None:
     service = Service(range(10))
     blocks = listed(service)
