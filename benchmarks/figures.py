@@ -36,6 +36,8 @@ def figures(results: Document) -> list[Figure]:
         found += _memory(disk, big)
         found += _flat(disk)
         found += _manners(disk)
+    if (hints := results.get("hints")) is not None:
+        found += _read(hints)
     return found
 
 
@@ -203,6 +205,37 @@ def _manners(disk: Document) -> Iterator[Figure]:
     ):
         most = max((each["temporary_bytes"] for each in runs), default=0)
         yield Figure(f"temporary files, peak, {name}", "", _mib(most), met=None)
+
+
+def _read(hints: Document) -> Iterator[Figure]:
+    """Judge what is read of disks whose platform tells what changed, the sample included."""
+    platforms: dict[str, list[Document]] = {}
+    for row in hints["rows"]:
+        platforms.setdefault(row["platform"], []).append(row)
+    for name, rows in platforms.items():
+        small = min(row["disk_bytes"] for row in rows)
+        nights = [row for row in rows if row["kind"] == "chunks"]
+        night = min(
+            (row for row in nights if row["disk_bytes"] == small),
+            key=lambda row: abs(row["written_bytes"] / small - 0.01),
+        )
+        share = night["read_bytes"] / small
+        yield Figure(
+            f"{name}: read of the disk, {night['written_bytes'] / small:.2%} changed",
+            "≤ 3.00%",
+            f"{share:.2%} ({_mib(night['read_bytes'])} of {_mib(small)}, "
+            f"{_mib(night['sampled_bytes'])} of it to check the hint)",
+            met=share <= 0.03,
+        )
+        large = next(row for row in nights if row["disk_bytes"] > small)
+        plain = [row["read_bytes"] - row["sampled_bytes"] for row in (large, night)]
+        yield Figure(
+            f"{name}: the same bytes changed on a disk twice as large / on this one, read",
+            "≤ 1.01",
+            f"{plain[0] / plain[1]:.2f} (with the check "
+            f"{large['read_bytes'] / night['read_bytes']:.2f})",
+            met=plain[0] <= 1.01 * plain[1],
+        )
 
 
 def _limit(

@@ -43,15 +43,7 @@ class Lab:
     @property
     def environment(self) -> dict[str, str]:
         """What every measured program finds: nothing of this user's own settings."""
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return {
-            "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",
-            "HOME": str(self.folder / "home"),
-            "TMPDIR": str(self.folder / "tmp"),
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": path,
-            **self.server.environment(),
-        }
+        return {**surroundings(self.folder), **self.server.environment()}
 
     def runner(self, *watch: Path) -> Runner:
         """Return what runs and measures programs here."""
@@ -78,8 +70,7 @@ def open_lab(folder: Path) -> Iterator[Lab]:
         BenchmarkError: the server could not be started.
     """
     with ExitStack() as stack:
-        for name in ("home", "tmp"):
-            (folder / name).mkdir()
+        make_surroundings(folder)
         try:
             server = stack.enter_context(SeaweedServer())
         except SeaweedError as error:
@@ -118,9 +109,7 @@ class Protected:
         """Write settings and policy, and create the vault."""
         self._settings("host", self.lab.host_home, self.lab.server.endpoint_url)
         folder = self._folder("host")
-        (folder / "policies").mkdir()
-        policy = {"vault": "bench", "sources": {self.name: self.source}}
-        (folder / "policies" / "bench.yaml").write_text(json.dumps(policy))
+        write_policy(folder, self.name, self.source)
         self._run("host", "init")
 
     def back_up(self) -> Done:
@@ -149,25 +138,61 @@ class Protected:
     def _settings(self, machine: str, home: Path, endpoint: str) -> None:
         folder = self._folder(machine)
         folder.mkdir(parents=True)
-        vault = {
+        store = {
             "store": f"s3://{BUCKET}/{self.name}",
             "endpoint_url": endpoint,
             "region": self.lab.server.region,
-            "gnupg_home": str(home),
-            "recipients": [keys.RECOVERY],
-            "signer": keys.HOST,
         }
-        document = {"state_dir": "state", "policies": "policies", "vaults": {"bench": vault}}
-        # JSON is YAML.
-        (folder / "snapvault.yaml").write_text(json.dumps(document))
+        write_settings(folder, store, home)
 
     def _run(self, machine: str, *words: str) -> Done:
         folder = self._folder(machine)
-        options = ["--config", str(folder / "snapvault.yaml"), "--json"]
-        usage = self.lab.runner(folder).run(
-            [sys.executable, "-m", "snapvault", *options, *words], cwd=folder
-        )
+        usage = self.lab.runner(folder).run(program(folder, *words), cwd=folder)
         return Done(usage, json.loads(usage.output))
+
+
+def make_surroundings(folder: Path) -> None:
+    """Make the folders that `surroundings` names."""
+    for name in ("home", "tmp"):
+        (folder / name).mkdir()
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    """Return an environment that has nothing of this user's own settings."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {
+        "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin",
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": path,
+    }
+
+
+def write_settings(folder: Path, store: Mapping[str, str], home: Path) -> None:
+    """Write the settings of a machine with one vault; its keys are in `home`."""
+    vault = {
+        **store,
+        "gnupg_home": str(home),
+        "recipients": [keys.RECOVERY],
+        "signer": keys.HOST,
+    }
+    document = {"state_dir": "state", "policies": "policies", "vaults": {"bench": vault}}
+    # JSON is YAML.
+    (folder / "snapvault.yaml").write_text(json.dumps(document))
+
+
+def write_policy(folder: Path, name: str, source: Mapping[str, Any]) -> None:
+    """Write the policy that protects one source."""
+    (folder / "policies").mkdir()
+    policy = {"vault": "bench", "sources": {name: source}}
+    (folder / "policies" / "bench.yaml").write_text(json.dumps(policy))
+
+
+def program(folder: Path, *words: str) -> list[str]:
+    """Return the command line of SnapVault with the settings in a folder."""
+    options = ["--config", str(folder / "snapvault.yaml"), "--json"]
+    return [sys.executable, "-m", "snapvault", *options, *words]
 
 
 def version_of(*command: str) -> str | None:

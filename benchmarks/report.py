@@ -19,6 +19,8 @@ def markdown(document: Mapping[str, Any], figures: Sequence[Figure]) -> str:
     for name in ("disk", "big", "dump"):
         if (results := document["results"].get(name)) is not None:
             lines += ["", f"Steps of `{name}`:", "", *_steps(results)]
+    if (hints := document["results"].get("hints")) is not None:
+        lines += ["", "Nights of `hints`:", "", *_nights(hints)]
     return "\n".join(lines) + "\n"
 
 
@@ -59,6 +61,31 @@ def _steps(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"Requests for a restore of point {each['point']}: {kinds}."
 
 
+def _nights(hints: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        "| Platform (chunk) | Disk, MiB | Changed | Changed, MiB | Chunks of it, MiB | Read, MiB | "
+        "of it sampled | Read of the disk | Platform's count, MiB | Stored, MiB |"
+    )
+    yield "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"
+    for row in hints["rows"]:
+        disk = row["disk_bytes"]
+        share = row["written_bytes"] / disk
+        changed = {
+            "first": "all, the first backup",
+            "chunks": f"{share:.2%}, whole chunks",
+            "pages": f"{share:.2%}, scattered 4 KiB",
+        }[row["kind"]]
+        sizes = [
+            f"{row[name] / MIB:.1f}"
+            for name in ("written_bytes", "touched_bytes", "read_bytes", "sampled_bytes")
+        ]
+        yield (
+            f"| {row['platform']} ({row['grain_bytes'] >> 10} KiB) | {disk // MIB} | {changed} | "
+            f"{' | '.join(sizes)} | {row['read_bytes'] / disk:.2%} | "
+            f"{row['counted_bytes'] / MIB:.1f} | {row['stored_bytes'] / MIB:.1f} |"
+        )
+
+
 def _runs(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, run in enumerate(results["backups"], 1):
         yield f"backup {number}", run
@@ -77,6 +104,7 @@ def _runs(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 def noise_share(results: Mapping[str, Any], cores: int) -> float:
     """Return the share of all cores' time that other programs took during what is measured."""
-    runs = [run for each in results.values() for _, run in _runs(each)]
+    measured = [each for each in results.values() if "backups" in each]
+    runs = [run for each in measured for _, run in _runs(each)]
     wall = sum(run["wall_seconds"] for run in runs) * cores
     return sum(run["noise_cpu_seconds"] for run in runs) / wall if wall else 0.0

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import disks, material, report
+from benchmarks import disks, hints, material, platforms, report
 from benchmarks.figures import GIB, MIB, figures
 from benchmarks.lab import ROOT, Lab, open_lab, programs
 from benchmarks.measure import BenchmarkError
@@ -25,8 +25,9 @@ from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring import tool
 
-WORKLOADS = ("disk", "dump", "big")
+WORKLOADS = ("disk", "dump", "big", "hints")
 _ROOM_FACTOR = 7  # what all files and stores together take, times the data
+_HINTS_ROOM_FACTOR = 8  # four copies of a disk twice as large
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,16 @@ class Sizes:
     data: int
     dump: int
     big: int
+    hints: int
     points: int
     repeat: int
 
 
-FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, points=6, repeat=3)
-SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, points=6, repeat=1)
+FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, points=6, repeat=3)
+SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, points=6, repeat=1)
+
+
+_SIZED = ("disk", "data", "dump", "big", "hints")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ def _options() -> Options:
     size.add_argument("--small", action="store_true", help="a tenth of it, in a few minutes")
     parser.add_argument("--only", default=",".join(WORKLOADS), help="some of %(default)s")
     parser.add_argument("--peers", action="store_true", help="let restic and borg do the same")
-    for name in ("disk", "data", "dump", "big"):
+    for name in _SIZED:
         parser.add_argument(f"--{name}-mib", type=int, help=f"size of the {name} in MiB")
     parser.add_argument("--points", type=int, help="restore points of a disk")
     parser.add_argument("--repeat", type=int, help="runs of what is most worth repeating")
@@ -99,7 +104,7 @@ def _options() -> Options:
     sizes = SMALL if given.small else FULL
     chosen = {
         name: getattr(given, f"{name}_mib") * MIB
-        for name in ("disk", "data", "dump", "big")
+        for name in _SIZED
         if getattr(given, f"{name}_mib")
     }
     chosen |= {name: getattr(given, name) for name in ("points", "repeat") if getattr(given, name)}
@@ -117,7 +122,12 @@ def _options() -> Options:
 
 def _measure(options: Options) -> Document:
     sizes = options.sizes
-    needed = (sizes.data + sizes.dump) * _ROOM_FACTOR
+    needed = 0
+    if set(options.workloads) - {"hints"}:
+        needed = (sizes.data + sizes.dump) * _ROOM_FACTOR
+    if "hints" in options.workloads:
+        platforms.require_programs()
+        needed = max(needed, sizes.hints * _HINTS_ROOM_FACTOR)
     if shutil.disk_usage(options.folder).free < needed:
         raise BenchmarkError(
             f"{needed / GIB:.0f} GiB of room are needed in {options.folder}; name another --folder"
@@ -132,6 +142,9 @@ def _measure(options: Options) -> Document:
             folder = Path(name) / workload
             work = folder / "work"
             work.mkdir(parents=True)
+            if workload == "hints":
+                results[workload] = hints.measure(work, sizes.hints, seed=options.seed, say=_say)
+                continue
             with open_lab(folder) as lab:
                 bench = Bench(lab, plan, work, _say)
                 if workload == "dump":
@@ -152,6 +165,8 @@ def _measure(options: Options) -> Document:
                 ("mkfs.ext4", "-V"),
                 ("restic", "version"),
                 ("borg", "--version"),
+                ("qemu-img", "--version"),
+                ("thin_delta", "--version"),
             ),
         },
         "plan": {
