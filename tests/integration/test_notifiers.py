@@ -508,7 +508,7 @@ def test_header_names_cannot_make_another_request(stop: Callable[[Any], Any]) ->
 def test_header_values_stay_in_their_line(stop: Callable[[Any], Any], value: str) -> None:
     sink = stop(http_sink())
 
-    with pytest.raises(NotifyError, match='cannot send header "X-A" to .* control character'):
+    with pytest.raises(NotifyError, match=r'header "X-A" to .+ control character'):
         told(hook(sink.url, headers={"X-A": value}))
 
     assert sink.requests == []

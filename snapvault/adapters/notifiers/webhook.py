@@ -31,15 +31,13 @@ class WebhookNotifier:
 
     def tell(self, notice: Notice) -> None:
         """Post a notice's document; see the port."""
-        own = {"content-type": _JSON, "user-agent": "SnapVault"}
-        headers = own | {name.lower(): value for name, value in self._to.headers.items()}
-        rendered = templates.render_json(
-            notice, self._to.body, must_be_json="json" in headers["content-type"].lower()
-        )
+        theirs = {name.lower(): value for name, value in self._to.headers.items()}
+        is_json = "json" in theirs.get("content-type", _JSON).lower()
+        rendered = templates.render_json(notice, self._to.body, must_be_json=is_json)
         http.post(
             self._place(notice),
             rendered.text.encode(),
-            headers,
+            {"Content-Type": _JSON, "User-Agent": "SnapVault", **self._to.headers},
             ca_bundle=self._to.ca_bundle,
             seconds=self._settings.timeout.total_seconds(),
         )
