@@ -143,7 +143,8 @@ class TreeTarget:
             return False
         if member.name not in self._selection.fetched:
             found = conflict(
-                self._folder / os.fsdecode(member.name),
+                self._folder,
+                os.fsdecode(member.name),
                 is_folder=member.is_folder,
                 force=self._force,
             )

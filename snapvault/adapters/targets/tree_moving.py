@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hidden folder beside where things belong, and moving them there."""
+"""A hidden folder beside where things belong, and moving them there.
+
+Whoever owns the folder that is restored to may put links into it meanwhile, and move ours about.
+So what lies in ours is reached through its descriptor, and what lies in theirs step by step,
+following no links.
+"""
 
 import ctypes
 import errno
 import fcntl
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from snapvault.adapters import command
 from snapvault.adapters.targets.problems import could_not
-from snapvault.errors import RestoreError, TargetNotEmptyError
+from snapvault.errors import RestoreError, SourceError, TargetNotEmptyError
 
 _PREFIX: Final = ".snapvault-"
 _SUFFIX: Final = ".part"
+_SHOWN: Final = 200  # characters of an overlong path
+_TREE: Final = "tree"
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TAKEN: Final = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,12 +44,13 @@ class Staging:
         place = folder.parent if self._is_new else folder
         self._private = place / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
         self._lock = -1
+        self._inside = -1
         self._made: list[Path] = []
 
     @property
     def tree(self) -> Path:
-        """Where to unpack."""
-        return self._private / "tree"
+        """Where to unpack, by a way that nobody else can bend; for us and for what we start."""
+        return Path(f"/proc/{os.getpid()}/fd/{self._inside}")
 
     def make(self) -> None:
         """Make it, and the folders above it.
@@ -53,9 +62,9 @@ class Staging:
         try:
             self._make_above()
             self._private.mkdir(mode=0o700)
-            self._lock = os.open(self._private, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock = os.open(self._private, _FOLDER)
             _lock(self._lock)
-            self.tree.mkdir()
+            self._make_tree()
         except OSError as error:
             self.remove()
             what = f'make a folder in "{self._private.parent}"'
@@ -63,18 +72,26 @@ class Staging:
 
     def empty(self) -> None:
         """Start over."""
-        _remove(self.tree)
-        self.tree.mkdir()
+        _remove(Path(f"/proc/{os.getpid()}/fd/{self._lock}/{_TREE}"))
+        self._make_tree()
 
     def remove(self) -> None:
         """Remove what is left of it; safe to repeat."""
-        _remove(self._private)
+        for descriptor in (self._inside, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
         if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+            _remove(self._private)
+        self._inside = self._lock = -1
         while self._made:
             with suppress(OSError):
                 self._made.pop().rmdir()
+
+    def _make_tree(self) -> None:
+        os.mkdir(_TREE, dir_fd=self._lock)
+        if self._inside >= 0:
+            os.close(self._inside)
+        self._inside = os.open(_TREE, _FOLDER, dir_fd=self._lock)
 
     def _make_above(self) -> None:
         place = self._private.parent
@@ -102,22 +119,25 @@ class Staging:
         _make_durable(self._lock)
         try:
             if self._is_new:
-                _rename(self.tree, self._folder)
+                _rename(self._lock, _TREE, self._folder)
                 self._made.clear()
                 return
-            device = self._private.stat().st_dev
-            moves = list(_moves(self.tree, self._folder, device, force=force))
-            for source, target in moves:
-                _rename(source, target)
+            names = list(_moves(self.tree, self._folder, force=force))
+            root = os.open(self._folder, _FOLDER & ~os.O_NOFOLLOW)
+            try:
+                for name in names:
+                    _move(self._inside, root, name)
+            finally:
+                os.close(root)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise _is_there(self._folder) from error
-            where = Path(error.filename2 or error.filename or self._folder)
-            raise could_not(f'move "{where}" into place', self._folder, error) from error
+            raise could_not(f'move files into "{self._folder}"', self._folder, error) from error
 
 
-def conflict(target: Path, *, is_folder: bool, force: bool) -> RestoreError | None:
-    """Return why something cannot be put at a path, if so."""
+def conflict(folder: Path, name: str, *, is_folder: bool, force: bool) -> RestoreError | None:
+    """Return why something cannot be put at a path below a folder, if so."""
+    target = folder / name
     try:
         found = target.lstat()
     except FileNotFoundError:
@@ -125,12 +145,22 @@ def conflict(target: Path, *, is_folder: bool, force: bool) -> RestoreError | No
     except NotADirectoryError:
         return _in_the_way(target.parent)
     except OSError as error:
-        return could_not(f'look up "{target}"', target.parent, error)
+        return _unknown(target, error)
     if stat.S_ISDIR(found.st_mode) != is_folder:
         return _in_the_way(target)
     if is_folder or force:
         return None
     return _is_there(target)
+
+
+def _unknown(target: Path, error: OSError) -> RestoreError:
+    if error.errno != errno.ENAMETOOLONG:
+        return could_not(f'look up "{target}"', target.parent, error)
+    # LIMIT: 4095 bytes (Linux). GNU tar packs what is deeper, and does not unpack it.
+    return RestoreError(
+        f'cannot unpack "{str(target)[:_SHOWN]}…": the path is longer than the system allows',
+        hint="Restore other paths with --path, or the archive to a file.",
+    )
 
 
 def _is_there(target: Path) -> TargetNotEmptyError:
@@ -147,40 +177,68 @@ def _in_the_way(target: Path) -> TargetNotEmptyError:
     )
 
 
-def _moves(tree: Path, folder: Path, device: int, *, force: bool) -> Iterator[tuple[Path, Path]]:
-    """Yield what moves where: folders that are not there yet as a whole."""
-    for entry in sorted(os.scandir(tree), key=lambda each: each.name):
-        source, target = Path(entry.path), folder / entry.name
-        is_folder = entry.is_dir(follow_symlinks=False)
-        found = conflict(target, is_folder=is_folder, force=force)
-        if found is not None:
-            raise found
-        if not is_folder or not os.path.lexists(target):
-            yield source, target
-            continue
-        if target.stat().st_dev != device:
-            raise RestoreError(
-                f'cannot restore into "{target}": it is another file system than "{folder}"',
-                hint="Restore to a folder on it.",
-            )
-        yield from _moves(source, target, device, force=force)
+def _moves(tree: Path, folder: Path, *, force: bool) -> Iterator[str]:
+    """Yield what moves, by its path: folders that are not there yet as a whole."""
+    device = folder.stat().st_dev
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        for entry in sorted(os.scandir(tree / above), key=lambda each: each.name):
+            name = f"{above}/{entry.name}" if above else entry.name
+            target = folder / name
+            is_folder = entry.is_dir(follow_symlinks=False)
+            found = conflict(folder, name, is_folder=is_folder, force=force)
+            if found is not None:
+                raise found
+            if not is_folder or not os.path.lexists(target):
+                yield name
+                continue
+            if target.lstat().st_dev != device:
+                raise RestoreError(
+                    f'cannot restore into "{target}": it is another file system than "{folder}"',
+                    hint="Restore to a folder on it.",
+                )
+            waiting.append(name)
 
 
-def _rename(source: Path, target: Path) -> None:
+@contextmanager
+def _opened(root: int, name: str) -> Iterator[int]:
+    """Open a folder below another one, following no links; an empty name is that one."""
+    descriptor = os.dup(root)
     try:
-        source.replace(target)
+        for part in filter(None, name.split("/")):
+            inner = os.open(part, _FOLDER, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _move(inside: int, root: int, name: str) -> None:
+    """Move what has a path in our folder to the same path in theirs."""
+    above, _, last = name.rpartition("/")
+    with _opened(inside, above) as source, _opened(root, above) as place:
+        _rename(source, last, last, place)
+
+
+def _rename(source: int, name: str, target: str | Path, place: int | None = None) -> None:
+    """Move what is called `name` in the folder `source`; `target` is relative to `place`."""
+    try:
+        os.replace(name, target, src_dir_fd=source, dst_dir_fd=place)
     except PermissionError:
         # To move a folder is to write to it; whoever is not root needs leave for that.
-        mode = stat.S_IMODE(source.lstat().st_mode)
-        if not source.is_dir() or mode & stat.S_IWUSR:
+        mode = stat.S_IMODE(os.lstat(name, dir_fd=source).st_mode)
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=source).st_mode) or mode & stat.S_IWUSR:
             raise
-        source.chmod(mode | stat.S_IWUSR)
+        # Nobody else can put a link into `source`, which is ours.
+        os.chmod(name, stat.S_IRWXU, dir_fd=source)
+        moved = os.open(name, _FOLDER, dir_fd=source)
         try:
-            source.replace(target)
-        except OSError:
-            source.chmod(mode)
-            raise
-        target.chmod(mode)
+            os.replace(name, target, src_dir_fd=source, dst_dir_fd=place)
+        finally:
+            os.fchmod(moved, mode)
+            os.close(moved)
 
 
 def _remove_quietly(path: Path, remove: Callable[[Path], None]) -> bool:
@@ -195,26 +253,22 @@ def _remove_quietly(path: Path, remove: Callable[[Path], None]) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    def allow(remove: Callable[[str], object], path: str, _: object) -> None:
-        """Try again, with leave to write to the folder it lies in."""
-        with suppress(OSError):
-            Path(path).parent.chmod(0o700)
-            if remove in {os.scandir, os.open, os.lstat}:
-                Path(path).chmod(0o700)
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                remove(path)
-
-    shutil.rmtree(folder, onerror=allow)
+    """Remove a folder, however deep it is, and whatever rights its folders lack."""
+    with suppress(SourceError):
+        for argv in (("rm", "-rf"), ("chmod", "-R", "u+rwx"), ("rm", "-rf")):
+            command.run([*argv, "--", str(folder)], check=False)
+            if not os.path.lexists(folder):
+                return
 
 
 def _sweep(place: Path) -> None:
     """Remove what killed runs left here: what no process holds."""
     with suppress(OSError):
         for found in place.glob(f"{_PREFIX}*{_SUFFIX}"):
-            descriptor = os.open(found, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(found, _FOLDER)
             try:
-                if _lock(descriptor):
+                is_ours = os.fstat(descriptor).st_uid == os.geteuid()
+                if is_ours and _lock(descriptor):
                     _remove(found)
             finally:
                 os.close(descriptor)

@@ -3,8 +3,12 @@
 
 import io
 import os
+import subprocess
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,6 +173,101 @@ def test_a_link_in_the_archive_does_not_lead_out_of_the_folder(tmp_path: Path) -
         unpack(tmp_path / "out", archive=buffer.getvalue())
 
     assert names_in(tmp_path) == ["elsewhere"]
+
+
+@pytest.fixture
+def deep_place() -> Iterator[Path]:
+    """Return a folder that is removed by rm: Python, and so pytest, cannot remove a deep one."""
+    folder = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))
+    yield folder
+    subprocess.run(["rm", "-rf", "--", str(folder)], check=True)
+
+
+def test_a_path_that_is_too_long_is_told_in_a_short_line(deep_place: Path) -> None:
+    name = "/".join(["d" * 10] * 500)
+    folders: Content = {f"./{name[: number * 11 - 1]}": None for number in range(1, 501)}
+
+    with pytest.raises(RestoreError, match="longer than the system allows") as caught:
+        unpack(deep_place / "out", archive=archive_of({".": None, **folders}))
+
+    assert len(str(caught.value)) < 300
+    assert names_in(deep_place) == []
+
+
+def test_a_very_deep_folder_is_removed_when_a_restore_is_given_up(deep_place: Path) -> None:
+    names = ["/".join("d" * number) for number in range(1, 1501)]
+    archive = archive_of({".": None, **{f"./{name}": None for name in names}})
+
+    with target(deep_place / "out") as unpacking:
+        unpacking.write(memoryview(archive))
+        unpacking.end_pass()
+
+    assert list(deep_place.iterdir()) == []
+
+
+def test_a_very_deep_folder_is_added_to(deep_place: Path) -> None:
+    names = ["/".join("d" * number) for number in range(1, 1001)]
+    folders: Content = {f"./{name}": None for name in names}
+    unpack(deep_place / "out", archive=archive_of({".": None, **folders}))
+
+    unpack(deep_place / "out", archive=archive_of({".": None, **folders, f"./{names[-1]}/x": b"x"}))
+
+    assert (deep_place / "out" / names[-1] / "x").read_bytes() == b"x"
+
+
+def test_a_folder_of_ours_that_is_swapped_for_another_gives_nothing_away(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "secret").write_bytes(b"secret")
+
+    with target(out) as unpacking:
+        (hidden,) = out.iterdir()
+        unpacking.write(memoryview(TREE)[:600_000])
+        hidden.rename(tmp_path / "stolen")
+        hidden.mkdir()
+        (hidden / "tree").symlink_to(elsewhere)
+        unpacking.write(memoryview(TREE)[600_000:])
+        unpacking.end_pass()
+        unpacking.commit()
+
+    assert names_in(elsewhere) == ["secret"]
+    assert (out / "a/x").read_bytes() == b"x" * 700_000
+
+
+def test_a_link_that_comes_while_files_are_moved_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    (out / "a").mkdir(parents=True)
+    elsewhere.mkdir()
+    replace = os.replace
+
+    def swap_and_replace(*arguments: Any, **more: Any) -> None:
+        if (out / "a").is_dir() and not (out / "a").is_symlink():
+            (out / "a").rename(out / "moved")
+            (out / "a").symlink_to(elsewhere)
+        replace(*arguments, **more)
+
+    with target(out) as unpacking:
+        unpacking.write(memoryview(TREE))
+        unpacking.end_pass()
+        monkeypatch.setattr(os, "replace", swap_and_replace)
+        with pytest.raises(RestoreError):
+            unpacking.commit()
+
+    assert names_in(elsewhere) == []
+
+
+def test_what_looks_like_ours_but_is_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / ".snapvault-0011223344556677.part"
+    theirs.mkdir()
+    if os.geteuid() == 0:
+        os.chown(theirs, 12345, 12345)
+
+    unpack(tmp_path)
+
+    assert theirs.exists() == (os.geteuid() == 0)
 
 
 @pytest.mark.parametrize("name", ["../out", "./a/../../out"])
