@@ -114,7 +114,7 @@ def check_template(text: str) -> str | None:
     """Return what is wrong with the syntax of a template in one line; None: nothing."""
     try:
         _environment().from_string(text)
-    except TemplateError as error:
+    except (TemplateError, RecursionError, ValueError, OverflowError) as error:
         return _reason(error)
     return None
 

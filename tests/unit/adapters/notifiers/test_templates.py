@@ -177,6 +177,7 @@ def test_names_that_are_no_text_become_json_that_is() -> None:
         ("{{ title }}", None),
         ("{{ title", "line 1: unexpected end of template"),
         ("a\n{% if %}", "line 2: Expected an expression"),
+        ("{{ " + "(" * 5000, "maximum recursion depth exceeded"),
         ("{{ title | nofilter }}", "line 1: No filter named 'nofilter'"),
     ],
 )
