@@ -174,6 +174,7 @@ def test_everything_comes_back_over_what_was_there_with_force(tree: Path, tmp_pa
     nights.restore(held, tmp_path / "out")
     (tmp_path / "out/a/file").write_bytes(b"something else")
     (tmp_path / "out/secret").unlink()
+    (tmp_path / "out/unwritable").chmod(0o755)  # only root could add to it
 
     nights.restore(held, tmp_path / "out", force=True)
 

@@ -117,6 +117,7 @@ class Staging:
             RestoreError: it could not be moved.
         """
         _make_durable(self._lock)
+        moving = self._folder
         try:
             if self._is_new:
                 _rename(self._lock, _TREE, self._folder)
@@ -126,13 +127,14 @@ class Staging:
             root = os.open(self._folder, _FOLDER & ~os.O_NOFOLLOW)
             try:
                 for name in names:
+                    moving = self._folder / name
                     _move(self._inside, root, name)
             finally:
                 os.close(root)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise _is_there(self._folder) from error
-            raise could_not(f'move files into "{self._folder}"', self._folder, error) from error
+            raise could_not(f'move "{moving}" into place', self._folder, error) from error
 
 
 def conflict(folder: Path, name: str, *, is_folder: bool, force: bool) -> RestoreError | None:
