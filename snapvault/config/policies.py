@@ -9,18 +9,20 @@ from typing import Any, Final
 from pydantic.json_schema import GenerateJsonSchema
 
 from snapvault.config.document import Document, read_document
+from snapvault.config.limits import run_limits
 from snapvault.config.problems import Problem, ProblemError, nearest_hint, quoted
-from snapvault.config.shapes import PolicyShape, SettingsShape
+from snapvault.config.shapes import ObjectivesShape, PolicyShape, RetryShape, SettingsShape
 from snapvault.config.sources import source_spec
 from snapvault.config.strict import Shape
 from snapvault.config.validate import problem_at, validate
-from snapvault.config.values import percent
+from snapvault.config.values import least_size, percent
 from snapvault.errors import ConfigError
 from snapvault.model.policy import (
     Hints,
     Objectives,
     Policy,
     Retention,
+    Retry,
     Schedule,
     SourceSpec,
 )
@@ -144,7 +146,11 @@ def _read_policy(
         shape = validate(document, PolicyShape)
         if isinstance(shape, tuple):
             return shape
-        faults = [*_vault_faults(document, shape, settings), *_twins(document, shape, seen)]
+        faults = [
+            *_vault_faults(document, shape, settings),
+            *_twins(document, shape, seen),
+            *_notify_faults(document, shape, settings),
+        ]
         return faults or _policy(document, shape)
     except ProblemError as error:
         return (error.problem,)
@@ -156,6 +162,20 @@ def _vault_faults(document: Document, shape: PolicyShape, settings: Settings) ->
     hint = nearest_hint(shape.vault, settings.vaults, what="vaults")
     message = f"expected a vault of the settings, found {quoted(shape.vault)}"
     return [problem_at(document, ("vault",), message, hint)]
+
+
+def _notify_faults(document: Document, shape: PolicyShape, settings: Settings) -> list[Problem]:
+    return [
+        problem_at(
+            document,
+            ("notify", position),
+            f"expected a notifier of the settings, found {quoted(name)}",
+            nearest_hint(name, settings.notify, what="notifiers")
+            or 'The settings have none: name them under "notify" there.',
+        )
+        for position, name in enumerate(shape.notify or ())
+        if name not in settings.notify
+    ]
 
 
 def _twins(
@@ -180,10 +200,23 @@ def _policy(document: Document, shape: PolicyShape) -> Policy:
         vault=shape.vault,
         sources=tuple(source_spec(document, name, each) for name, each in shape.sources.items()),
         schedule=Schedule(**dict(shape.schedule)) if shape.schedule else None,
-        objectives=Objectives(**dict(shape.objectives)),
+        objectives=_objectives(shape.objectives),
         retention=Retention(**dict(shape.retention)) if shape.retention else None,
         volume_size=shape.volume_size,
         compression_level=shape.compression_level,
         enabled=shape.enabled,
         hints=Hints(percent(shape.hints.sample), shape.hints.full_read_every),
+        max_jobs=shape.max_jobs,
+        retry=_retry(shape.retry),
+        limits=run_limits(shape.limits),
+        notify=None if shape.notify is None else tuple(shape.notify),
     )
+
+
+def _objectives(shape: ObjectivesShape) -> Objectives:
+    size, part = (None, None) if shape.min_size is None else least_size(shape.min_size)
+    return Objectives(shape.rpo, shape.rto, shape.drill, size, part)
+
+
+def _retry(shape: RetryShape) -> Retry:
+    return Retry(shape.attempts, shape.delay, max(shape.delay, shape.max_delay))

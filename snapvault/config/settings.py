@@ -5,12 +5,15 @@ import os
 from pathlib import Path
 from typing import Final
 
+from snapvault.config.daemon import DaemonShape, daemon_settings
 from snapvault.config.document import Document, Location, read_document
+from snapvault.config.limits import host_limits
+from snapvault.config.notify import NotifierShape, notifier_settings
 from snapvault.config.paths import absolute, resolve
 from snapvault.config.problems import Problem, ProblemError
 from snapvault.config.shapes import SettingsShape, VaultShape
 from snapvault.config.validate import problem_at, validate
-from snapvault.model.settings import Settings, VaultSettings
+from snapvault.model.settings import NotifierSettings, Settings, VaultSettings
 
 # Where systemd puts the credentials of our service, for commands run outside of it.
 _SERVICE_CREDENTIALS: Final = "/run/credentials/snapvault.service"
@@ -51,6 +54,9 @@ def _read(path: Path) -> Settings | tuple[Problem, ...]:
             state_dir=_path(document, ("state_dir",), shape.state_dir),
             policies_dir=_path(document, ("policies",), shape.policies),
             vaults={name: _vault(document, name, vault) for name, vault in shape.vaults.items()},
+            daemon=daemon_settings(shape.daemon, _token_file(document, shape.daemon)),
+            notify={name: _notifier(document, name, each) for name, each in shape.notify.items()},
+            limits=host_limits(shape.limits),
         )
     except ProblemError as error:
         return (error.problem,)
@@ -62,8 +68,7 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
 
     passphrase_file = path("passphrase_file", shape.passphrase_file)
     if shape.passphrase_credential is not None:
-        folder = os.environ.get("CREDENTIALS_DIRECTORY") or _SERVICE_CREDENTIALS
-        passphrase_file = Path(folder) / shape.passphrase_credential
+        passphrase_file = _credential(shape.passphrase_credential)
     return VaultSettings(
         name=name,
         store=shape.store,
@@ -80,6 +85,28 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
         ca_bundle=path("ca_bundle", shape.ca_bundle),
         create_only=shape.create_only,
     )
+
+
+def _token_file(document: Document, shape: DaemonShape) -> Path | None:
+    if shape.token_credential is not None:
+        return _credential(shape.token_credential)
+    if shape.token_file is None:
+        return None
+    return _path(document, ("daemon", "token_file"), shape.token_file)
+
+
+def _notifier(document: Document, name: str, shape: NotifierShape) -> NotifierSettings:
+    def path_of(key: str, text: str | None, credential: str | None) -> Path | None:
+        if credential is not None:
+            return _credential(credential)
+        location = ("notify", name, *key.split("."))
+        return None if text is None else _path(document, location, text)
+
+    return notifier_settings(name, shape, path_of)
+
+
+def _credential(name: str) -> Path:
+    return Path(os.environ.get("CREDENTIALS_DIRECTORY") or _SERVICE_CREDENTIALS) / name
 
 
 def _path(document: Document, location: Location, text: str) -> Path:

@@ -1,35 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of the two kinds of files, key by key; docs/policies.md says the same in prose.
 
-The sources of a policy are in kinds.py.
+The sources of a policy are in kinds.py; the parts of both that concern the daemon in daemon.py,
+limits.py and notify.py.
 """
 
 from datetime import timedelta
-from typing import Self
+from typing import Annotated, Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from snapvault.config.daemon import DaemonShape
 from snapvault.config.kinds import SourceShape
+from snapvault.config.limits import HostLimitsShape, LimitsShape
+from snapvault.config.notify import NotifierName, NotifierShape
 from snapvault.config.strict import Shape
 from snapvault.config.values import (
     Count,
     Cron,
     DayWindow,
-    Duration,
     DurationOrNever,
     EndpointUrl,
+    Interval,
+    JobCount,
     KeyText,
+    LeastSize,
     Level,
     Name,
+    Names,
     PathText,
     Percentage,
     PositiveDuration,
     StorageClass,
     StoreUrl,
+    UpToAWeek,
     VolumeSize,
     ZoneName,
 )
 from snapvault.model import policy, settings
+from snapvault.units import format_duration
+
+_RETRY: Final = policy.Retry()
 
 
 class ScheduleShape(Shape):
@@ -37,11 +48,11 @@ class ScheduleShape(Shape):
 
     cron: Cron | None = None
     """Minute, hour, day of month, month, day of week."""
-    every: PositiveDuration | None = None
+    every: Interval | None = None
     """The time from one run to the next."""
     timezone: ZoneName | None = None
     """An IANA time zone; left out: the host's own."""
-    jitter: Duration = timedelta(0)
+    jitter: UpToAWeek = timedelta(0)
     """The longest random delay before a run."""
     catch_up: bool = True
     """Whether a missed run is made up for."""
@@ -63,6 +74,10 @@ class ObjectivesShape(Shape):
     """The age that the newest restore point may reach."""
     rto: PositiveDuration | None = None
     """The time that a restore may take."""
+    drill: PositiveDuration | None = None
+    """The age that the newest good drill may reach."""
+    min_size: LeastSize | None = None
+    """The size below which a restore point is suspicious, or its part of the one before."""
 
 
 class RetentionShape(Shape):
@@ -99,6 +114,26 @@ class HintsShape(Shape):
     """The age of the last full read at which everything is read again."""
 
 
+class RetryShape(Shape):
+    """How a failed run is tried again, if that can help."""
+
+    attempts: Annotated[int, Field(ge=1, le=100)] = _RETRY.attempts
+    """How often a run is tried in all."""
+    delay: UpToAWeek = _RETRY.delay
+    """The pause before the second attempt; it doubles from one to the next."""
+    max_delay: UpToAWeek = _RETRY.max_delay
+    """The longest pause; never shorter than delay."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "max_delay" in self.model_fields_set and self.max_delay < self.delay:
+            raise ValueError(
+                f'expected "max_delay" to be at least "delay", {format_duration(self.delay)},'
+                f" found {format_duration(self.max_delay)}"
+            )
+        return self
+
+
 class PolicyShape(Shape):
     """A policy file."""
 
@@ -124,6 +159,14 @@ class PolicyShape(Shape):
     """Whether the schedule counts."""
     hints: HintsShape = HintsShape()
     """How far a platform is trusted that tells what changed."""
+    max_jobs: JobCount | None = None
+    """How many sources of the policy are backed up at one time; left out: as the host lets."""
+    retry: RetryShape = RetryShape()
+    """How a failed run is tried again."""
+    limits: LimitsShape = LimitsShape()
+    """What each run may take."""
+    notify: Names | None = None
+    """Notifiers of the settings to tell; left out: all; empty: nobody."""
 
 
 class VaultShape(Shape):
@@ -170,6 +213,8 @@ class VaultShape(Shape):
 class SettingsShape(Shape):
     """The settings file."""
 
+    private = frozenset(("notify",))
+
     model_config = ConfigDict(title="SnapVault settings")
 
     state_dir: PathText = settings.DEFAULT_STATE_DIR
@@ -178,3 +223,9 @@ class SettingsShape(Shape):
     """The folder with the policy files."""
     vaults: dict[Name, VaultShape] = Field(min_length=1)
     """Vaults by name."""
+    daemon: DaemonShape = DaemonShape()
+    """How the daemon runs."""
+    limits: HostLimitsShape = HostLimitsShape()
+    """What all runs of the host together may take."""
+    notify: dict[NotifierName, NotifierShape] = Field(default_factory=dict)
+    """Whom to tell, by name."""

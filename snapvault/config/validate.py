@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From pydantic's errors to our problems: file, line, field, expected, found, nearest key."""
 
+import re
 import types
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
@@ -25,6 +28,8 @@ _EXPECTED: Final = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_SECRETS: Final = "environment"
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _YES_AND_NO: Final = frozenset(("yes", "no", "on", "off", "y", "n"))
 
 
@@ -58,21 +63,49 @@ def _problem(document: Document, shape: type[Shape], details: ErrorDetails) -> P
     # Pydantic marks a wrong key of a mapping with "[key]" after it.
     location = tuple(part for part in details["loc"] if part != "[key]")
     message, hint = _say(shape, location, details)
-    return problem_at(document, location, message, hint)
+    problem = problem_at(document, location, message, hint)
+    if _is_private(shape, location):
+        return replace(problem, field=_dotted(_without_secrets(location)))
+    return problem
 
 
 def _say(shape: type[Shape], location: Location, details: ErrorDetails) -> tuple[str, str | None]:
     kind, value = details["type"], details["input"]
-    # What is put into the environment of a program may be a password.
-    shown = "another kind of value" if "environment" in location else found(value)
+    private = _is_private(shape, location)
     if kind == "extra_forbidden":
+        if private and not _PLAIN_KEY.fullmatch(str(location[-1])):
+            return "unknown key, which may be secret and is not shown", None
         return _say_unknown(_shape_at(shape, location[:-1]), str(location[-1]))
     if kind == "missing":
         return "expected a value, found no such key", None
     if expected := _EXPECTED.get(kind):
+        shown = _kind_of(value) if private else found(value)
         return f"expected {expected}, found {shown}", _type_hint(kind, value)
     hint = getattr(details.get("ctx", {}).get("error"), "hint", None)
-    return _say_refused(details, shown), hint
+    return _say_refused(details, found(value)), hint
+
+
+def _is_private(shape: type[Shape], location: Location) -> bool:
+    """Tell whether a value may be a secret, such as a variable of a program's environment."""
+    return _SECRETS in location or location[:1] in [(key,) for key in shape.private]
+
+
+def _without_secrets(location: Location) -> Location:
+    """Leave out where a key may be a secret that somebody put in the wrong place."""
+    plain = takewhile(lambda key: isinstance(key, int) or _PLAIN_KEY.fullmatch(key), location)
+    return tuple(plain)
+
+
+def _kind_of(value: object) -> str:
+    match value:
+        case str():
+            return "text"
+        case bool():
+            return found(value)
+        case int() | float():
+            return "a number"
+        case _:
+            return found(value)
 
 
 def _say_refused(details: ErrorDetails, shown: str) -> str:
@@ -93,7 +126,7 @@ def _say_refused(details: ErrorDetails, shown: str) -> str:
 
 
 def _say_unknown(parent: type[Shape] | None, key: str) -> tuple[str, str | None]:
-    known = sorted(parent.model_fields) if parent else []
+    known = sorted(parent.written_keys()) if parent else []
     if not (parent and issubclass(parent, StreamShape)):
         return f"unknown key {quoted(key)}", nearest_hint(key, known, what="keys")
     if key in LATER_KINDS:

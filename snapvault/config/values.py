@@ -5,7 +5,7 @@ Each refuses with a `ValueError` that says "expected ..., found ...".
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import time, timedelta
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -18,40 +18,19 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from snapvault.config.crontab import cron
 from snapvault.config.problems import HintedValueError, found, quoted
 from snapvault.config.zones import is_zone
 from snapvault.model.policy import NAME_LENGTH, Window, is_name
-from snapvault.units import MIB, format_size, parse_duration, parse_size
+from snapvault.units import MIB, format_duration, format_size, parse_duration, parse_size
 
 MIN_VOLUME_SIZE: Final = MIB
 MAX_VOLUME_SIZE: Final = 1024 * MIB
+# Dates end in the year 9999, and what waits does so in 64 bits.
+LONGEST_DURATION: Final = timedelta(days=36500)
 
 _WINDOW: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
-_MONTHS: Final = (
-    "jan",
-    "feb",
-    "mar",
-    "apr",
-    "may",
-    "jun",
-    "jul",
-    "aug",
-    "sep",
-    "oct",
-    "nov",
-    "dec",
-)
-_WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-# Name, lowest, highest, and the words for numbers from the lowest on.
-_CRON_FIELDS: Final[tuple[tuple[str, int, int, Sequence[str]], ...]] = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of week", 0, 7, _WEEKDAYS),
-)
-_CRON_PART: Final = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/([1-9][0-9]?))?", re.ASCII)
 # LIMIT: lvm(8), "Valid names": these characters, no hyphen first, neither "." nor "..".
 _LVM_NAME: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}"
 _LOGICAL_VOLUME: Final = re.compile(rf"{_LVM_NAME}/{_LVM_NAME}")
@@ -61,7 +40,8 @@ _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", re
 _ARCHIVE_CLASSES: Final = frozenset(("GLACIER", "DEEP_ARCHIVE"))
 
 
-def _needs_text(value: object, expected: str) -> str:
+def needs_text(value: object, expected: str) -> str:
+    """Refuse what is no text."""
     if not isinstance(value, str):
         # Pydantic reports a ValueError as a problem of the file and lets a TypeError through.
         raise ValueError(f"expected {expected}, found {found(value)}")  # noqa: TRY004 - see above
@@ -69,7 +49,16 @@ def _needs_text(value: object, expected: str) -> str:
 
 
 def _duration(value: object) -> timedelta:
-    return parse_duration(_needs_text(value, 'a duration with its unit, such as "10m" or "26h"'))
+    text = needs_text(value, 'a duration with its unit, such as "10m" or "26h"')
+    return _at_most(parse_duration(text), LONGEST_DURATION, text)
+
+
+def _at_most(duration: timedelta, most: timedelta, text: object) -> timedelta:
+    if duration > most:
+        raise ValueError(
+            f"expected a duration of at most {format_duration(most)}, found {found(text)}"
+        )
+    return duration
 
 
 def _positive_duration(value: object) -> timedelta:
@@ -79,8 +68,22 @@ def _positive_duration(value: object) -> timedelta:
     return duration
 
 
+def duration_from(least: timedelta, most: timedelta) -> Callable[[object], timedelta]:
+    """Return what reads a duration between two others, both included."""
+
+    def check(value: object) -> timedelta:
+        duration = _at_most(_duration(value), most, value)
+        if duration < least:
+            raise ValueError(
+                f"expected a duration of at least {format_duration(least)}, found {found(value)}"
+            )
+        return duration
+
+    return check
+
+
 def _volume_size(value: object) -> int:
-    size = parse_size(_needs_text(value, 'a size with its unit, such as "64 MiB"'))
+    size = parse_size(needs_text(value, 'a size with its unit, such as "64 MiB"'))
     if not MIN_VOLUME_SIZE <= size <= MAX_VOLUME_SIZE:
         raise ValueError(
             f"expected a size from {format_size(MIN_VOLUME_SIZE)} to"
@@ -91,7 +94,7 @@ def _volume_size(value: object) -> int:
 
 def _window(value: object) -> Window:
     expected = 'a span of the day such as "22:00-06:00"'
-    match = _WINDOW.fullmatch(_needs_text(value, expected))
+    match = _WINDOW.fullmatch(needs_text(value, expected))
     if match is None or match[1] + match[2] == match[3] + match[4]:
         raise ValueError(f"expected {expected}, found {found(value)}")
     hours = [int(group) for group in match.groups()]
@@ -122,38 +125,6 @@ def _zone(text: str) -> str:
             f'expected a time zone such as "Europe/Paris" or "UTC", found {quoted(text, limit=60)}'
         )
     return text
-
-
-def _cron(text: str) -> str:
-    fields = text.split()
-    if len(fields) != len(_CRON_FIELDS):
-        raise ValueError(
-            "expected five cron fields (minute, hour, day of month, month, day of week),"
-            f" found {len(fields)} in {quoted(text, limit=60)}"
-        )
-    for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
-        if not all(_is_cron_part(part, low, high, words) for part in field.split(",")):
-            raise ValueError(
-                f"expected a cron {name} from {low} to {high}, found {quoted(field, limit=60)}"
-            )
-    return " ".join(fields)
-
-
-def _is_cron_part(part: str, low: int, high: int, words: Sequence[str]) -> bool:
-    match = _CRON_PART.fullmatch(part.lower())
-    if match is None:
-        return False
-    if match[1] == "*":
-        return True
-    numbers = [
-        low + words.index(word) if word in words else int(word) if word.isdigit() else -1
-        for word in (match[2], match[3])
-        if word is not None
-    ]
-    # A step after a single number means different things to different crons.
-    if match[4] and len(numbers) == 1:
-        return False
-    return all(low <= number <= high for number in numbers) and numbers == sorted(numbers)
 
 
 def _store(text: str) -> str:
@@ -197,7 +168,7 @@ def _storage_class(text: str) -> str:
 def _duration_or_never(value: object) -> timedelta | None:
     if value == "never":
         return None
-    text = _needs_text(value, 'a duration with its unit, such as "30d", or "never"')
+    text = needs_text(value, 'a duration with its unit, such as "30d", or "never"')
     return _positive_duration(text)
 
 
@@ -242,11 +213,32 @@ def snapshot_room(text: str) -> tuple[int | None, int | None]:
     return size, None
 
 
-def _checked(read: Callable[[str], object], expected: str) -> Callable[[object], str]:
-    """Keep a text as it is written, when it can be read."""
+def least_size(text: str) -> tuple[int | None, float | None]:
+    """Read how small is suspicious: bytes, or else a percentage of the point before.
+
+    Raises:
+        ValueError: the text is anything else.
+    """
+    stripped = text.strip()
+    if stripped.endswith("%"):
+        return None, percent(stripped)
+    try:
+        size = parse_size(stripped)
+    except ValueError:
+        raise ValueError(
+            'expected a size with its unit, such as "1 GiB", or a percentage of the restore point'
+            f' before, such as "50%", found {quoted(text, limit=60)}'
+        ) from None
+    if not size:
+        raise ValueError(f"expected a size above zero, found {quoted(text)}")
+    return size, None
+
+
+def checked(read: Callable[[str], object], expected: str) -> Callable[[object], str]:
+    """Return what keeps a text as it is written, when it can be read."""
 
     def check(value: object) -> str:
-        text = _needs_text(value, expected)
+        text = needs_text(value, expected)
         read(text)
         return text
 
@@ -276,7 +268,8 @@ def _matching(pattern: re.Pattern[str], expected: str) -> Callable[[str], str]:
     return check
 
 
-def _unique(texts: list[str]) -> list[str]:
+def unique(texts: list[str]) -> list[str]:
+    """Refuse a list that has something twice."""
     for position, text in enumerate(texts):
         if text in texts[:position]:
             raise ValueError(f"expected each entry once, found {quoted(text, limit=60)} twice")
@@ -297,12 +290,22 @@ def _variables(variables: dict[str, str]) -> dict[str, str]:
     return variables
 
 
-_DURATION_SCHEMA: Final = WithJsonSchema(
+DURATION_SCHEMA: Final = WithJsonSchema(
     {"type": "string", "examples": ["90s", "10m", "26h", "7d", "1h 30m"]}
 )
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), _DURATION_SCHEMA]
-PositiveDuration = Annotated[timedelta, BeforeValidator(_positive_duration), _DURATION_SCHEMA]
+PositiveDuration = Annotated[timedelta, BeforeValidator(_positive_duration), DURATION_SCHEMA]
+# As often as once a second, and no further off than dates go.
+Interval = Annotated[
+    timedelta,
+    BeforeValidator(duration_from(timedelta(seconds=1), LONGEST_DURATION)),
+    DURATION_SCHEMA,
+]
+UpToAWeek = Annotated[
+    timedelta,
+    BeforeValidator(duration_from(timedelta(0), timedelta(days=7))),
+    DURATION_SCHEMA,
+]
 VolumeSize = Annotated[
     int,
     BeforeValidator(_volume_size),
@@ -317,13 +320,14 @@ Name = Annotated[str, AfterValidator(_name)]
 PathText = Annotated[str, AfterValidator(_some_text("a path"))]
 KeyText = Annotated[str, AfterValidator(_some_text("a fingerprint, key id or e-mail address"))]
 ZoneName = Annotated[str, AfterValidator(_zone), WithJsonSchema({"type": "string"})]
-Cron = Annotated[str, AfterValidator(_cron)]
+Cron = Annotated[str, AfterValidator(cron)]
 StoreUrl = Annotated[str, AfterValidator(_store)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Level = Annotated[int, Field(ge=1, le=19)]
 PositiveCount = Annotated[int, Field(ge=1, le=100_000)]
+JobCount = Annotated[int, Field(ge=1, le=1000)]
 TcpPort = Annotated[int, Field(ge=1, le=65535)]
 DurationOrNever = Annotated[
     timedelta | None,
@@ -332,18 +336,24 @@ DurationOrNever = Annotated[
 ]
 Percentage = Annotated[
     str,
-    BeforeValidator(_checked(percent, 'a percentage such as "0.1%"')),
+    BeforeValidator(checked(percent, 'a percentage such as "0.1%"')),
     WithJsonSchema({"type": "string", "examples": ["0.1%", "5%"]}),
 ]
 SnapshotSize = Annotated[
     str,
     BeforeValidator(
-        _checked(snapshot_room, 'a size such as "10 GiB" or a percentage such as "20%"')
+        checked(snapshot_room, 'a size such as "10 GiB" or a percentage such as "20%"')
     ),
     WithJsonSchema({"type": "string", "examples": ["10 GiB", "20%"]}),
 ]
+LeastSize = Annotated[
+    str,
+    BeforeValidator(checked(least_size, 'a size such as "1 GiB" or a percentage such as "50%"')),
+    WithJsonSchema({"type": "string", "examples": ["1 GiB", "50%"]}),
+]
 SomeText = Annotated[str, AfterValidator(_some_text("some text"))]
-Texts = Annotated[list[SomeText], AfterValidator(_unique)]
+Texts = Annotated[list[SomeText], AfterValidator(unique)]
+Names = Annotated[list[Name], AfterValidator(unique)]
 ProgramLine = Annotated[
     list[str], AfterValidator(_program_line), Field(json_schema_extra={"minItems": 1})
 ]

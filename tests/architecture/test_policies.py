@@ -13,7 +13,7 @@ import yaml
 
 from snapvault.config.document import read_document
 from snapvault.config.kinds import HooksShape, MysqlShape, SourceShape, StreamShape
-from snapvault.config.policies import check_policies, load_policies, policy_schema
+from snapvault.config.policies import check_policies, load_policies, policy_schema, settings_schema
 from snapvault.config.settings import load_settings
 from snapvault.config.shapes import PolicyShape, SettingsShape
 from snapvault.config.strict import Shape
@@ -38,6 +38,13 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "directory": {"path": "a"},
 }
 
+# What a way of telling somebody needs.
+SMALLEST_WAYS: dict[str, dict[str, Any]] = {
+    "mail": {"host": "h", "from": "a@h", "to": ["b@h"]},
+    "webhook": {"url": "https://h"},
+    "ping": {"url": "https://h"},
+}
+
 HOOKS = tuple(HooksShape.model_fields)
 JSON_TYPES: dict[str, Any] = {
     "array": list,
@@ -52,7 +59,7 @@ JSON_TYPES: dict[str, Any] = {
 def keys_of(shape: type[Shape], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each key as the manual writes it, with its default."""
     for name, field in shape.model_fields.items():
-        key = prefix + name
+        key = prefix + (field.alias or name)
         default = (
             field.default_factory()  # type: ignore[call-arg]  # ours take no arguments
             if field.default_factory
@@ -64,6 +71,8 @@ def keys_of(shape: type[Shape], prefix: str = "") -> Iterator[tuple[str, Any]]:
             inner = next(each for each in get_args(inner) if each is not type(None))
         if get_origin(inner) is dict:
             key, inner = f"{key}.NAME", get_args(inner)[-1]
+        if get_origin(inner) is list:
+            key, inner = f"{key}[]", get_args(inner)[-1]
         if isinstance(inner, type) and issubclass(inner, Shape) and listed_here(shape, name):
             yield from keys_of(inner, f"{key}.")
 
@@ -81,14 +90,14 @@ def listed_here(shape: type[Shape], name: str) -> bool:
 
 def written(default: object) -> str:
     match default:
-        case None:
-            return "`null`"
-        case bool():
-            return f"`{str(default).lower()}`"
+        case None | bool():
+            return {None: "`null`", True: "`true`", False: "`false`"}[default]
         case timedelta():
             return f"`{format_duration(default)}`"
         case Shape():
             return "`{}`"
+        case list():
+            return f"`[{', '.join(default)}]`"
         case int() if default >= 1024 * 1024:
             return f"`{default // (1024 * 1024)} MiB`"
         case _:
@@ -137,7 +146,19 @@ def test_the_manuals_own_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", sorted(rows_of(SETTINGS_PART)))
 def test_the_manuals_example_of_a_setting_is_read(tmp_path: Path, key: str) -> None:
     vault = {"store": "s3://bucket", "recipients": ["r"], "signer": "s"}
-    document = {"vaults": {"NAME": vault}}
+    document: dict[str, Any] = {"vaults": {"NAME": vault}}
+    if match := re.fullmatch(r"notify\.NAME\.(\w+)(?:\.(\w+))?", key):
+        way = match[1] if match[2] else "mail"
+        beside = dict(SMALLEST_WAYS[way])
+        if match[2] in ("user", "password_file", "password_credential"):
+            beside |= {"password_file": "a"} if match[2] == "user" else {"user": "a"}
+        if (match[2] or "").startswith("url_"):
+            del beside["url"]
+        document["notify"] = {
+            "NAME": {} if match[1] in SMALLEST_WAYS and not match[2] else {way: beside}
+        }
+    if key.startswith("limits.uploads[]."):
+        document["limits"] = {"uploads": [{"window": "08:00-18:00", "upload": "1 MB/s"}]}
     put_example(document, key, rows_of(SETTINGS_PART)[key][3])
     (tmp_path / "snapvault.yaml").write_text(yaml.safe_dump(document).replace("NAME", "v"))
 
@@ -169,12 +190,30 @@ def put_example(document: dict[str, Any], key: str, example: str) -> None:
         return
     *parents, last = key.split(".")
     for parent in parents:
-        document = document.setdefault(parent, {})
+        if parent.endswith("[]"):
+            document = document[parent.removesuffix("[]")][0]
+        else:
+            document = document.setdefault(parent, {})
     document[last] = yaml.load(example.strip("`"), Loader=yaml.BaseLoader)
     if document[last] in ("true", "false"):
         document[last] = document[last] == "true"
     elif example.strip("`").isdecimal():
         document[last] = int(document[last])
+
+
+def test_the_example_settings_have_everything_and_are_read() -> None:
+    example = ROOT / "examples/snapvault.yaml"
+    value = read_document(example).value
+    assert isinstance(value, dict)
+
+    settings = load_settings(example)
+
+    schema = settings_schema()
+    assert list(misfits_of(value, schema, schema["$defs"])) == []
+    assert set(value) == set(SettingsShape.model_fields)
+    ways = {way for notifier in value["notify"].values() for way in notifier}
+    assert ways >= set(SMALLEST_WAYS)
+    assert settings.notify.keys() == {"ops-mail", "hook", "watchdog"}
 
 
 def test_there_are_example_policies() -> None:

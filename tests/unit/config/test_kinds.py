@@ -295,7 +295,7 @@ LV = 'expected a logical volume such as "vg0/root", found'
         (
             "{hooks: {before: {run: [a], environment: {A: 5}}}, image: {path: a}}",
             "hooks.before.environment.A",
-            "expected text, found another kind of value",
+            "expected text, found a number",
         ),
     ],
 )

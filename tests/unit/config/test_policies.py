@@ -20,17 +20,19 @@ from snapvault.errors import ConfigError
 from snapvault.model.policy import (
     CommandSpec,
     ImageSpec,
+    Limits,
     LvmSpec,
     MysqlSpec,
     Objectives,
     Policy,
     Retention,
+    Retry,
     Schedule,
     SourceSpec,
     StreamSpec,
     Window,
 )
-from snapvault.model.settings import Settings
+from snapvault.model.settings import NotifierSettings, PingSettings, Settings
 
 Write = Callable[[str, str], Path]
 
@@ -198,7 +200,7 @@ sources:
         (
             "image: {path: /srv/web.raw}",
             "command: {run: [a], environment: {A: 80}}",
-            'environment.A": expected text, found another kind of value',
+            'environment.A": expected text, found a number',
         ),
         (
             "image: {path: /srv/web.raw}",
@@ -255,6 +257,27 @@ def test_wrong_values_are_refused_with_their_field(
         ("enabled: 1", "expected true or false, found the number 1"),
         ("vault: offsite", 'column 1: key "vault" is already on line 1'),
         ("volumesize: 1 GiB", 'unknown key "volumesize"'),
+        ('schedule: {cron: "0 1 30 2 *"}', "expected a day that comes, found day 30 of months"),
+        ('schedule: {cron: "0 1 31 feb,apr *"}', "expected a day that comes, found day 31"),
+        ("schedule: {every: 900ms}", "expected a duration of at least 1s"),
+        ("schedule: {every: 1h, jitter: 8d}", 'expected a duration of at most 7d, found "8d"'),
+        ("schedule: {every: 1h, jitter: 5000w}", "expected a duration of at most 7d"),
+        ("objectives: {rpo: 900000w}", "expected a duration of at most 36500d"),
+        ("objectives: {drill: 0d}", "expected a duration longer than zero"),
+        ("objectives: {min_size: 0 B}", 'expected a size above zero, found "0 B"'),
+        ("objectives: {min_size: 5}", "expected a size .* found the number 5"),
+        ("objectives: {min_size: small}", 'expected a size .* a percentage .* found "small"'),
+        ("objectives: {min_size: 101%}", "expected a percentage above 0% and up to 100%"),
+        ("max_jobs: 0", "expected a number of at least 1"),
+        ("retry: {attempts: 0}", "expected a number of at least 1"),
+        ("retry: {attempts: 101}", "expected a number of at most 100"),
+        ("retry: {delay: 8d}", "expected a duration of at most 7d"),
+        ("retry: {delay: 2h, max_delay: 1h}", 'expected "max_delay" to be at least "delay", 2h'),
+        ("limits: {upload: 5 MB}", 'expected a rate .* found "5 MB"'),
+        ("limits: {uploads: []}", 'unknown key "uploads"'),
+        ("notify: ops", 'expected a list, found "ops"'),
+        ("notify: [Ops Mail]", r'field "notify\[0\]": expected a name'),
+        ("notify: [ops, ops]", "expected each entry once"),
     ],
 )
 def test_wrong_keys_of_a_policy_are_refused(
@@ -298,6 +321,81 @@ def test_hints_say_what_was_meant(
 
     assert problem.hint is not None
     assert hint in problem.hint
+
+
+def test_every_key_for_the_daemon_is_read(host: Settings, write: Write) -> None:
+    settings = replace(host, notify={"ops": NotifierSettings("ops", PingSettings(url="http://h"))})
+    write(
+        "policies/p.yaml",
+        SMALLEST
+        + """\
+objectives: {drill: 90d, min_size: 1 GiB}
+max_jobs: 1
+retry: {attempts: 5, delay: 1m, max_delay: 30m}
+limits: {upload: 10 MB/s, read: 100 MB/s, nice: 19, io: idle}
+notify: [ops]
+""",
+    )
+
+    (policy,) = load_policies(settings)
+
+    assert policy.objectives == Objectives(drill=timedelta(days=90), min_size=1 << 30)
+    assert policy.max_jobs == 1
+    assert policy.retry == Retry(5, timedelta(minutes=1), timedelta(minutes=30))
+    assert policy.limits == Limits(10_000_000, 100_000_000, 19, "idle")
+    assert policy.notify == ("ops",)
+
+
+def test_a_size_can_be_a_part_and_a_pause_outgrow_the_usual(host: Settings, write: Write) -> None:
+    lines = "objectives: {min_size: 50%}\nretry: {delay: 2h}\nnotify: []\n"
+    write("policies/p.yaml", SMALLEST + lines)
+
+    (policy,) = load_policies(host)
+
+    assert policy.objectives == Objectives(min_size_percent=50.0)
+    assert policy.retry == Retry(delay=timedelta(hours=2), max_delay=timedelta(hours=2))
+    assert policy.notify == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "hint"),
+    [
+        (["ops-mail", "hook"], 'Did you mean "ops-mail"?'),
+        (["hook"], 'The notifiers here are "hook".'),
+        ([], 'The settings have none: name them under "notify" there.'),
+    ],
+)
+def test_whom_to_tell_is_in_the_settings(
+    host: Settings, write: Write, known: list[str], hint: str
+) -> None:
+    notify = {name: NotifierSettings(name, PingSettings(url="http://h")) for name in known}
+    path = write("policies/p.yaml", SMALLEST + "notify: [opsmail]\n")
+
+    (problem,) = check_policies(replace(host, notify=notify))
+
+    assert str(problem) == (
+        f'file "{path}", line 4, field "notify[0]": expected a notifier of the settings, found'
+        ' "opsmail"'
+    )
+    assert problem.hint == hint
+
+
+def test_an_unreadable_folder_is_refused(host: Settings, tmp_path: Path) -> None:
+    # A name too long is refused to root as well.
+    unreadable = replace(host, policies_dir=tmp_path / ("a" * 300))
+
+    with pytest.raises(ConfigError, match="could not list it: file name too long"):
+        load_policies(unreadable)
+
+
+def test_an_unreadable_policy_is_one_problem_among_whole_ones(host: Settings, write: Write) -> None:
+    whole = write("policies/a.yaml", SMALLEST)
+    (host.policies_dir / "b.yaml").symlink_to("b.yaml")
+
+    policies, problems = read_policies(host)
+
+    assert [policy.path for policy in policies] == [whole]
+    assert ["could not read it" in problem.message for problem in problems] == [True]
 
 
 def test_a_source_is_unique_in_its_vault(host: Settings, write: Write) -> None:
@@ -387,4 +485,6 @@ def test_sources_are_picked_by_name(host: Settings, write: Write) -> None:
 
 def test_schemas_name_every_key() -> None:
     assert set(policy_schema()["properties"]) >= {"vault", "schedule", "sources", "retention"}
-    assert set(settings_schema()["properties"]) == {"state_dir", "policies", "vaults"}
+    assert set(settings_schema()["properties"]) == {
+        *("state_dir", "policies", "vaults", "daemon", "limits", "notify"),
+    }
