@@ -94,12 +94,19 @@ def reserved(pool: Pool) -> Iterator[None]:
         # power between them finds a metadata snapshot and our tag, and no other run of ours:
         # then it is ours. Without the tag it is somebody else's, and stays.
         with command.guard(_release_argv(pool), environment=environment()):
-            lvm_commands.tag(pool.volume, RESERVING)
-            lvm_mapper.message(pool.device, "reserve_metadata_snap")
+            is_ours = True
             try:
+                lvm_commands.tag(pool.volume, RESERVING)
+                try:
+                    lvm_mapper.message(pool.device, "reserve_metadata_snap")
+                except SourceError:
+                    is_ours = False  # somebody else was quicker
+                    raise
                 yield
             finally:
-                lvm_mapper.message(pool.device, "release_metadata_snap")
+                # Not there if a signal came before it was.
+                if is_ours and lvm_mapper.metadata_snapshot_of(pool.device) is not None:
+                    lvm_mapper.message(pool.device, "release_metadata_snap")
                 lvm_commands.untag(pool.volume, RESERVING)
 
 

@@ -13,6 +13,7 @@ from snapvault import clock
 from snapvault.adapters.sources import lvm_commands, lvm_mapper, lvm_thin
 from snapvault.adapters.sources.lvm import LvmSource
 from snapvault.adapters.sources.lvm_hold import held
+from snapvault.adapters.sources.lvm_mapper import Device
 from snapvault.adapters.sources.lvm_names import RESERVING
 from snapvault.adapters.sources.lvm_thin import Pool
 from snapvault.errors import QuiesceError, SnapshotOverflowError, SourceError
@@ -45,6 +46,7 @@ def events() -> RecordedEvents:
 
 @pytest.fixture
 def pool(group: str) -> Pool:
+    lvm.thin(f"{group}/{lvm.POOL}", "in-it", "4M")  # a pool that nobody uses takes no messages
     volumes = {volume.name: volume for volume in lvm_commands.list_volumes()}
     found = volumes[lvm.POOL]
     major, minor = lvm.run(
@@ -135,6 +137,10 @@ def test_without_free_extents_a_snapshot_is_refused_and_says_how_many_lack(
     assert "Free at least" in words
     assert lvm.snapshots_in(group) == []
 
+    lvm.run("lvremove", "-q", "-q", "-y", volumes[1])
+    source_of(events, volumes[0]).open().close()
+    assert lvm.snapshots_in(group) == []
+
 
 def test_a_full_pool_is_refused_before_anything_is_frozen(
     group: str, events: RecordedEvents
@@ -148,6 +154,10 @@ def test_a_full_pool_is_refused_before_anything_is_frozen(
     words = refusal(events, volume)
 
     assert f'thin pool "{full}" is out of data space | Run "lvextend --size' in words
+    assert lvm.snapshots_in(group) == []
+
+    lvm.run("lvextend", "-q", "-q", "--size", "+8M", full)
+    source_of(events, volume).open().close()
     assert lvm.snapshots_in(group) == []
 
 
@@ -258,6 +268,38 @@ def test_a_metadata_snapshot_of_somebody_else_stays_and_costs_a_full_read(
 
     assert ranges == [(CHUNK, 2 * CHUNK)]
     assert len(events.warnings) == 1
+    assert lvm_mapper.metadata_snapshot_of(pool.device) is None
+    assert lvm.field(f"{group}/{lvm.POOL}", "lv_tags") == ""
+
+
+def test_whoever_is_quicker_to_take_the_metadata_snapshot_keeps_it(
+    group: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lvm_mapper.message(pool.device, "reserve_metadata_snap")  # after we have looked
+    monkeypatch.setattr(lvm_thin, "_require_free", lambda _: None)
+
+    with pytest.raises(SourceError, match="resource busy"), lvm_thin.reserved(pool):
+        pass
+
+    assert lvm_mapper.metadata_snapshot_of(pool.device) is not None
+    assert lvm.field(f"{group}/{lvm.POOL}", "lv_tags") == ""
+    lvm_mapper.message(pool.device, "release_metadata_snap")
+
+
+def test_a_metadata_snapshot_is_given_back_when_a_signal_comes_as_it_is_taken(
+    group: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = lvm_mapper.message
+
+    def interrupted(device: Device, text: str) -> None:
+        message(device, text)
+        if text == "reserve_metadata_snap":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lvm_mapper, "message", interrupted)
+    with pytest.raises(KeyboardInterrupt), lvm_thin.reserved(pool):
+        pass
+
     assert lvm_mapper.metadata_snapshot_of(pool.device) is None
     assert lvm.field(f"{group}/{lvm.POOL}", "lv_tags") == ""
 
