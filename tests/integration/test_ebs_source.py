@@ -538,6 +538,24 @@ def test_a_snapshot_in_error_is_named_and_all_of_the_run_go(
     commit(source)
 
 
+def test_a_signal_while_snapshots_are_awaited_leaves_none(
+    fake: EbsFake, events: RecordedEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.world.looks_until_completed = 8
+    source = source_of(fake, events, instance=machine(fake).id)
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clock, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            source.open()
+
+    assert snapshots(fake) == []
+    commit(source)
+
+
 def test_waiting_ends_with_the_timeout(fake: EbsFake, events: RecordedEvents) -> None:
     fake.world.looks_until_completed = 1 << 30
     source = source_of(fake, events, volume=filled(fake, [0]).id, timeout=timedelta(minutes=10))
