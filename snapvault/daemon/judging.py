@@ -13,7 +13,8 @@ from snapvault.model.objectives import Finding, Verdict, judge
 from snapvault.model.runs import SourceKey
 
 _EVERY: Final = timedelta(minutes=5)  # though nothing happened; drills get overdue by themselves
-_SPREAD: Final = 60  # seconds over which sources are judged, lest all are at once
+_STEP: Final = 30  # seconds; sources are judged in groups, lest each wakes us, or all are at once
+_GROUPS: Final = 10
 _READ_WHEN_ALARMING: Final = timedelta(minutes=5)  # somebody may be backing up by hand
 _FRESH: Final = timedelta(minutes=1)
 _FIRST_RUN: Final = timedelta(days=1)  # that the first backup may take before it is missed
@@ -37,7 +38,9 @@ class Judging:
         for number, source in enumerate(sources):
             if source.judge_at <= now:
                 verdict = self._judge(source, now, at_work=at_work(source))
-                source.judge_at = now + _EVERY + timedelta(seconds=number % _SPREAD)
+                source.judge_at = _on_step(now + _EVERY) + timedelta(
+                    seconds=number % _GROUPS * _STEP
+                )
                 moments = [verdict.breach_at]
                 if source.first is not None:
                     moments += [source.first.start, source.first.start + _FIRST_RUN]
@@ -90,6 +93,10 @@ class Judging:
         self._alarms.recover(
             source.subject, kind, now, source=source.key, policy=source.policy.name
         )
+
+
+def _on_step(moment: datetime) -> datetime:
+    return moment - timedelta(seconds=moment.second % _STEP, microseconds=moment.microsecond)
 
 
 def _is_premature(

@@ -187,18 +187,16 @@ class SimulatedJobs:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._jobs: list[_Job] = []
-        self.most = 0  # at work at one time, ever
-        self.most_of: dict[str, int] = {}  # the same, by policy
 
     def start(self, order: Order) -> None:
         assert order.run.key not in [each.order.run.key for each in self._jobs], "overlap"
         outcome = self._world.outcome(order)
         ends = self._world.now + timedelta(minutes=outcome.minutes)
         self._jobs.append(_Job(order, ends, outcome))
-        self.most = max(self.most, len(self._jobs))
-        name = order.policy.name
+        self._world.most = max(self._world.most, len(self._jobs))
+        name, most_of = order.policy.name, self._world.most_of
         of_policy = sum(each.order.policy.name == name for each in self._jobs)
-        self.most_of[name] = max(self.most_of.get(name, 0), of_policy)
+        most_of[name] = max(most_of.get(name, 0), of_policy)
         self._world.started.append(order.run)
 
     def ended(self) -> Sequence[Run]:
@@ -267,6 +265,7 @@ class World:
     started: list[Run] = field(default_factory=list)
     alive: Callable[[Run], bool] = lambda _: False
     extra: dict[str, Any] = field(default_factory=dict)
+    kept: int = 100  # restore points of each source
     longest_step: timedelta = timedelta(minutes=1)  # over ticks that would have nothing to do
 
     def __post_init__(self) -> None:
@@ -274,6 +273,8 @@ class World:
         self.events = RecordingEvents()
         self.unreadable: SnapVaultError | None = None
         self.reads = 0
+        self.most = 0  # jobs at work at one time, ever
+        self.most_of: dict[str, int] = {}  # the same, by policy
         self.boot()
 
     def boot(self) -> None:
@@ -343,7 +344,11 @@ class World:
 
     def add_point(self, key: SourceKey, taken_at: datetime) -> PointSummary:
         point = PointSummary(key, f"p-{next(self._ids):06d}", taken_at, 1000, 10, "crash")
-        self.points.setdefault(key.vault, []).append(point)
+        points = self.points.setdefault(key.vault, [])
+        points.append(point)
+        own = [each for each in points if each.key == key]
+        if len(own) > self.kept:
+            points.remove(own[0])
         return point
 
     def read_points(self, vault: str) -> Sequence[PointSummary]:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock_time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,12 @@ def test_a_new_source_waits_for_its_schedule_and_then_runs_every_night() -> None
 def test_a_job_gets_the_policy_the_settings_and_the_source() -> None:
     orders: list[Order] = []
     policy = a_policy()
-    world = World([policy], outcome=lambda order: orders.append(order) or Outcome())
+
+    def outcome(order: Order) -> Outcome:
+        orders.append(order)
+        return Outcome()
+
+    world = World([policy], outcome=outcome)
 
     world.run(days=1)
 
@@ -139,19 +145,19 @@ def test_two_hundred_due_at_once_keep_to_the_limits_and_go_by_their_objectives()
     wide = a_policy(
         "wide", *(f"w{n:03}" for n in range(100)), objectives=Objectives(rpo=100 * HOUR), max_jobs=2
     )
-    world = World([tight, wide], max_jobs=5)
+    world = World([tight, wide], max_jobs=5, now=FIRST_DUE - 10 * MINUTE)
     for number, policy in enumerate((tight, wide)):
         for spec in policy.sources:
             age = 20 * HOUR + (int(spec.name[1:]) + number) * MINUTE
             world.add_point(SourceKey("offsite", spec.name), START - age)
 
-    world.run(hours=20)
+    world.run(hours=6)
 
     assert Counter(run.key.source for run in world.started) == Counter(
         spec.name for policy in (tight, wide) for spec in policy.sources
     )
-    assert world.jobs.most == 5
-    assert world.jobs.most_of["wide"] == 2
+    assert world.most == 5
+    assert world.most_of["wide"] == 2
     by_name = [run.key.source for run in world.started]
     assert by_name[:100] == [f"t{n:03}" for n in reversed(range(100))]
     assert by_name[100:] == [f"w{n:03}" for n in reversed(range(100))]
@@ -240,9 +246,7 @@ def test_a_clock_that_was_a_day_ahead_silences_nobody_and_repeats_nothing() -> N
     nightly = [run for run in world.runs("a") if run.state is RunState.SUCCEEDED]
     assert len({run.due for run in nightly}) == len(nightly) == 3
     hourly = [run for run in world.started[before:] if run.key.source == "b"]
-    gaps = {
-        later.started - earlier.started for earlier, later in zip(hourly, hourly[1:], strict=False)
-    }
+    gaps = {later.started - earlier.started for earlier, later in pairwise(hourly)}
     assert gaps == {HOUR}
 
 
