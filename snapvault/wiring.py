@@ -62,6 +62,8 @@ _FORESEEABLE: Final = {
 # Stands for the id of a vault that is not there yet; no vault has it.
 _NO_VAULT: Final = "no-vault"
 
+_HISTORY: Final = "history.sqlite"
+
 
 @cache
 def tool() -> str:
@@ -338,9 +340,7 @@ def open_history(settings: Settings, events: Events | None = None) -> "SqliteHis
     """
     from snapvault.adapters.histories.sqlite import SqliteHistory
 
-    history = SqliteHistory(
-        settings.state_dir / "history.sqlite", expire_logs=run_logs(settings).expire
-    )
+    history = SqliteHistory(settings.state_dir / _HISTORY, expire_logs=run_logs(settings).expire)
     if history.was_reset and events is not None:
         events.warn("history.reset", f"history was damaged and begins anew: {history.reset_reason}")
     return history
@@ -351,6 +351,18 @@ def run_logs(settings: Settings) -> "FolderRunLogs":
     from snapvault.adapters.run_logs import FolderRunLogs
 
     return FolderRunLogs(settings.state_dir / "runs")
+
+
+def run_of(settings: Settings, point: str) -> Run | None:
+    """Return the run that made a restore point; None if this host does not remember it.
+
+    Raises:
+        ConfigError: the history cannot be used.
+    """
+    if not (settings.state_dir / _HISTORY).exists():
+        return None  # looking makes none
+    with open_history(settings) as history:
+        return history.of_point(point)
 
 
 def new_run(policy: Policy, spec: SourceSpec, trigger: Trigger = Trigger.MANUAL) -> Run:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All commands, and the options that they share."""
 
+import os
 from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
@@ -17,15 +18,17 @@ from snapvault.cli import (
     policy,
     restore,
     show,
+    status,
     verify,
 )
 from snapvault.cli import (
     list as list_,
 )
+from snapvault.cli.console import LOG_VARIABLE, LogFormat
 from snapvault.cli.session import DEFAULT_CONFIG, Session
 
 SHARED = (
-    "--config, --json, --quiet and --verbose can also stand here;"
+    "--config, --json, --log-format, --quiet and --verbose can also stand here;"
     ' "snapvault --help" says what they do.'
 )
 
@@ -85,6 +88,14 @@ def options(
         bool,
         typer.Option("--verbose", "-v", help="Print every event as a line on stderr."),
     ] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            "--log-format",
+            envvar=LOG_VARIABLE,
+            help="How messages are written on stderr: as text, or each as a JSON object.",
+        ),
+    ] = LogFormat.TEXT,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
@@ -95,6 +106,8 @@ def options(
     The backup host cannot read what it stored: a restore needs a recovery key.
     """
     del version
+    # In the environment, so that the processes of a daemon's jobs write as we do.
+    os.environ[LOG_VARIABLE] = log_format.value
     context.obj = Session(config=config, json=json, quiet=quiet, verbose=verbose)
 
 
@@ -117,6 +130,12 @@ app.command(
 )(init.command)
 app.command("backup", help=_help(backup.command), epilog=SHARED)(backup.command)
 app.command("list", help=_help(list_.command), epilog=SHARED)(list_.command)
+app.command(
+    "status",
+    help=_help(status.command),
+    short_help="Show how each source stands, and what needs attention.",
+    epilog=SHARED,
+)(status.command)
 app.command(
     "show",
     help=_help(show.command),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
+from snapvault.cli.console import json_log
 from snapvault.errors import EXIT_BUG, ConfigError, SnapVaultError
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -104,6 +105,11 @@ def _status_of(error: BaseException, signals: _Signals) -> int:
 def show(error: SnapVaultError, *, about: str = "") -> None:
     """Print an error in one line on stderr, and its hint in a second; `about` goes before it."""
     text = " ".join(str(error).split("\n"))
+    if (printer := json_log()) is not None:
+        notes = "; ".join(getattr(error, "__notes__", ())) or None
+        status = error.exit_status
+        printer.error("failed", f"{about}{text}", hint=error.hint, notes=notes, exit_status=status)
+        return
     print(f"snapvault: {about}{text}", file=sys.stderr)
     for note in getattr(error, "__notes__", ()):
         print(f"note: {note}", file=sys.stderr)

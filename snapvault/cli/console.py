@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages, events and progress, all on stderr."""
 
+import os
 import sys
 import threading
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from snapvault import clock
+from snapvault.adapters.event_log import EventLog, Field, logfmt
 from snapvault.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-Field = str | int | float | bool | None
+LOG_VARIABLE: Final = "SNAPVAULT_LOG"
 
 _PATIENCE: Final = 1.0  # seconds; shorter work shows no progress
 _BAR_EVERY: Final = 0.1  # seconds
@@ -20,11 +23,20 @@ _LINE_EVERY: Final = 10.0  # seconds
 _LINE_SHARE: Final = 10  # percent
 
 
+class LogFormat(StrEnum):
+    """How messages are written on stderr."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Console:
     """The ear of the engines (`Events`), and the voice of the commands.
 
     `notes` and `progress` say what is going on, `events` prints every event; warnings are
     always shown. Progress is a bar on a terminal, and lines elsewhere. Safe from several threads.
+    Where logs are wanted as JSON, every line is an object: `at`, `level`, `event`, `message`, and
+    the event's fields.
     """
 
     def __init__(self, *, progress: bool, notes: bool, events: bool) -> None:
@@ -39,21 +51,29 @@ class Console:
     def note(self, text: str) -> None:
         """Say what is being done."""
         if self._notes:
-            self._print(text)
+            self._say("info", "note", text)
 
     def warning(self, text: str) -> None:
         """Say what an operator should know."""
-        self._print(f"warning: {text}")
+        self._say("warning", "warning", text)
 
     def emit(self, event: str, /, **fields: Field) -> None:
         """Print an event in logfmt, if events are wanted."""
         if self._events:
-            self._print(logfmt({"event": event, **fields}))
+            printer = json_log()
+            if printer is not None:
+                printer.emit(event, **fields)
+            else:
+                self._print(logfmt({"event": event, **fields}))
 
     def warn(self, event: str, message: str, /, **fields: Field) -> None:
         """Print a warning, and its event if events are wanted."""
-        self.warning(message)
-        self.emit(event, **fields)
+        printer = json_log()
+        if printer is not None:
+            printer.warn(event, message, **fields)
+        else:
+            self.warning(message)
+            self.emit(event, **fields)
 
     def progress(self, label: str, *, total: int | None) -> "_Work":
         """Start to count bytes."""
@@ -62,11 +82,11 @@ class Console:
 
     def line(self, text: str) -> None:
         """Print a line of progress, where no bar shows it."""
-        self._print(text)
+        self._say("info", "progress", text)
 
     def start_bar(self, label: str, total: int | None, done: int) -> "TaskID | None":
         """Show a bar; None where stderr is no terminal."""
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty() or json_log() is not None:
             return None
         with self._lock:
             if self._bars is None:
@@ -91,6 +111,15 @@ class Console:
             if self._shown == 0:
                 self._bars.stop()
                 self._bars = None
+
+    def _say(self, level: str, event: str, text: str) -> None:
+        printer = json_log()
+        if printer is None:
+            self._print(f"warning: {text}" if level == "warning" else text)
+        elif level == "warning":
+            printer.warn(event, text)
+        else:
+            printer.emit(event, message=text)
 
     def _print(self, text: str) -> None:
         line = one_line(text)
@@ -190,25 +219,10 @@ def _bars() -> "Bars":
     )
 
 
-def logfmt(fields: dict[str, Field]) -> str:
-    """Write fields as `key=value`, quoted where a value would not read as one word."""
-    return " ".join(f"{key}={_value(value)}" for key, value in fields.items())
-
-
-def _value(value: Field) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case str():
-            if value and value.isprintable() and not set(value) & set(' "='):
-                return value
-            import json
-
-            return json.dumps(value, ensure_ascii=False)
-        case _:
-            return str(value)
+def json_log() -> EventLog | None:
+    """Return where messages go if they are wanted as JSON: for this process and its children."""
+    wanted = os.environ.get(LOG_VARIABLE) == LogFormat.JSON
+    return EventLog(sys.stderr, as_json=True) if wanted else None
 
 
 def one_line(text: str) -> str:

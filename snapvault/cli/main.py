@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from snapvault.cli import boundary
 from snapvault.errors import EXIT_USAGE
 
-_WITH_VALUE = ("--config",)
+_WITH_VALUE = ("--config", "--log-format")
 _WITHOUT = ("--json", "--quiet", "-q", "--verbose", "-v")
 
 

@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault show`: one restore point in full."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from snapvault import clock
 from snapvault.cli import points
+from snapvault.cli.console import one_line
 from snapvault.cli.list import VaultOption
-from snapvault.cli.session import session
+from snapvault.cli.session import Session, session
+from snapvault.cli.status_document import run_document
 from snapvault.cli.words import CONSISTENCY, local, point_document, size_in_full, table
-from snapvault.errors import SnapVaultError
+from snapvault.errors import ConfigError, SnapVaultError
 from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from snapvault.engine.vault import Held
+    from snapvault.model.runs import Run
+
+_NAMED: Final = ("at", "level", "event", "message")
 
 
 def command(
@@ -27,15 +32,21 @@ def command(
         ),
     ],
     vault: VaultOption = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Print the log of the run that made it instead.")
+    ] = False,
 ) -> None:
     """Show a restore point: streams, sizes, objects, consistency, parent, counters, signer.
 
-    Everything shown comes from the point's signed manifest.
+    Everything shown comes from the point's signed manifest, except the run that made it: that is
+    what this host remembers, and only if it was made here.
 
     Examples:
       snapvault show 3f2a
+      snapvault show 3f2a --log
       snapvault show 3f2a9c0d1e4b5a67 --json
     """
+    from snapvault import wiring
     from snapvault.model import selection
 
     run = session(context)
@@ -54,7 +65,63 @@ def command(
         raise failed[0]
     chosen = selection.by_id([held.point for _, held in found], point.lower())
     name, held = next(each for each in found if each[1].point is chosen)
-    run.report(_document(name, held), _lines(name, held))
+    made_by = _run_of(run, held)
+    logs = wiring.run_logs(run.settings)
+    path = logs.path(made_by.id) if made_by is not None else None
+    if log:
+        if made_by is None or path is None:
+            raise ConfigError(
+                f"there is no log of the run that made restore point {held.point.point}",
+                hint=f'It was made on host "{held.point.host}"; logs are kept there for a while.',
+            )
+        events = logs.read(made_by.id)
+        run.report(list(events), [_logged(event) for event in events])
+        return
+    document = _document(name, held)
+    document["run"] = made_by and {**run_document(made_by), "log": path}
+    run.report(document, _lines(name, held, _run_lines(made_by, path)))
+
+
+def _run_of(run: Session, held: "Held") -> "Run | None":
+    from snapvault import wiring
+
+    try:
+        return wiring.run_of(run.settings, held.point.point)
+    except SnapVaultError as error:
+        run.console.warning(str(error))
+        return None
+
+
+def _run_lines(run: "Run | None", log: str | None) -> list[str]:
+    """Return what this host remembers of the run that made a point."""
+    if run is None:
+        return []
+    took = f", took {format_duration(run.seconds)}" if run.seconds is not None else ""
+    lines = [f"  run            {run.id} of policy {run.policy} ({run.trigger}){took}"]
+    if log is not None:
+        lines.append(f"  log            {log}")
+    return lines
+
+
+def _logged(event: Mapping[str, object]) -> str:
+    """Write one event of a log as a line for people."""
+    from snapvault.adapters.event_log import logfmt
+
+    fields = {name: value for name, value in event.items() if name not in _NAMED}
+    known = {
+        name: value if isinstance(value, str | int | float | None) else str(value)
+        for name, value in fields.items()
+    }
+    try:
+        at = local(clock.from_text(str(event.get("at"))))
+    except ValueError:
+        at = "?"
+    parts = [at, str(event.get("level", "info")), str(event.get("event", "?"))]
+    if event.get("message") is not None:
+        parts.append(str(event["message"]))
+    if known:
+        parts.append(logfmt(known))
+    return one_line("  ".join(parts))
 
 
 def _document(vault: str, held: "Held") -> dict[str, Any]:
@@ -94,7 +161,7 @@ def _object(name: str, size: int, sha256: str) -> dict[str, Any]:
     return {"name": name, "size_bytes": size, "sha256": sha256}
 
 
-def _lines(vault: str, held: "Held") -> list[str]:
+def _lines(vault: str, held: "Held", made_by: Sequence[str]) -> list[str]:
     point, counters = held.point, held.point.counters
     took = (point.finished_at - point.taken_at).total_seconds()
     streams = table(
@@ -129,6 +196,7 @@ def _lines(vault: str, held: "Held") -> list[str]:
         f"  new volumes    {counters.get('new_volumes', 0):,}",
         f"  made by        {point.tool} on host {point.host}",
         f"  signed by      {held.signer}",
+        *made_by,
         "",
         *streams,
         *_facts(held),

@@ -354,6 +354,7 @@ def every_help() -> Iterator[list[str]]:
         "init",
         "backup",
         "list",
+        "status",
         "show",
         "restore",
         "verify",

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events, warnings and progress on stderr."""
 
+import json
+
 import pytest
 
 from snapvault import clock
-from snapvault.cli.console import Console, logfmt, one_line
+from snapvault.adapters.event_log import logfmt
+from snapvault.cli import boundary
+from snapvault.cli.console import Console, one_line
+from snapvault.errors import StoreUnavailableError
 
 
 @pytest.fixture
@@ -108,3 +113,56 @@ def test_values_are_quoted_where_they_would_not_read_as_one_word(
 
 def test_a_message_cannot_steer_the_terminal() -> None:
     assert one_line("a\nb\x1b[2Jc") == "a\\nb\\x1b[2Jc"
+
+
+@pytest.fixture
+def as_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAPVAULT_LOG", "json")
+
+
+@pytest.mark.usefixtures("as_objects")
+def test_everything_is_an_object_where_objects_are_wanted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    speaking = console(events=True)
+
+    speaking.note("backing up")
+    speaking.warning("look out")
+    speaking.emit("volume.stored", volume="v1", size_bytes=5)
+    speaking.warn("hint.lost", "everything is read", stream="root")
+    boundary.show(StoreUnavailableError("no answer", hint="Wait."), about="could not list: ")
+
+    found = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert all(clock.from_text(entry.pop("at")) for entry in found)
+    assert found == [
+        {"level": "info", "event": "note", "message": "backing up"},
+        {"level": "warning", "event": "warning", "message": "look out"},
+        {"level": "info", "event": "volume.stored", "volume": "v1", "size_bytes": 5},
+        {
+            "level": "warning",
+            "event": "hint.lost",
+            "message": "everything is read",
+            "stream": "root",
+        },
+        {
+            "level": "error",
+            "event": "failed",
+            "message": "could not list: no answer",
+            "hint": "Wait.",
+            "notes": None,
+            "exit_status": 14,
+        },
+    ]
+
+
+@pytest.mark.usefixtures("as_objects")
+def test_progress_is_objects_where_objects_are_wanted(
+    ticking: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = console().progress("reading", total=None)
+
+    ticking[0] = 11
+    work.advance(11 << 20)
+
+    found = json.loads(capsys.readouterr().err)
+    assert (found["event"], found["message"]) == ("progress", "reading: 11.0 MiB, 1.0 MiB/s")
