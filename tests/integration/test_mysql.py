@@ -91,6 +91,10 @@ def running() -> Iterator[MariadbServer]:
 @pytest.fixture
 def server(running: MariadbServer) -> Iterator[MariadbServer]:
     yield running
+    sessions = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'snapvault'"
+    for _ in until():
+        if running.value(sessions) == "0":
+            break
     running.reset()
 
 
@@ -423,7 +427,10 @@ def test_a_wrong_password_is_told_without_it(server: MariadbServer, kit: VaultKi
     path = server.option_file(password="tell-nobody")
 
     error = failure(kit, source)
+    server.option_file()
+    held = kit.night(source)
 
+    assert held.point.streams[0].size > 0
     assert "Access denied for user 'snapvault'@'localhost'" in str(error)
     assert "tell-nobody" not in f"{error} {error.hint}"
     assert error.hint == f'Correct user and password in option file "{path}".'

@@ -26,6 +26,7 @@ from tests.support.postgresql import (
     table_lock,
     unpacked,
 )
+from tests.support.qemu import until
 from tests.support.vaults import VaultKit
 
 pytestmark = pytest.mark.integration
@@ -86,6 +87,10 @@ def running() -> Iterator[PostgresqlServer]:
 @pytest.fixture
 def server(running: PostgresqlServer) -> Iterator[PostgresqlServer]:
     yield running
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE}'"
+    for _ in until():
+        if running.value(sessions) == "0":
+            break
     running.reset()
 
 
@@ -337,7 +342,10 @@ def test_a_wrong_password_is_told_without_it(server: PostgresqlServer, kit: Vaul
     server.write_password("tell-nobody")
 
     error = failure(kit, source)
+    server.write_password(PASSWORD)
+    held = kit.night(source)
 
+    assert held.point.streams[0].size > 0
     assert f'password authentication failed for user "{ROLE}"' in str(error)
     assert "tell-nobody" not in f"{error} {error.hint}"
     assert "password_file" in str(error.hint)
@@ -401,10 +409,17 @@ def test_a_server_that_dies_in_the_middle_is_told_and_the_next_run_works(kit: Va
     assert held.point.streams[0].size > 6_000_000
 
 
-def test_a_server_that_dies_in_the_middle_of_a_base_backup_is_told(kit: VaultKit) -> None:
+def test_a_server_that_dies_in_the_middle_of_a_base_backup_is_told_and_the_next_run_works(
+    kit: VaultKit,
+) -> None:
     with PostgresqlServer() as server:
-        error = failure(kit, InterruptedSource(base_backup_of(server), server.kill))
+        source = base_backup_of(server)
 
+        error = failure(kit, InterruptedSource(source, server.kill))
+        server.start()
+        held = kit.night(source)
+
+    assert held.point.streams[0].size > 10_000_000
     assert 'could not dump stream "pg"' in str(error)
     assert "server's log" in str(error.hint)
 
