@@ -27,7 +27,9 @@ TOOL: Final = "thin_delta"
 
 _OLDEST: Final = (0, 7, 4)  # QUIRK: thin_delta before 0.7.4 misses differences
 _SECONDS: Final = 1800.0  # for one delta
-_PATIENCE: Final = 300.0  # seconds that another run of ours may hold the metadata snapshot
+# Seconds that another run of ours may hold the metadata snapshot: for one delta, at least. To wait
+# for it costs less than to read everything.
+_PATIENCE: Final = 1800.0
 _PIECE: Final = 1 << 20
 _VERSION: Final = re.compile(r"(\d{1,5})\.(\d{1,5})\.(\d{1,5})")
 

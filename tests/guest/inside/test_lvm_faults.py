@@ -4,7 +4,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -84,7 +84,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
     deadline = clock.monotonic() + DEADLINE
     while not condition():
         assert clock.monotonic() < deadline
-        clock.sleep(0.05)
+        clock.sleep(0.01)
+
+
+def programs() -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):  # it has ended since
+            found.add(path.read_text().strip())
+    return found
 
 
 def is_suspended(volume: str) -> bool:
@@ -225,6 +233,30 @@ def test_volumes_are_resumed_when_the_run_is_killed_while_it_holds_them(group: s
     wait_until(lambda: not any(is_suspended(volume) for volume in volumes))
     for volume in volumes:
         lvm.write(volume, 0, b"goes on")
+
+
+def test_nothing_stays_suspended_when_the_run_is_killed_while_lvm_takes_the_snapshot(
+    group: str, events: RecordedEvents
+) -> None:
+    volume = lvm.thick(group, "a", "8M")
+    source = source_of(events, volume)
+    child = os.fork()
+    if child == 0:
+        try:
+            source.open()
+        finally:
+            os._exit(1)
+
+    wait_until(lambda: "lvcreate" in programs())
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    wait_until(lambda: "lvcreate" not in programs())
+
+    assert os.WIFSIGNALED(status)
+    assert not is_suspended(volume)
+    assert len(lvm.snapshots_in(group)) == 1  # LVM has finished what it had begun
+    source.open().close()
+    assert lvm.snapshots_in(group) == []
 
 
 def test_volumes_are_resumed_when_holding_them_takes_too_long(group: str) -> None:
