@@ -10,13 +10,11 @@ from snapvault.cli.console import one_line
 from snapvault.cli.session import session
 from snapvault.cli.words import table
 from snapvault.errors import EXIT_DONE, ConfigError
-from snapvault.units import format_count, format_duration, format_size
+from snapvault.units import format_count
 
 if TYPE_CHECKING:
     from snapvault.config.problems import Problem
-    from snapvault.model.policy import Hints, Policy, Retention, Schedule
-
-_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+    from snapvault.model.policy import Policy
 
 
 def check(context: typer.Context) -> int:
@@ -55,6 +53,7 @@ def list_policies(context: typer.Context) -> None:
     Example:
       snapvault policy list
     """
+    from snapvault.cli.policy_words import policy_document, schedule_words
     from snapvault.config.policies import load_policies
 
     run = session(context)
@@ -66,13 +65,13 @@ def list_policies(context: typer.Context) -> None:
         [
             policy.name,
             policy.vault,
-            _schedule(policy.schedule) if policy.enabled else "disabled",
+            schedule_words(policy.schedule) if policy.enabled else "disabled",
             ", ".join(source.name for source in policy.sources),
         ]
         for policy in policies
     ]
     run.report(
-        [_document(policy) for policy in policies],
+        [policy_document(policy, run.settings) for policy in policies],
         table(["POLICY", "VAULT", "RUNS", "SOURCES"], rows),
     )
 
@@ -83,11 +82,15 @@ def show(
         str, typer.Argument(metavar="NAME", help="The policy: its file's name without the ending.")
     ],
 ) -> None:
-    """Show what a policy says, in plain words. Values of environment variables are left out.
+    """Show what a policy comes to, in plain words, and when it runs next.
+
+    Times are in the policy's own time zone, in JSON in UTC. Values of environment variables
+    are left out.
 
     Example:
       snapvault policy show nightly
     """
+    from snapvault.cli.policy_words import policy_document, policy_lines
     from snapvault.config.policies import load_policies
     from snapvault.config.problems import nearest_hint, quoted
 
@@ -98,7 +101,12 @@ def show(
             f"there is no policy {quoted(name)}",
             hint=nearest_hint(name, policies, what="policies"),
         )
-    run.report(_document(policies[name]), _lines(policies[name]))
+    policy = policies[name]
+    lines, documents = _next_runs(policy)
+    run.report(
+        {**policy_document(policy, run.settings), "next_runs": documents},
+        policy_lines(policy, run.settings, lines),
+    )
 
 
 def schema(context: typer.Context) -> None:
@@ -126,119 +134,17 @@ def _problem(problem: "Problem") -> dict[str, Any]:
     }
 
 
-def _lines(policy: "Policy") -> list[str]:
-    from snapvault.cli.kinds import source_lines
+def _next_runs(policy: "Policy") -> tuple[list[str], list[dict[str, Any]]]:
+    """Return when a policy runs next, for people and for JSON."""
+    if policy.schedule is None:
+        return ["none by itself"], []
+    if not policy.enabled:
+        return ["none while it is disabled"], []
+    from snapvault import clock
+    from snapvault.cli.upcoming import upcoming, upcoming_document, upcoming_line
+    from snapvault.config.zones import zone_named
 
-    objectives = policy.objectives
-    lines = [
-        f'policy "{policy.name}" in file "{policy.path}"'
-        + ("" if policy.enabled else ", which is disabled"),
-        f"  vault         {policy.vault}",
-        f"  runs          {_schedule(policy.schedule)}",
-        *(f"                {line}" for line in _schedule_details(policy.schedule)),
-        f"  keeps         {_retention(policy.retention)}",
-        f"  RPO           {_span(objectives.rpo, 'the newest restore point is at most {} old')}",
-        f"  RTO           {_span(objectives.rto, 'a restore takes at most {}')}",
-        (
-            f"  volumes       {format_size(policy.volume_size)} before compression, "
-            f"zstd level {policy.compression_level}"
-        ),
-    ]
-    lines += _hints(policy.hints)
-    for source in policy.sources:
-        lines += source_lines(source)
-    return lines
-
-
-def _span(duration: Any, sentence: str) -> str:
-    return "not set" if duration is None else sentence.format(format_duration(duration))
-
-
-def _schedule(schedule: "Schedule | None") -> str:
-    if schedule is None:
-        return "only when asked"
-    if schedule.every is not None:
-        return f"every {format_duration(schedule.every)}"
-    return f'cron "{schedule.cron}" ({schedule.timezone or "local time"})'
-
-
-def _schedule_details(schedule: "Schedule | None") -> list[str]:
-    if schedule is None:
-        return []
-    lines = []
-    if schedule.window is not None:
-        window = schedule.window
-        lines.append(f"starts between {window.start:%H:%M} and {window.end:%H:%M} only")
-    if schedule.jitter:
-        lines.append(f"starts up to {format_duration(schedule.jitter)} later, by chance")
-    if schedule.cron is not None:
-        lines.append(
-            "makes up once for a missed run" if schedule.catch_up else "skips a missed run"
-        )
-    return lines
-
-
-def _retention(retention: "Retention | None") -> str:
-    if retention is None:
-        return "everything"
-    parts = [f"{getattr(retention, rule)} {rule}" for rule in _RULES if getattr(retention, rule)]
-    if retention.within is not None:
-        parts.append(f"everything of the last {format_duration(retention.within)}")
-    return ", ".join(parts)
-
-
-def _hints(hints: "Hints") -> list[str]:
-    again = (
-        "never everything again"
-        if hints.full_read_every is None
-        else f"everything once the last full read is {format_duration(hints.full_read_every)} old"
-    )
-    return [
-        f"  samples       {hints.sample_percent:g}% of what a platform says is unchanged,",
-        f"                and {again}",
-    ]
-
-
-def _document(policy: "Policy") -> dict[str, Any]:
-    from snapvault.cli.kinds import source_document
-
-    schedule, retention, objectives = policy.schedule, policy.retention, policy.objectives
-    return {
-        "name": policy.name,
-        "file": str(policy.path),
-        "vault": policy.vault,
-        "enabled": policy.enabled,
-        "schedule": None
-        if schedule is None
-        else {
-            "cron": schedule.cron,
-            "every_seconds": _seconds(schedule.every),
-            "timezone": schedule.timezone,
-            "jitter_seconds": _seconds(schedule.jitter),
-            "catch_up": schedule.catch_up,
-            "window": None
-            if schedule.window is None
-            else f"{schedule.window.start:%H:%M}-{schedule.window.end:%H:%M}",
-        },
-        "objectives": {
-            "rpo_seconds": _seconds(objectives.rpo),
-            "rto_seconds": _seconds(objectives.rto),
-        },
-        "retention": None
-        if retention is None
-        else {
-            **{rule: getattr(retention, rule) for rule in _RULES},
-            "within_seconds": _seconds(retention.within),
-        },
-        "volume_size_bytes": policy.volume_size,
-        "compression_level": policy.compression_level,
-        "hints": {
-            "sample_percent": policy.hints.sample_percent,
-            "full_read_every_seconds": _seconds(policy.hints.full_read_every),
-        },
-        "sources": [source_document(source) for source in policy.sources],
-    }
-
-
-def _seconds(duration: Any) -> float | None:
-    return None if duration is None else float(duration.total_seconds())
+    zone = zone_named(policy.schedule.timezone)
+    runs = upcoming(policy.schedule, clock.now(), zone=zone)
+    lines = [upcoming_line(run, zone) for run in runs] or ["never"]
+    return lines, [upcoming_document(run) for run in runs]

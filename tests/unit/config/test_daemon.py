@@ -132,7 +132,7 @@ def test_wrong_values_of_the_daemon_are_refused(write: Write, written: str, mess
 
 def test_a_misspelled_key_comes_with_the_nearest(write: Write) -> None:
     assert refusal(write, "daemon: {maxjobs: 2}").hint == 'Did you mean "max_jobs"?'
-    assert refusal(write, "deamon: {}").hint == 'Did you mean "daemon"?'
+    assert refusal(write, "daemonn: {}").hint == 'Did you mean "daemon"?'
 
 
 def test_the_token_can_be_a_credential_of_systemd(
