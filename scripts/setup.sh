@@ -57,6 +57,7 @@ missing_packages() {
     need mariadbd mariadb-server-core # without the service that mariadb-server brings
     need mariadb-dump mariadb-client
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
+    need chromium chromium # looks at the status page
 }
 
 # Run the command so that no package it installs starts a service or makes a cluster of
