@@ -37,6 +37,8 @@ def _head(document: Mapping[str, Any]) -> Iterator[str]:
         f"of rows a night, seed {plan['seed']}, zstd level {plan['level']}."
     )
     noise = document["noise_share"]
+    if noise is None:
+        return
     yield (
         f"Other programs took {noise:.0%} of the machine's CPU time meanwhile"
         + ("; the CPU seconds are too high by some of it." if noise > 0.1 else ".")
@@ -102,9 +104,9 @@ def _runs(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
             yield f"{name} restore of the last", run
 
 
-def noise_share(results: Mapping[str, Any], cores: int) -> float:
-    """Return the share of all cores' time that other programs took during what is measured."""
+def noise_share(results: Mapping[str, Any], cores: int) -> float | None:
+    """Return the share of all cores' time that others took meanwhile; None: nothing was timed."""
     measured = [each for each in results.values() if "backups" in each]
     runs = [run for each in measured for _, run in _runs(each)]
     wall = sum(run["wall_seconds"] for run in runs) * cores
-    return sum(run["noise_cpu_seconds"] for run in runs) / wall if wall else 0.0
+    return round(sum(run["noise_cpu_seconds"] for run in runs) / wall, 3) if wall else None

