@@ -13,20 +13,21 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 from snapvault.config.problems import Problem
-from snapvault.daemon import words
 from snapvault.daemon.alarms import Alarms
 from snapvault.daemon.judging import Judging
 from snapvault.daemon.ledger import Ledger, Memory
-from snapvault.daemon.resuming import ending, look_back
+from snapvault.daemon.others import Others
+from snapvault.daemon.outcomes import Outcomes
+from snapvault.daemon.resuming import look_back
 from snapvault.daemon.roster import Followed, Named, Roster, first_slot, read_roster
 from snapvault.daemon.shelf import Shelf
 from snapvault.daemon.words import Words
 from snapvault.model import agenda, objectives
-from snapvault.model.agenda import GRACE, Missed, Start, Timing
+from snapvault.model.agenda import GRACE, Start, Timing
 from snapvault.model.notices import Notice
 from snapvault.model.objectives import Finding
 from snapvault.model.policy import Policy, Schedule
-from snapvault.model.runs import PointSummary, Run, RunState, SourceKey, Trigger
+from snapvault.model.runs import PointSummary, Run, RunState, SourceKey
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
 from snapvault.ports.history import History
@@ -75,17 +76,16 @@ class Scheduler:
         self._zone_of = zone_of
         self._new_id = new_id
         self._log = log
-        self._alive = alive
         self._grace = grace
         self._words = Words(host)
         self._ledger = Ledger(history)
         self._alarms = Alarms(self._ledger, tell, self._words)
         self._shelf = Shelf(points, log)
         self._judging = Judging(self._shelf, self._alarms, drilled)
+        self._others = Others(self._ledger, self._shelf, alive)
+        self._outcomes = Outcomes(self._ledger, self._alarms, self._judging, tell, self._words)
         self._sources: dict[SourceKey, Followed] = {}
-        self._idle: set[SourceKey] = set()
         self._running: dict[SourceKey, Run] = {}  # started here
-        self._others: dict[SourceKey, Run] = {}  # started by a person, or a scheduler before
         self._stale: set[str] = set()  # vaults whose catalogs are to be read
         self._begun = False
         self._last = self._next = self._wake = self._attended = _LONG_AGO
@@ -147,12 +147,16 @@ class Scheduler:
             if source.timing and source.ready is None and source.wake is not None and followed:
                 due = source.timing.due_after(source.handled)
                 if source.handled < self._last and (due is None or due > self._last):
-                    self._set_handled(source, self._last)
+                    self._outcomes.follow(source, self._last)
         self._ledger.mend()
 
     def round_over(self) -> bool:
-        """Tell whether all that was due has been run: nothing runs, nothing may start now."""
-        return not self._running and all(source.ready is None for source in self._sources.values())
+        """Tell, after a tick, whether all that was due has been run, and nothing may start now."""
+        return (
+            self._begun
+            and not self._running
+            and all(source.ready is None for source in self._sources.values())
+        )
 
     def next_starts(self) -> Mapping[SourceKey, datetime]:
         """Return when each source starts next, by its schedule or to try again; none: left out."""
@@ -192,7 +196,7 @@ class Scheduler:
                     latest = now + source.policy.retry.max_delay
                     source.again = replace(source.again, at=min(source.again.at, latest))
         for source in self._sources.values():
-            source.wake = now
+            source.wake = now if source.timing is not None else None
         return True
 
     def _pause(self, now: datetime) -> float:
@@ -227,7 +231,6 @@ class Scheduler:
             self._ledger.set_handled(key, now)
         for key, named in roster.sources.items():
             self._sources[key] = self._resumed(key, named, memory, now)
-        self._idle = roster.idle
         self._begun = True
         self._find_others(now)
 
@@ -238,23 +241,8 @@ class Scheduler:
             self._ledger.set_seen(key, seen)
             self._ledger.set_handled(key, source.handled)
         past = look_back(self._ledger.recent(key), self._shelf.of(key), now)
-        if past.followed is not None and past.followed > source.handled:
-            # Whoever was killed had put the run, but not yet how far the schedule was followed.
-            self._set_handled(source, past.followed)
-        if past.missed is not None and not self._alarms.get(source.subject, objectives.MISSED):
-            missed = Missed(past.missed.missed, True, past.missed.due or now)
-            self._tell_missed(source, past.missed, missed, now)
-        if past.failed is not None:
-            self._resume_failed(source, past.failed, now)
+        self._outcomes.resume(source, past, now)
         return source
-
-    def _resume_failed(self, source: Followed, run: Run, now: datetime) -> None:
-        if source.timing is not None:
-            source.again = agenda.next_attempt(source.timing, source.policy.retry, run, now)
-        if source.again is not None:
-            source.failed = run
-        elif not self._alarms.get(source.subject, objectives.FAILED):
-            self._give_up(source, run, now)
 
     def _follow(self, roster: Roster, now: datetime) -> None:
         """Exchange the sources; those that stay go on where they are."""
@@ -272,12 +260,11 @@ class Scheduler:
                     # What another schedule would have wanted until now was never promised.
                     source.first = first_slot(named.timing, source.seen)
                     source.ready = source.again = source.failed = source.following = None
-                    self._set_handled(source, now)
+                    self._outcomes.follow(source, now)
                 source.wake = now if named.timing is not None else None
                 source.ready = source.ready if named.timing is not None else None
                 source.judge_at = now
             self._sources[key] = source
-        self._idle = roster.idle
 
     def _vaults(self) -> set[str]:
         return {key.vault for key in self._sources}
@@ -288,7 +275,8 @@ class Scheduler:
         """Look at what changes without us: runs of others, catalogs, a history that came back."""
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
-            self._look_at_others(now)
+            for run in self._others.look(self._vaults(), now):
+                self._end(run, now)
         if now >= self._read_at:
             self._read_at = now + _READ_EVERY
             self._stale |= self._vaults()
@@ -302,61 +290,12 @@ class Scheduler:
             self._stale.clear()
 
     def _find_others(self, now: datetime) -> None:
-        """Find runs that are not ours: those at work hold their source, the dead are recorded."""
-        own = {run.id for run in self._running.values()}
-        for run in self._ledger.running():
-            if run.id in own:
-                continue
-            if self._alive(run):
-                self._others[run.key] = run
-            else:
-                self._end(ending(run, self._shelf.of(run.key), now), now)
-
-    def _look_at_others(self, now: datetime) -> None:
-        for key, known in list(self._others.items()):
-            run = self._ledger.get(known)
-            if run.state is RunState.RUNNING and self._alive(run):
-                continue
-            del self._others[key]
-            if run.state is RunState.RUNNING:
-                self._shelf.read({key.vault} & self._vaults(), now)
-                run = ending(run, self._shelf.of(key), now)
+        for run in self._others.find({run.id for run in self._running.values()}, now):
             self._end(run, now)
 
     def _end(self, run: Run, now: datetime) -> None:
-        """Take note of a run that is over."""
-        self._ledger.put(run)
         self._stale.add(run.key.vault)
-        source = self._sources.get(run.key)
-        if source is not None:
-            source.wake = source.judge_at = now
-        if run.state is not RunState.SUCCEEDED:
-            if run.due is not None:
-                self._fail(source, run, now)
-            return
-        if run.due is not None:
-            self._tell(self._words.succeeded(run, now))
-        if source is not None:
-            source.again = source.failed = None
-            self._judging.recover(source, now)
-
-    def _fail(self, source: Followed | None, run: Run, now: datetime) -> None:
-        """Have a failed run tried again, or tell that it is not."""
-        if source is None or source.timing is None:
-            self._give_up(source, run, now)
-            return
-        again = agenda.next_attempt(source.timing, source.policy.retry, run, now)
-        source.again, source.failed = again, run if again is not None else None
-        if again is None:
-            self._give_up(source, run, now)
-        elif not agenda.is_held(run):
-            self._tell(self._words.failed(run, now, again.at))
-
-    def _give_up(self, source: Followed | None, run: Run, now: datetime) -> None:
-        if source is not None:
-            source.again = source.failed = None
-            self._alarms.put_up(source.subject, words.failing(run), now)
-        self._tell(self._words.failed(run, now, None))
+        self._outcomes.end(self._sources.get(run.key), run, now)
 
     # --- what is to be done -----------------------------------------------------------------
 
@@ -377,9 +316,9 @@ class Scheduler:
                 grace=self._grace,
             )
             if plan.given_up and source.failed is not None:
-                self._give_up(source, source.failed, now)
+                self._outcomes.give_up(source, source.failed, now)
             if plan.missed is not None:
-                self._report(source, plan.missed, now)
+                self._outcomes.report(source, plan.missed, now, name=self._new_id())
             source.ready, source.wake, source.following = plan.start, plan.wake, plan.following
 
     def _settle_clock(self, source: Followed, now: datetime, *, jumped: bool) -> None:
@@ -388,34 +327,10 @@ class Scheduler:
             start = agenda.anchor(source.timing, source.handled, now)
             if start != source.handled:
                 source.ahead = source.handled
-                self._set_handled(source, start)
+                self._outcomes.follow(source, start)
         elif jumped and source.ahead is not None and source.handled < source.ahead <= now:
-            self._set_handled(source, source.ahead)
+            self._outcomes.follow(source, source.ahead)
             source.ahead = None
-
-    def _report(self, source: Followed, missed: Missed, now: datetime) -> None:
-        """Remember and tell that nothing ran when it should have."""
-        run = Run(
-            id=self._new_id(),
-            key=source.key,
-            policy=source.policy.name,
-            state=RunState.MISSED,
-            trigger=Trigger.SCHEDULE,
-            started=now,
-            ended=now,
-            due=missed.last,
-            missed=missed.count,
-        )
-        # ORDER: the run before how far the schedule was followed. Whoever begins after a kill in
-        # between finds the run, and does not report it again; the other way it were lost.
-        self._ledger.put(run)
-        self._set_handled(source, missed.last)
-        source.ahead = None
-        self._tell_missed(source, run, missed, now)
-
-    def _tell_missed(self, source: Followed, run: Run, missed: Missed, now: datetime) -> None:
-        self._alarms.put_up(source.subject, words.missing(missed), now)
-        self._tell(self._words.missed(run, missed, now))
 
     def _start(self, now: datetime) -> None:
         """Start what may, the furthest behind its objective first, as far as the limits go."""
@@ -461,15 +376,11 @@ class Scheduler:
         # a kill in between finds a run without a process, and has it tried again.
         self._ledger.put(run)
         if start.due > source.handled:
-            self._set_handled(source, start.due)
+            self._outcomes.follow(source, start.due)
         source.ready = source.wake = source.again = source.failed = source.ahead = None
         self._running[source.key] = run
         self._tell(self._words.started(run, now))
         self._jobs.start(Order(run, self._settings, source.policy, source.spec))
-
-    def _set_handled(self, source: Followed, until: datetime) -> None:
-        source.handled = until
-        self._ledger.set_handled(source.key, until)
 
     # --- objectives and alarms --------------------------------------------------------------
 

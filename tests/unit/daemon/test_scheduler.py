@@ -96,6 +96,15 @@ def test_sources_of_disabled_policies_and_of_those_without_a_schedule_do_not_run
     assert world.scheduler.next_starts() == {}
 
 
+def test_a_source_without_a_schedule_does_not_keep_the_scheduler_awake_after_a_jump() -> None:
+    world = World([replace(a_policy(), schedule=None)])
+    world.run(minutes=1)
+    world.set_clock(hours=-3)
+    world.scheduler.tick(world.now)
+
+    assert world.scheduler.tick(world.now + timedelta(seconds=1)) == 5
+
+
 def test_a_due_that_comes_while_its_run_goes_on_is_run_right_after() -> None:
     minutes = iter([200.0, 1.0, 1.0, 1.0, 1.0])
     world = World(
@@ -239,7 +248,7 @@ def test_a_clock_that_was_a_day_ahead_silences_nobody_and_repeats_nothing() -> N
     world.set_clock(days=1)
     world.run(minutes=10)
     world.set_clock(days=-1)
-    before = len(world.started)
+    before, set_back = len(world.started), world.now
 
     world.run(days=2, hours=12)
 
@@ -248,6 +257,7 @@ def test_a_clock_that_was_a_day_ahead_silences_nobody_and_repeats_nothing() -> N
     hourly = [run for run in world.started[before:] if run.key.source == "b"]
     gaps = {later.started - earlier.started for earlier, later in pairwise(hourly)}
     assert gaps == {HOUR}
+    assert hourly[0].started - set_back <= HOUR
 
 
 def test_a_clock_that_jumps_forward_and_back_and_forward_reports_nothing_twice() -> None:
