@@ -88,7 +88,7 @@ def test_changes_are_told_whatever_the_chunk_and_through_a_new_name(
     assert len(lvm.snapshots_in(group)) == 1
 
 
-def test_a_thin_volume_that_shrank_and_grew_is_read_whole_once_and_by_its_changes_again(
+def test_a_thin_volume_that_shrank_or_grew_is_read_whole_once(
     group: str, events: RecordedEvents
 ) -> None:
     volume = lvm.thin(f"{group}/{lvm.POOL}", "root", f"{20 * CHUNK >> 10}k")
