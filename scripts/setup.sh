@@ -1,23 +1,50 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Make .venv with SnapVault, its tests' and its developers' tools in it. System programs
-# that are missing are installed with apt-get as root, and otherwise named with the command
-# that installs them. Quick when nothing changed, and safe to repeat after an interruption.
+#   scripts/setup.sh                   makes .venv: SnapVault as it stands here, with its tests'
+#                                      and its developers' tools; and the guest of the tests
+#   scripts/setup.sh --runtime FOLDER  makes FOLDER: a copy of SnapVault and what it needs to
+#                                      run, started as FOLDER/bin/snapvault
+#
+# System programs that are missing are installed with apt-get as root, and otherwise named
+# with the command that installs them. Quick when nothing changed, and safe to repeat after
+# an interruption. PYTHON names the Python to use.
 set -euo pipefail
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+usage() {
+    say "usage: scripts/setup.sh [--runtime FOLDER]"
+    exit 2
+}
+
+start=$PWD
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin:/sbin" # an ordinary user's path often lacks mkfs.ext4
 
-say() { printf 'setup: %s\n' "$*" >&2; }
+case "$#:${1-}" in
+0:) purpose=develop venv=$PWD/.venv ;;
+2:--runtime)
+    purpose=run
+    case "$2" in
+    "" | -*) usage ;;
+    /*) venv=$(realpath -m "$2") ;;
+    *) venv=$(realpath -m "$start/$2") ;;
+    esac
+    umask 022 # others than who installs SnapVault run it
+    ;;
+*) usage ;;
+esac
+stamp=$venv/setup.stamp
 
 # --- the system ---------------------------------------------------------------------------
 
-# Print the first Python that is new enough; fail when there is none.
+# Print the first Python that is new enough, not as a virtual environment names it, for that
+# may be the one to be made again; fail when there is none.
 find_python() {
     local candidate
     for candidate in "${PYTHON:-python3}" /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            "$candidate" -c 'import sys; print(sys.executable)'
+            "$candidate" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
             return
         fi
     done
@@ -38,7 +65,8 @@ missing_packages() {
     fi
     need gpg gnupg
     need gpg-agent gpg-agent
-    need zstd zstd           # reads volumes without SnapVault
+    need zstd zstd # reads volumes without SnapVault
+    [ "$purpose" = develop ] || return 0
     need mkfs.ext4 e2fsprogs # the demo's and the tests' disks
     need openssl openssl     # the tests' certificates
     # The guest of the tests, a machine with a kernel of its own, and what runs in it.
@@ -60,39 +88,57 @@ missing_packages() {
     need chromium chromium # looks at the status page
 }
 
+policy=/usr/sbin/policy-rc.d # asked before any service is started; 101 means no
+policy_mark="# made by SnapVault's setup, for as long as it runs"
+cluster=/etc/postgresql-common/createcluster.d/snapvault-setup.conf
+
+# Remove what held services back, if it is ours; a killed run may have left it.
+let_services_start() {
+    if grep -qsxF "$policy_mark" "$policy"; then rm -f "$policy"; fi
+    rm -f "$cluster"
+    rmdir "${cluster%/*}" "${cluster%/*/*}" 2>/dev/null || true
+}
+
+hold_services_back() {
+    [ -e "$policy" ] || printf '#!/bin/sh\n%s\nexit 101\n' "$policy_mark" >"$policy" || return
+    grep -qxF "$policy_mark" "$policy" && chmod 755 "$policy"
+    mkdir -p "${cluster%/*}" && echo 'create_main_cluster = false' >"$cluster"
+}
+
 # Run the command so that no package it installs starts a service or makes a cluster of
-# PostgreSQL's, which would be served after the next boot.
+# PostgreSQL's, which would be served after the next boot. Holds the lock of file 7, as long
+# as the command lives.
 without_services() (
-    policy=/usr/sbin/policy-rc.d # asked before any service is started; 101 means no
-    cluster=/etc/postgresql-common/createcluster.d/snapvault-setup.conf
-    made=()
-    trap '[ "${#made[@]}" -eq 0 ] || rm -f "${made[@]}"' EXIT
+    flock 7
+    trap let_services_start EXIT
     trap 'exit 1' HUP INT TERM
-    if ! [ -e "$policy" ]; then
-        made+=("$policy")
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-    fi
-    made+=("$cluster")
-    mkdir -p "${cluster%/*}"
-    echo 'create_main_cluster = false' >"$cluster"
-    "$@"
+    hold_services_back && "$@"
 )
+
+# Install the packages; what an earlier apt-get was killed at is brought to its end first.
+apt_install() {
+    local command=(apt-get -q install -y --no-install-recommends -o DPkg::Lock::Timeout=120 "$@")
+    "${command[@]}" >&2 || { dpkg --configure -a >&2 && "${command[@]}" >&2; }
+}
 
 install_missing() {
     local packages
+    exec 7<"${policy%/*}"
+    if [ "$(id -u)" -eq 0 ] && flock -n 7; then
+        let_services_start
+        flock -u 7
+    fi
     mapfile -t packages < <(missing_packages)
     [ "${#packages[@]}" -gt 0 ] || return 0
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         say "installing ${packages[*]}"
         export DEBIAN_FRONTEND=noninteractive
         apt-get -q update >&2 || say "could not refresh the package lists, going on with the old ones"
-        without_services apt-get -q install -y --no-install-recommends \
-            -o DPkg::Lock::Timeout=120 "${packages[@]}" >&2
+        without_services apt_install "${packages[@]}" || say "apt-get did not install everything"
         mapfile -t packages < <(missing_packages)
         [ "${#packages[@]}" -gt 0 ] || return 0
         say "still missing after apt-get installed what it has: ${packages[*]}"
-        say "Give a Python 3.11 or later that has venv: make setup PYTHON=/path/to/python3"
+        say "Mend what apt-get says above and run this again; or give a Python 3.11 or later that has venv: PYTHON=/path/to/python3"
         exit 1
     fi
     say "missing on this machine: ${packages[*]} (names of Debian packages)"
@@ -102,25 +148,66 @@ install_missing() {
 
 # --- the virtual environment --------------------------------------------------------------
 
+# Print what the environment has to be made anew for: its place and its Python.
+place() { echo "$venv $("$python" -c 'import sys; print(sys.version, sys.base_prefix)' | tr '\n' ' ')"; }
+
+# Print what the environment has to be updated for: its dependencies, and what it has a copy of.
+content() {
+    {
+        cat pyproject.toml setup.py scripts/setup.sh
+        [ "$purpose" = develop ] || find snapvault README.md LICENSE -type f ! -name '*.pyc' -print0 |
+            LC_ALL=C sort -z | xargs -0 sha256sum
+    } | sha256sum
+}
+
+pip_install() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" && return
+    say "pip could not install everything, see above; run this again when it can reach the package index"
+    exit 1
+}
+
+# Install a copy of SnapVault. It is built outside of this folder: building in it would leave
+# files behind, and pack those that the build of another version left.
+install_copy() (
+    copy=$(mktemp -d)
+    trap 'rm -rf "$copy"' EXIT
+    cp -R pyproject.toml setup.py README.md LICENSE snapvault "$copy"
+    pip_install "$copy"
+)
+
+# SAFETY: only a folder that this program made, and marked so before anything else, is emptied.
+if [ "$purpose" = run ] && ! [ -e "$stamp" ] && [ -e "$venv" ] && [ -n "$(ls -A "$venv")" ]; then
+    say "folder \"$venv\" holds something that setup did not make"
+    say "Name a folder that is empty or does not exist."
+    exit 1
+fi
+
+exec 8<scripts/setup.sh
+flock -n 8 || { say "waiting for another setup in this folder" && flock 8; }
+
 install_missing
-scripts/guest/build.sh || say "going on without the guest; the tests that run in it will fail"
+if [ "$purpose" = develop ]; then
+    scripts/guest/build.sh 8<&- || say "going on without the guest; the tests that run in it will fail"
+fi
 python=$(find_python)
+wanted=$(place && content)
 
-# A moved tree or another Python needs a new environment; other dependencies only an update.
-place="$(pwd) $("$python" -c 'import sys; print(sys.version, sys.base_prefix)' | tr '\n' ' ')"
-content=$(cat pyproject.toml setup.py scripts/setup.sh | sha256sum)
-stamp=.venv/setup.stamp
-
-if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$place"$'\n'"$content" ] && .venv/bin/python -c ''; then
+if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c ''; then
     exit 0
 fi
-if ! [ -e "$stamp" ] || [ "$(head -n 1 "$stamp")" != "$place" ] || ! .venv/bin/python -c ''; then
-    say "making .venv with $python"
-    rm -rf .venv
-    "$python" -m venv .venv
+mkdir -p "$venv"
+if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$(place)" ] || ! "$venv/bin/python" -c ''; then
+    say "making $venv with $python"
+    echo unfinished >"$stamp"
+    find "$venv" -mindepth 1 -maxdepth 1 ! -name "${stamp##*/}" -exec rm -rf {} +
+    "$python" -m venv "$venv"
 fi
-say "installing SnapVault and its tools into .venv"
-rm -f "$stamp"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
-printf '%s\n%s\n' "$place" "$content" >"$stamp"
-say "done: .venv/bin/snapvault"
+echo unfinished >"$stamp"
+say "installing SnapVault into $venv"
+if [ "$purpose" = develop ]; then
+    pip_install --editable '.[test,dev]'
+else
+    install_copy
+fi
+printf '%s\n' "$wanted" >"$stamp"
+say "done: $venv/bin/snapvault"
