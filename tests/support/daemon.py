@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real daemon on a host of the tests, with a clock that the test moves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+from urllib.request import urlopen
+
+from tests.acceptance.program import ROOT, Host
+from tests.support.moved_clock.moving import MovedClock
+
+PATIENCE = 90.0
+
+
+@dataclass
+class Daemon:
+    """`snapvault daemon`, from entering to leaving; its log is a file of JSON lines."""
+
+    host: Host
+    clock: MovedClock
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def __enter__(self) -> Self:
+        if self.process is None:
+            self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pid in self.children():
+            os.kill(pid, signal.SIGKILL)
+
+    def start(self) -> None:
+        """Start it, and wait until it is up."""
+        begun = len(self.events())
+        with self.log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                self.host.command("--json", "daemon"),
+                env=self.host.surroundings(),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+        self.await_event("daemon.ready", after=begun)
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """Kill it as a power cut would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def reload(self) -> None:
+        assert self.process is not None
+        begun = len(self.events())
+        self.process.send_signal(signal.SIGHUP)
+        self.await_event("daemon.ready", after=begun)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what it logged, it and its jobs."""
+        if not self.log.exists():
+            return []
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def texts(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def named(self, event: str, *, after: int = 0, **fields: str) -> list[dict[str, Any]]:
+        """Return the events of that name with these fields."""
+        return [
+            each
+            for each in self.events()[after:]
+            if each["event"] == event and fields.items() <= each.items()
+        ]
+
+    def await_event(self, event: str, *, after: int = 0, **fields: str) -> dict[str, Any]:
+        self.until(lambda: bool(self.named(event, after=after, **fields)), f"{event} {fields}")
+        return self.named(event, after=after, **fields)[0]
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for a state that has to come."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"waited for {what}:\n{self.texts()[-4000:]}"
+            time.sleep(0.05)
+
+    def night(self, moment: datetime) -> int:
+        """Move the clock, and return how many events there were before."""
+        before = len(self.events())
+        self.clock.move_to(moment)
+        return before
+
+    def children(self) -> list[int]:
+        """Return the processes of jobs that are at work for this host."""
+        found = []
+        mark = str(self.clock.file).encode()
+        for folder in Path("/proc").iterdir():
+            try:
+                line = (folder / "cmdline").read_bytes()
+                if b"snapvault.daemon.child" in line and mark in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def get(self, path: str = "/") -> str:
+        """Return a page that it serves."""
+        address = self.named("status.served")[-1]["address"]
+        with urlopen(f"http://{address}{path}", timeout=30) as answer:
+            return str(answer.read().decode())
+
+    def metric(self, name: str, source: str) -> float | None:
+        """Return a source's figure."""
+        pattern = rf'^snapvault_source_{name}\{{[^}}]*source="{source}"[^}}]*\}} (\S+)$'
+        found = re.search(pattern, self.get("/metrics"), re.MULTILINE)
+        return float(found[1]) if found else None
+
+    def shows(self, name: str, source: str, value: float) -> None:
+        """Wait until a source's figure is so: what is served may be two seconds old."""
+        self.until(lambda: self.metric(name, source) == value, f"{name} of {source} to be {value}")
+
+
+def with_daemon(host: Host, clock: MovedClock, **settings: Any) -> Host:
+    """Have a host's programs see the moved clock, and its settings say more."""
+    moved = clock.environment
+    host.environment = {
+        **host.environment,
+        **moved,
+        "PYTHONPATH": os.pathsep.join([moved["PYTHONPATH"], str(ROOT)]),
+    }
+    document = json.loads(host.settings.read_text())
+    document |= {"daemon": {"listen": "127.0.0.1:0", **settings.pop("daemon", {})}, **settings}
+    host.settings.write_text(json.dumps(document))
+    return host
