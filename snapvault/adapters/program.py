@@ -183,7 +183,8 @@ class Program:
 
     def _wait_for(self, *descriptors: int, event: int = select.POLLIN) -> None:
         """Wait for one of some descriptors, until the program's time is up."""
-        if not _is_ready(descriptors, event, self._time_left()):
+        left = self._time_left()
+        if left == 0 or not _is_ready(descriptors, event, left):
             self.kill()
             raise SourceError(
                 f'program "{self._name}" ran out of time and was killed{_told(self._stderr.kept)}',

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from snapvault import clock
 from snapvault.adapters.command import Program, run, run_whole, stream
 from snapvault.errors import SourceError
 from tests.support.qemu import until
@@ -157,6 +158,19 @@ def test_a_program_that_takes_too_long_is_killed() -> None:
         run(["sleep", "1000"], timeout=0.05)
 
     assert caught.value.hint is not None
+
+
+def test_time_runs_out_for_a_program_that_never_stops_writing() -> None:
+    def read_for_long(program: Program) -> None:
+        patience = clock.monotonic() + 20
+        while clock.monotonic() < patience:
+            program.read(1 << 16)
+
+    with (
+        pytest.raises(SourceError, match=r'"yes" ran out of time'),
+        stream(["yes"], timeout=0.2) as program,
+    ):
+        read_for_long(program)
 
 
 def test_time_runs_out_too_when_only_the_end_is_missing() -> None:

@@ -171,6 +171,15 @@ def test_a_hook_that_takes_too_long_is_ended_and_named(
     assert journal.lines() == ["before", "after failed"]
 
 
+def test_a_hook_that_never_stops_talking_is_ended_too(
+    journal: Journal, inner: MemoryByteSource
+) -> None:
+    source = journal.source(inner, before=journal.hook("yes", timeout=timedelta(seconds=1)))
+
+    with pytest.raises(SourceError, match=r'hook "before" of source "web01" .* ran out of time'):
+        source.open()
+
+
 def test_a_failing_after_is_a_warning(journal: Journal, inner: MemoryByteSource) -> None:
     source = journal.source(inner, after=journal.hook("exit 1"))
     view = source.open()
