@@ -87,10 +87,14 @@ def test_a_full_policy_says_what_will_happen() -> None:
         "  RTO           a restore takes at most 1h",
         "  drills        the newest that went well is at most 90d old",
         "  suspicious    a restore point of less than 50% of the one before",
-        ("  retries       up to 4 times, after 1m, then twice as long each time, up to 1h, inside"
-        " the window"),
-        ("  limits        each run uploads at most 10 MB/s, reads at most 100.0 MiB/s, has nice"
-        " value 10 and disk priority idle"),
+        (
+            "  retries       up to 4 times, after 1m, then twice as long each time, up to 1h, inside"
+            " the window"
+        ),
+        (
+            "  limits        each run uploads at most 10 MB/s, reads at most 100.0 MiB/s, has nice"
+            " value 10 and disk priority idle"
+        ),
         "                all runs of this host together upload at most 50 MB/s",
         "                from 08:00 to 18:00 all runs of this host together upload at most 5 MB/s",
         "                from 01:00 to 02:00 all runs of this host together upload without limit",

@@ -23,7 +23,7 @@ ROW = {
     "lv_layout": "linear",
     "lv_role": "public",
     "lv_tags": "",
-    "lv_permissions": "writeable",
+    "lv_permissions": "writeable",  # codespell:ignore writeable
     "lv_suspended": "0",
     "lv_merging": "0",
     "lv_snapshot_invalid": "0",
