@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 .DEFAULT_GOAL := help
-.PHONY: help setup test check format demo bench clean
+.PHONY: help setup test check format demo bench install uninstall clean
 BIN := .venv/bin
 
 # An ordinary user's path often lacks mkfs.ext4, which the demo and the tests run.
@@ -10,7 +10,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 ARGS ?=
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv; install what is missing (or say what to install)
 	@PYTHON="$(PYTHON)" scripts/setup.sh
@@ -34,6 +34,15 @@ demo: setup ## Back up, list, restore and verify on a throw-away S3 server
 
 bench: setup ## Measure CPU seconds, bytes stored and memory
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# PREFIX, BINDIR and DESTDIR say where to; scripts/install.sh has their defaults.
+export PREFIX BINDIR DESTDIR
+
+install: ## Install SnapVault on this host, or upgrade it (as root)
+	@scripts/install.sh
+
+uninstall: ## Remove what install installed; settings, keys and state stay
+	@scripts/install.sh --remove
 
 clean: ## Remove what these commands made in this folder
 	rm -rf .venv build dist .coverage htmlcov .hypothesis .import_linter_cache
