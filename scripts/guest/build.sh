@@ -46,10 +46,11 @@ fetch() {
 unpack_kernel() {
     local start
     # -a -b -o: the byte offsets of all places that look like the start of an XZ stream
-    start=$(LC_ALL=C grep -abo -m1 -F $'\xfd7zXZ' "$1" | head -n 1 | cut -d: -f1)
-    tail -c "+$((start + 1))" "$1" | xz -dc --single-stream >"$2" 2>/dev/null || true
-    [ "$(head -c 4 "$2" | tail -c 3)" = ELF ] || stop "this kernel is not packed with xz: $1" \
-        "The guest needs the kernel of Debian 12, linux-image-amd64."
+    start=$(LC_ALL=C grep -abo -m1 -F $'\xfd7zXZ' "$1" | head -n 1 | cut -d: -f1) || start=0
+    xz -dc --single-stream >"$2" < <(tail -c "+$((start + 1))" "$1" 2>/dev/null) &&
+        [ "$(head -c 4 "$2" | tail -c 3)" = ELF ] ||
+        stop "could not unpack the kernel with xz: $1" \
+            "The guest needs room for 500 MB, and the kernel of Debian 12, linux-image-amd64."
 }
 
 # Pack the initramfs $3 from busybox, init and the modules of kernel version $2 under $1.
@@ -70,6 +71,7 @@ pack_initramfs() {
 
 build() {
     local work=$cache/build.$$ package version
+    rm -rf "$cache"/build.* # of builds that were killed; those that live hold the lock
     mkdir -p "$work/deb"
     # shellcheck disable=SC2064  # the folder of now
     trap "rm -rf '$work'" EXIT
@@ -100,5 +102,5 @@ is_there() { [ "$(cat "$cache/current/inputs" 2>/dev/null)" = "$(inputs)" ]; }
 is_there && exit 0
 mkdir -p "$cache"
 exec 9>"$cache/lock"
-flock 9
+flock -n 9 || { say "waiting for another build of the tests' guest" && flock 9; }
 is_there || build
