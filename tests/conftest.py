@@ -7,6 +7,7 @@ Done in hooks, not in fixtures, so that session fixtures and property tests are 
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -56,6 +57,10 @@ def pytest_configure() -> None:
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["HOME"] = str(_new_home())
     os.environ["LC_ALL"] = "C.UTF-8"
+    # A script's shell has what it starts in the background ignore Ctrl-C, and so would all
+    # programs that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.addaudithook(_stay_on_this_machine)
     sys.addaudithook(_count_processes)
 
