@@ -15,6 +15,7 @@ from snapvault.cli import (
     daemon,
     doctor,
     init,
+    notify,
     policy,
     restore,
     show,
@@ -58,7 +59,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="Exit statuses: 0 done, 2 wrong usage, 3 partly done, 10 to 17 named failures;"
+    epilog="Exit statuses: 0 done, 2 wrong usage, 3 partly done, 10 to 18 named failures;"
     " docs/errors.md explains them.",
 )
 def options(
@@ -181,6 +182,12 @@ app.command(
     short_help="Back up what is due now, and end.",
     epilog=SHARED,
 )(daemon.run_due)
+app.command(
+    "notify",
+    help=_help(notify.command),
+    short_help="Send a test message to those who are to be told.",
+    epilog=SHARED,
+)(notify.command)
 app.command(
     "doctor",
     help=_help(doctor.command),

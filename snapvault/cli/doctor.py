@@ -46,11 +46,12 @@ def command(
         ),
     ] = None,
 ) -> int:
-    """Check settings, keys, stores, vaults and sources, and say how to mend them.
+    """Check settings, keys, stores, vaults, sources and notifiers, and say how to mend them.
 
     Keys are tried with a test message, and the store with small objects under "probe/", which
     are removed again. Sources are looked at without backing them up: programs, logins,
-    room for snapshots, guest agents. Nothing else is written. The exit status is that of
+    room for snapshots, guest agents. Mail servers and web addresses are reached, and
+    nobody is told anything. Nothing else is written. The exit status is that of
     the first check that failed; warnings do not count.
 
     Examples:
@@ -83,6 +84,7 @@ def _look(run: Session, wanted: str | None) -> Iterator[Finding]:
     for name in names:
         yield from _vault(run, run.settings.vaults[name])
     yield from _sources(run, names)
+    yield from _notifiers(run)
 
 
 def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
@@ -252,13 +254,23 @@ def _sources(run: Session, vaults: Sequence[str]) -> Iterator[Finding]:
         for spec in policy.sources:
             try:
                 for found in wiring.check_source(run.settings, policy, spec, run.console):
-                    yield _of_source(spec.name, found)
+                    yield _seen(f"{spec.name}: {found.check}", found)
             except SnapVaultError as error:
                 yield _failed(spec.name, error)
 
 
-def _of_source(source: str, found: "SourceFinding") -> Finding:
-    check = f"{source}: {found.check}"
+def _notifiers(run: Session) -> Iterator[Finding]:
+    """Look whether those who are to be told can be reached; nobody is told anything."""
+    if not run.settings.notify:
+        return
+    from snapvault.adapters.notifiers.opening import check_notifier
+
+    for settings in run.settings.notify.values():
+        for found in check_notifier(settings):
+            yield _seen(found.check, found)
+
+
+def _seen(check: str, found: "SourceFinding") -> Finding:
     if found.error is not None:
         return _failed(check, found.error)
     return Finding(check, "warn" if found.remedy else "ok", found.message, found.remedy)
