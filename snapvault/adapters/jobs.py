@@ -49,24 +49,28 @@ class ChildJobs:
         self._command = tuple(command)
         self._jobs: dict[str, _Job] = {}
         self._over: queue.SimpleQueue[Run] = queue.SimpleQueue()
-        self._woken = threading.Event()
+        # An Event would not do: a signal's handler that sets one while its own thread is inside
+        # `wait` blocks for ever. This queue's `put` may interrupt its `get`.
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def start(self, order: Order) -> None:
         """Start a job. One that cannot even be started ends as failed with the next `ended`."""
+        process = None
         try:
             content = pickle.dumps(order)
             process = spawn_job(self._command, self._variables)
-        except SnapVaultError as error:
-            failure = Failure(str(error), error.hint, error.exit_status, error.retryable)
-            self._over.put(_failed(order.run, failure))
-            self._woken.set()
+            follower = threading.Thread(
+                target=self._follow, args=(order, process, content), name=f"job-{order.run.id}"
+            )
+            follower.daemon = True
+            follower.start()
+        except Exception as error:  # noqa: BLE001 - too many threads, say: the scheduler goes on
+            if process is not None:
+                _end_now(process)
+            self._over.put(_failed(order.run, _unstarted(error)))
+            self.wake()
             return
-        follower = threading.Thread(
-            target=self._follow, args=(order, process, content), name=f"job-{order.run.id}"
-        )
-        follower.daemon = True
         self._jobs[order.run.id] = _Job(order, process, follower)
-        follower.start()
 
     def ended(self) -> Sequence[Run]:
         """Return the runs that ended since the last call, as they ended; does not wait."""
@@ -84,12 +88,14 @@ class ChildJobs:
 
     def wait(self, seconds: float) -> None:
         """Wait until a job ends, `wake` is called, or this many seconds went by."""
-        self._woken.wait(seconds)
-        self._woken.clear()
+        with suppress(queue.Empty):
+            self._woken.get(timeout=seconds)
+            for _ in range(self._woken.qsize()):
+                self._woken.get_nowait()
 
     def wake(self) -> None:
         """End a `wait`; safe from other threads and from handlers of signals."""
-        self._woken.set()
+        self._woken.put(None)
 
     def stop(self, seconds: float) -> Sequence[Run]:
         """Ask all jobs to end, kill those that have not after so many seconds; return them all."""
@@ -117,12 +123,11 @@ class ChildJobs:
                 said, _ = process.communicate(content)
             run = _told(said) or _silent(order.run, process.returncode)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the job is not at work any more
-            process.kill()
-            process.wait()
+            _end_now(process)
             failure = Failure(f"could not follow the job: {error}", None, EXIT_BUG, retryable=True)
             run = _failed(order.run, failure)
         self._over.put(run)
-        self._woken.set()
+        self.wake()
 
 
 def _told(said: bytes) -> Run | None:
@@ -149,6 +154,20 @@ def _silent(run: Run, status: int) -> Run:
         retryable=False,
     )
     return _failed(run, failure)
+
+
+def _unstarted(error: Exception) -> Failure:
+    """Return why a job could not be started; the machine may have room for it soon."""
+    if isinstance(error, SnapVaultError):
+        return Failure(str(error), error.hint, error.exit_status, retryable=True)
+    hint = "The host may be out of memory, processes or threads; see TasksMax of the service."
+    return Failure(f"could not start the job: {error}", hint, EXIT_BUG, retryable=True)
+
+
+def _end_now(process: Process) -> None:
+    process.kill()
+    with process:  # closes its pipes and waits for it
+        return
 
 
 def _failed(run: Run, failure: Failure) -> Run:

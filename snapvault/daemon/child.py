@@ -8,14 +8,17 @@ import os
 import pickle
 import signal
 import sys
+from dataclasses import replace
 from types import FrameType
 from typing import Final
 
-from snapvault import wiring
+from snapvault import clock, wiring
 from snapvault.adapters import command
 from snapvault.adapters.event_log import EventLog
+from snapvault.adapters.recording import failure_of
 from snapvault.errors import SnapVaultError
 from snapvault.model.policy import Limits
+from snapvault.model.runs import Run, RunState
 from snapvault.ports.jobs import Order
 
 _IO_CLASSES: Final = {"best-effort": "2", "idle": "3"}
@@ -28,7 +31,8 @@ class Asked(BaseException):
 
 def main() -> int:
     """Carry out one order; the exit status is for whoever reads logs, the report is the run."""
-    signal.signal(signal.SIGTERM, _end)
+    asking = _Asking()
+    signal.signal(signal.SIGTERM, asking)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the daemon, which asks us in turn
     order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent, over a pipe of its own
     if not isinstance(order, Order):
@@ -36,17 +40,56 @@ def main() -> int:
     # What a hook or a library prints must not get into the report.
     report = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    events = EventLog(
-        sys.stderr,
-        as_json=os.environ.get("SNAPVAULT_LOG") == "json",
-        bound={"source": order.source.name, "vault": order.policy.vault, "run": order.run.id},
-    )
-    _step_back(order.policy.limits, order.settings.limits.each, events)
-    run = wiring.run_order(order, events)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    run = _carried_out(order, asking)
     with os.fdopen(report, "wb") as stream:
         pickle.dump(run, stream)
     return 0 if run.failure is None else run.failure.exit_status
+
+
+class _Asking:
+    """The handler of SIGTERM: ends the work at once, and nothing but the work."""
+
+    def __init__(self) -> None:
+        self.is_working = False
+        self._was_asked = False
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        # A second one finds nothing in its way: tidying up goes on, and SIGKILL is for the patient.
+        signal.signal(number, signal.SIG_IGN)
+        self._was_asked = True
+        if self.is_working:
+            raise Asked
+
+    def begin(self) -> None:
+        """Let the work be interrupted from here on."""
+        self.is_working = True
+        if self._was_asked:
+            raise Asked
+
+    def end(self) -> None:
+        """The work is over: whoever asks now gets what came of it."""
+        self.is_working = False
+
+
+def _carried_out(order: Order, asking: _Asking) -> Run:
+    """Return the run of an order as it ended, whenever we were asked to end."""
+    run = order.run
+    try:
+        asking.begin()
+        events = EventLog(
+            sys.stderr,
+            as_json=os.environ.get("SNAPVAULT_LOG") == "json",
+            bound={"source": order.source.name, "vault": order.policy.vault, "run": order.run.id},
+        )
+        _step_back(order.policy.limits, order.settings.limits.each, events)
+        run = wiring.run_order(order, events)
+        asking.end()
+    except Asked:
+        # Before or after what records the run itself, which else has caught this.
+        asking.end()
+    if run.state is not RunState.RUNNING:
+        return run
+    return replace(run, state=RunState.INTERRUPTED, ended=clock.now(), failure=failure_of(Asked()))
 
 
 def _step_back(own: Limits, host: Limits, events: EventLog) -> None:
@@ -67,12 +110,6 @@ def _step_back(own: Limits, host: Limits, events: EventLog) -> None:
         command.run([*argv, "--pid", str(os.getpid())], timeout=_IONICE_SECONDS)
     except SnapVaultError as error:
         events.warn("job.io_class", f"could not set the input and output class: {error}")
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    # A second one finds nothing in its way: tidying up goes on, and SIGKILL is for the patient.
-    signal.signal(number, signal.SIG_IGN)
-    raise Asked
 
 
 if __name__ == "__main__":

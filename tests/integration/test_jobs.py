@@ -3,8 +3,10 @@
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +37,19 @@ SAYS_NOTHING = "import sys; sys.stdin.buffer.read(); sys.exit(15)"
 SAYS_NONSENSE = "import sys; sys.stdin.buffer.read(); print('half a pick')"
 READS_NOTHING = "import sys; sys.exit(0)"
 KILLS_ITSELF = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+# Asked at a moment of our choosing: where a function is about to run.
+ASKED_AT = """
+import os, signal, sys, time
+from snapvault.daemon import child
+where, up = sys.argv[1:3]
+def meet(frame, event, argument):
+    if event == "call" and frame.f_code.co_qualname == where:
+        sys.settrace(None)
+        open(up, "w").close()
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.settrace(meet)
+sys.exit(child.main())
+"""
 ENDS_WHEN_ASKED = """
 import os, signal, sys
 def end(*_):
@@ -80,6 +95,18 @@ def jobs(code: str, *arguments: str) -> Iterator[ChildJobs]:
         yield started
     finally:
         started.stop(0)
+
+
+class Spawned:
+    """Starts processes, and keeps them."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self, argv: Sequence[str], variables: Mapping[str, str]) -> object:
+        pipe = subprocess.PIPE
+        self.processes.append(subprocess.Popen(argv, env=variables, stdin=pipe, stdout=pipe))
+        return self.processes[-1]
 
 
 def await_end(started: ChildJobs) -> Run:
@@ -192,3 +219,62 @@ def test_wake_ends_a_wait(tmp_path: Path) -> None:
         started.wait(PATIENCE)
 
         assert clock.monotonic() - before < PATIENCE
+
+
+def test_a_wait_is_woken_from_within_itself(tmp_path: Path) -> None:
+    # As a signal's handler does that comes while its own thread is about to wait.
+    with jobs(REPORTS) as started:
+
+        def interrupt(*_: object) -> object:
+            started.wake()
+            return interrupt
+
+        def wait() -> None:
+            sys.settrace(interrupt)
+            for _ in range(3):
+                started.wait(0.01)
+            sys.settrace(None)
+
+        waiter = threading.Thread(target=wait, daemon=True)
+        waiter.start()
+
+        waiter.join(PATIENCE / 4)
+
+        assert not waiter.is_alive()
+
+
+def test_a_job_that_no_thread_can_follow_ends_as_failed_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with jobs(NEVER_ENDS, str(tmp_path / "up")) as started:
+        with monkeypatch.context() as patched:
+            patched.setattr("snapvault.adapters.jobs.spawn_job", spawned := Spawned())
+            patched.setattr(threading.Thread, "start", refuse)
+            started.start(order(tmp_path))
+
+        (run,) = started.ended()
+        assert run.failure is not None
+        assert run.failure.retryable
+        assert "new thread" in run.failure.message
+        assert [process.returncode for process in spawned.processes] == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize("where", ["_step_back", "_carried_out", "_Asking.end"])
+def test_a_job_that_is_asked_to_end_at_any_moment_reports_an_interruption(
+    tmp_path: Path, where: str
+) -> None:
+    with jobs(ASKED_AT, where, str(tmp_path / "up")) as started:
+        started.start(order(tmp_path))
+
+        run = await_end(started)
+
+        assert (tmp_path / "up").exists()
+        assert run.failure is not None
+        if where != "_Asking.end":  # by then it had failed by itself: there is no such vault
+            assert run.state is RunState.INTERRUPTED
+            assert run.failure.exit_status == 128 + signal.SIGTERM
+            assert run.ended is not None
+        assert "said nothing" not in run.failure.message
