@@ -7,6 +7,7 @@ import threading
 from typing import Final, TextIO
 
 from snapvault import clock
+from snapvault.adapters.log_stream import LogStream
 from snapvault.ports.events import Progress
 
 Field = str | int | float | bool | None
@@ -19,13 +20,15 @@ class EventLog:
     """The ear of an unattended process (`Events`): one line per event, with its fields.
 
     `bound` fields come with every line. Lines go out whole, from any thread. A stream that is
-    full or gone loses lines, and never fails who writes them.
+    full or gone loses lines, and never fails or holds up who writes them; how many were lost is
+    said as soon as it takes lines again.
     """
 
     def __init__(
-        self, stream: TextIO, *, as_json: bool = False, bound: dict[str, Field] | None = None
+        self, stream: TextIO | None, *, as_json: bool = False, bound: dict[str, Field] | None = None
     ) -> None:
-        self._stream = stream
+        self._stream = LogStream(stream)
+        self._lost = 0
         self._as_json = as_json
         self._bound = bound or {}
         self._lock = threading.Lock()
@@ -52,20 +55,26 @@ class EventLog:
         record: dict[str, Field] = {"level": level, "event": event}
         if message is not None:
             record["message"] = message
-        record |= self._bound | fields
+        line = self._line(record | self._bound | fields)
+        with self._lock:
+            if self._lost and self._stream.write(self._line(_loss(self._lost))):
+                self._lost = 0
+            self._lost += not self._stream.write(line)
+
+    def _line(self, record: dict[str, Field]) -> str:
         if self._as_json:
             text = json.dumps({"at": clock.to_text(clock.now())} | record, ensure_ascii=False)
         else:
             prefix = "" if self._priorities else f"{clock.to_text(clock.now())} "
             text = prefix + logfmt(record)
         if self._priorities:
-            text = f"<{_PRIORITIES[level]}>{text}"
-        with self._lock:
-            try:
-                self._stream.write(text + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):
-                return
+            text = f"<{_PRIORITIES[str(record['level'])]}>{text}"
+        return text + "\n"
+
+
+def _loss(lines: int) -> dict[str, Field]:
+    message = "nobody read the log for a while, and lines were lost"
+    return {"level": "warning", "event": "log.lost", "message": message, "lines": lines}
 
 
 class _Silent:
@@ -78,8 +87,10 @@ class _Silent:
         """End nothing."""
 
 
-def is_journal(stream: TextIO) -> bool:
+def is_journal(stream: TextIO | None) -> bool:
     """Tell whether a stream goes to journald: systemd.exec(5), JOURNAL_STREAM."""
+    if stream is None:
+        return False
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):

@@ -46,8 +46,18 @@ def _service(context: typer.Context) -> "Service":
     from snapvault.adapters.event_log import EventLog
     from snapvault.daemon.service import Service
 
+    _open_standard_streams()
     run = session(context)
     if run.json:
         os.environ["SNAPVAULT_LOG"] = "json"  # for the processes of the jobs as well
     as_json = os.environ.get("SNAPVAULT_LOG") == "json"
     return Service(run.config, EventLog(sys.stderr, as_json=as_json))
+
+
+def _open_standard_streams() -> None:
+    """Have something behind the three standard streams, lest a file of ours comes to be there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest number that is free is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

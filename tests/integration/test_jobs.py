@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -225,7 +226,7 @@ def test_a_wait_is_woken_from_within_itself(tmp_path: Path) -> None:
     # As a signal's handler does that comes while its own thread is about to wait.
     with jobs(REPORTS) as started:
 
-        def interrupt(*_: object) -> object:
+        def interrupt(*_: object) -> Any:
             started.wake()
             return interrupt
 

@@ -2,6 +2,10 @@
 import io
 import json
 import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,3 +85,60 @@ def test_a_stream_that_is_gone_fails_nobody() -> None:
     stream.close()
 
     EventLog(stream).emit("volume.stored")
+
+
+@contextmanager
+def unread(kind: str) -> Iterator[tuple[int, int]]:
+    """Return both ends, to read from and to write to, of something that holds little."""
+    with ExitStack() as stack:
+        if kind == "pipe":
+            near, far = os.pipe()
+            stack.callback(os.close, near)
+        else:
+            left, right = socket.socketpair()
+            stack.enter_context(left)
+            near, far = left.fileno(), right.detach()
+        yield near, far
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+@pytest.mark.parametrize(("size", "number"), [(10, 3000), (100_000, 50)])
+def test_a_stream_that_nobody_reads_holds_up_nobody(
+    kind: str, size: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snapvault.adapters.log_stream._PATIENCE", 1)
+    with unread(kind) as (near, far), os.fdopen(far, "w") as stream:
+        log = EventLog(stream, as_json=True)
+
+        def flood() -> None:
+            for _ in range(number):
+                log.emit("volume.stored", note="x" * size)
+
+        writer = threading.Thread(target=flood, daemon=True)
+        writer.start()
+        writer.join(30)
+        assert not writer.is_alive()
+
+        said = os.read(near, 1 << 24)
+        while said.count(b"\n") < 3 or b"log.lost" not in said:
+            log.emit("volume.deleted")
+            said += os.read(near, 1 << 24)
+
+    whole = [json.loads(line) for line in said.splitlines() if line.endswith(b"}")]
+    events = [event["event"] for event in whole]
+    (lost,) = [event["lines"] for event in whole if event["event"] == "log.lost"]
+    # What there was no room for is counted; one line may have been cut off.
+    assert lost + events.count("volume.stored") + events.count("volume.deleted") >= number
+    assert events[-1] == "volume.deleted"
+
+
+def test_no_stream_at_all_fails_nobody() -> None:
+    EventLog(None).emit("volume.stored")
+
+
+def test_a_name_that_is_no_text_is_written(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+", encoding="utf-8") as stream:
+        EventLog(stream, as_json=True).emit("file.skipped", name="caf\udce9")
+
+        stream.seek(0)
+        assert "caf" in stream.read()
