@@ -122,14 +122,14 @@ class BackupJob:
             )
             held = commit(vault, draft, run_folder)
             self._tell_committed(view, held)
-        except BaseException:
+        except BaseException as error:
             # Only journals are of use to the next run; signatures can be as large as a dump's.
             with suppress(OSError):
                 self._clean_run_folder()
             shutil.rmtree(heads / point, ignore_errors=True)
+            _close_after(view, error)
             raise
-        finally:
-            view.close()
+        self._close_committed(view)
         try:
             head.keep(heads, point, {stream.record.name: stream.full for stream in streams})
             journal.clear(run_folder)
@@ -148,6 +148,17 @@ class BackupJob:
             view.committed(held.point.point)
         except SnapVaultError as error:
             self.vault.events.warn("source.not_released", str(error), source=self.source.name)
+
+    def _close_committed(self, view: View) -> None:
+        """Release the source; what fails there does not undo the restore point."""
+        try:
+            view.close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, a run that committed succeeded
+            self.vault.events.warn(
+                "source.not_released",
+                f'could not release source "{self.source.name}": {_told(error)}',
+                source=self.source.name,
+            )
 
     def _require_readers(self) -> None:
         """See to it that somebody can restore what is about to be backed up.
@@ -193,6 +204,19 @@ class BackupJob:
             if path.suffix != journal.SUFFIX:
                 path.unlink()
         return folder
+
+
+def _close_after(view: View, first: BaseException) -> None:
+    """Release the source after a failure; one of the release itself is a note on the first."""
+    try:
+        view.close()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not hide the first
+        first.add_note(f"the source could not be released either: {_told(error)}")
+
+
+def _told(error: Exception) -> str:
+    """Return what an error says; of one that is not ours, nobody knows what it may give away."""
+    return str(error) if isinstance(error, SnapVaultError) else f"unforeseen {type(error).__name__}"
 
 
 def _marks(parent: Head | None) -> dict[str, str]:
