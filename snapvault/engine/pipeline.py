@@ -9,8 +9,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from threading import Condition
+from threading import Condition, Thread
 from typing import Generic, TypeVar
+
+from snapvault import clock
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -111,37 +113,51 @@ class Handoff(Generic[Item]):
 class Crew(Generic[Result]):
     """A few threads for long tasks; starting one more than there are threads waits for room.
 
-    The first failure of any task is raised by the next `start` or by `finish`.
+    The first failure of any task is raised by the next `start` or by `finish`; `close` comes after
+    it. A thread that `close` does not wait for goes on, and ends with the process.
     """
 
     def __init__(self, size: int, name: str) -> None:
-        self._pool = threads(size, name)
         self._size = size
+        self._name = name
         self._tasks: list[Future[Result]] = []
-        self._running: deque[Future[Result]] = deque()
+        self._running: deque[tuple[Future[Result], Thread]] = deque()
 
     def start(self, task: Callable[[], Result]) -> None:
         """Run a task on a thread of its own, once one is free."""
         while len(self._running) >= self._size:
-            self._running.popleft().result()
+            self._running[0][0].result()
+            self._running.popleft()
         self.check()
-        future = self._pool.submit(task)
+        future: Future[Result] = Future()
+        # Not a pool's: the interpreter would wait for that, however long a network takes.
+        thread = Thread(target=_settle, args=(future, task), name=self._name, daemon=True)
+        thread.start()
         self._tasks.append(future)
-        self._running.append(future)
+        self._running.append((future, thread))
 
     def check(self) -> None:
         """Raise the first failure there is so far; waits for nothing."""
-        for future in self._running:
+        for future, _ in self._running:
             if future.done() and (error := future.exception()):
                 raise error
 
     def finish(self) -> list[Result]:
         """Wait for all tasks and return their results in the order they were started."""
-        try:
-            return [task.result() for task in self._tasks]
-        finally:
-            self.close()
+        results = [task.result() for task in self._tasks]
+        self.close()
+        return results
 
-    def close(self) -> None:
-        """Wait for what runs and end the threads; failures stay with their tasks."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, patience: float | None = None) -> None:
+        """Wait for what runs, for so many seconds if told; failures stay with their tasks."""
+        deadline = None if patience is None else clock.monotonic() + patience
+        for _, thread in self._running:
+            thread.join(None if deadline is None else max(0.0, deadline - clock.monotonic()))
+
+
+def _settle(future: "Future[Result]", task: Callable[[], Result]) -> None:
+    """Do a task, and let its future know how it went."""
+    try:
+        future.set_result(task())
+    except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
+        future.set_exception(error)

@@ -27,6 +27,8 @@ from snapvault.ports.events import Progress
 from snapvault.ports.librsync import Rsync
 from snapvault.ports.source import ByteStream, Changes, DiskStream, View
 
+_ENDING_SECONDS = 3.0  # that volumes on their way may take to be dropped, or to arrive
+
 FULL_READ_AT = "full_read_at"
 """The fact of a disk that tells when it was last read as a whole."""
 
@@ -86,8 +88,12 @@ class Reading:
                 for stream in view.streams
             ]
             return streams, writer.finish()
-        except BaseException:
+        except Exception:
             writer.abort()
+            raise
+        except BaseException:
+            # We are asked to end: the source must not stay frozen for the sake of a slow network.
+            writer.abort(patience=_ENDING_SECONDS)
             raise
         finally:
             progress.close()

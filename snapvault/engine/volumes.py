@@ -81,6 +81,7 @@ class VolumeWriter:
         self._frame = bytearray(FRAME_SIZE)
         self._filled = 0
         self._open: _Open | None = None
+        self._is_over = False
         self._crew: Crew[VolumeRecord] = Crew(_VOLUMES_AT_ONCE, "volume")
         self._compressing = threads(WORKERS, "compress")
         self._local = threading.local()
@@ -103,19 +104,26 @@ class VolumeWriter:
                 self._complete()
 
     def finish(self) -> list[VolumeRecord]:
-        """Complete the last volume, wait until all are stored, and return them, oldest first."""
-        try:
-            self._complete()
-            return self._crew.finish()
-        finally:
-            self._compressing.shutdown(wait=True, cancel_futures=True)
+        """Complete the last volume, wait until all are stored, and return them, oldest first.
 
-    def abort(self) -> None:
-        """End everything without completing the open volume; safe after any failure."""
+        After a failure it is `abort` that ends the rest.
+        """
+        self._complete()
+        records = self._crew.finish()
+        self._compressing.shutdown(wait=True)
+        return records
+
+    def abort(self, patience: float | None = None) -> None:
+        """End everything without completing the open volume; safe after any failure.
+
+        Volumes that are complete are sent to their end; with `patience`, those that need more
+        seconds than that are dropped.
+        """
         if self._open is not None:
             self._open.frames.give_up()
             self._open = None
-        self._crew.close()
+        self._crew.close(patience)
+        self._is_over = True
         self._compressing.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self) -> _Open:
@@ -181,7 +189,8 @@ class VolumeWriter:
             raise
         finally:
             path.unlink(missing_ok=True)
-        self._events.emit("volume.stored", volume=record.volume, size_bytes=record.size)
+        if not self._is_over:
+            self._events.emit("volume.stored", volume=record.volume, size_bytes=record.size)
         return record
 
 

@@ -30,11 +30,12 @@ def open_writer(
     sealer: Sealer | None = None,
     volume_size: int = 1 << 20,
     on_sealed: Callable[[VolumeRecord], None] = lambda record: None,
+    events: RecordedEvents | None = None,
 ) -> VolumeWriter:
     return VolumeWriter(
         store=store or MemoryStore(),
         sealer=sealer or PaperSealer(holds="recovery"),
-        events=RecordedEvents(),
+        events=events or RecordedEvents(),
         folder=folder,
         volume_size=volume_size,
         level=1,
@@ -195,3 +196,52 @@ def test_a_signal_that_comes_while_a_volume_begins_leaves_no_thread_waiting(
     assert not aborting.is_alive()
     assert threading.active_count() == before
     assert list(tmp_path.iterdir()) == []
+
+
+class HangingStore(MemoryStore):
+    """A store that answers no put before it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def put_file(self, name: str, path: Path, *, size: int, sha256: str) -> None:
+        self.asked.set()
+        assert self.let_go.wait(20)
+        super().put_file(name, path, size=size, sha256=sha256)
+
+
+def sending(folder: Path, store: HangingStore, events: RecordedEvents) -> VolumeWriter:
+    """Return a writer with one whole volume on its way."""
+    writer = open_writer(folder, store=store, volume_size=4096, events=events)
+    writer.append(memoryview(bytes(4096)), unit=1, on_piece=lambda piece: None)
+    assert store.asked.wait(20)
+    return writer
+
+
+def test_a_volume_on_its_way_is_dropped_when_there_is_no_time(tmp_path: Path) -> None:
+    store, events = HangingStore(), RecordedEvents()
+    writer = sending(tmp_path, store, events)
+    (sender,) = [each for each in threading.enumerate() if each.name == "volume"]
+
+    writer.abort(patience=0.01)
+    is_left = sender.is_alive()
+    store.let_go.set()
+    sender.join(20)
+
+    assert is_left
+    assert sender.daemon  # or the interpreter would wait for it
+    # Nobody listens any more to what became of it.
+    assert events.names() == []
+
+
+def test_a_volume_on_its_way_arrives_when_only_the_source_failed(tmp_path: Path) -> None:
+    store, events = HangingStore(), RecordedEvents()
+    writer = sending(tmp_path, store, events)
+    threading.Timer(0.05, store.let_go.set).start()
+
+    writer.abort()
+
+    assert len(list(store.names())) == 1
+    assert events.names() == ["volume.stored"]
