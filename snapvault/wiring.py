@@ -7,18 +7,20 @@ is imported where it is needed, so that a small night stays cheap.
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from snapvault import clock
+from snapvault.adapters.ending import Ending
 from snapvault.adapters.locks import SourceLock, holder_of
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.stores.opening import StoreOptions, open_store
+from snapvault.adapters.throttle import Traffic
 from snapvault.engine import status as statuses
 from snapvault.engine import vault as vaults
 from snapvault.engine.status import VaultPoints
@@ -36,9 +38,11 @@ from snapvault.ports.sealer import Sealer
 from snapvault.ports.source import Finding, Source
 from snapvault.ports.store import Store, StoreTraits
 from snapvault.ports.target import Target
+from snapvault.ports.throttle import Throttle
 
 if TYPE_CHECKING:
     from snapvault.adapters.catalogs.known import KnownVaults
+    from snapvault.adapters.catalogs.sqlite import SqliteCatalog
     from snapvault.adapters.catalogs.summaries import CatalogPoints
     from snapvault.adapters.histories.sqlite import SqliteHistory
     from snapvault.adapters.recording import Recording
@@ -122,8 +126,14 @@ def librsync_version() -> str:
     return LibRsync().version()
 
 
-def open_objects(settings: VaultSettings, *, create_only: bool | None = None) -> Store:
-    """Return the store that the settings name; nothing is asked of it yet."""
+def open_objects(
+    settings: VaultSettings,
+    *,
+    create_only: bool | None = None,
+    throttle: Throttle | None = None,
+    sleep: Callable[[float], None] = clock.sleep,
+) -> Store:
+    """Return the store that the settings name, as `open_store`; nothing is asked of it yet."""
     options = StoreOptions(
         endpoint_url=settings.endpoint_url,
         region=settings.region,
@@ -139,7 +149,7 @@ def open_objects(settings: VaultSettings, *, create_only: bool | None = None) ->
         options = replace(
             options, response_checksum_validation=settings.response_checksum_validation
         )
-    return open_store(settings.store, options)
+    return open_store(settings.store, options, throttle=throttle, sleep=sleep)
 
 
 def _first(*values: bool | None) -> bool:
@@ -158,10 +168,21 @@ def init(settings: VaultSettings) -> tuple[VaultRecord, StoreTraits]:
 
 
 @contextmanager
+def _limited(settings: Settings, events: Events) -> Iterator[Traffic]:
+    """Return what the limits of this host let pass: nothing more once the process shall end."""
+    ending = Ending()
+    traffic = Traffic(settings.limits, settings.state_dir / "limits", ending, events)
+    with ending.noticed(), closing(traffic):
+        yield traffic
+
+
+@contextmanager
 def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]:
     """Open one vault of the settings with its keys, its catalog and this host's state.
 
-    Its store counts requests and bytes: `Vault.store` is a MeteredStore.
+    Its store counts requests and bytes, and keeps to the host's limits: `Vault.store` is a
+    MeteredStore. While it is open, a signal that asks the process to end ends waits of all
+    threads too.
 
     Raises:
         ConfigError: there is no vault yet, or the settings are wrong.
@@ -169,31 +190,37 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
     """
     chosen = settings.vaults[name]
     sealer = open_keys(chosen)
-    store = open_objects(chosen)
-    record = vaults.read_record(store)
-    if record is None:
-        raise ConfigError(
-            f'there is no vault at {chosen.store} ("vault.json" is missing)',
-            hint=f'Run "snapvault init {name}" to create it, or correct "store" in the settings.',
-        )
-    if not record.create_only and chosen.create_only is None:
-        store = open_objects(chosen, create_only=False)
+    with _limited(settings, events) as traffic:
+        reach = partial(open_objects, chosen, throttle=traffic.upload, sleep=traffic.ending.sleep)
+        store = reach()
+        record = vaults.read_record(store)
+        if record is None:
+            raise ConfigError(
+                f'there is no vault at {chosen.store} ("vault.json" is missing)',
+                hint=f'Run "snapvault init {name}" to create it, or correct "store" in the '
+                "settings.",
+            )
+        if not record.create_only and chosen.create_only is None:
+            store = reach(create_only=False)
+        metered = MeteredStore(store, traffic)
+        state = settings.state_dir / record.vault
+        _make_private(state)
+        _known_vaults(settings).remember(chosen, record.vault)
+        with _open_catalog(state, name, events) as catalog, _naming_state(state):
+            yield Vault(name, record, metered, sealer, catalog, events, state)
+
+
+@contextmanager
+def _open_catalog(state: Path, name: str, events: Events) -> "Iterator[SqliteCatalog]":
     from snapvault.adapters.catalogs.sqlite import SqliteCatalog
 
-    state = settings.state_dir / record.vault
-    _make_private(state)
-    _known_vaults(settings).remember(chosen, record.vault)
-    catalog = SqliteCatalog(state / "catalog.sqlite")
-    try:
+    with closing(SqliteCatalog(state / "catalog.sqlite")) as catalog:
         if catalog.was_reset:
             events.warn(
                 "catalog.reset",
                 f'catalog of vault "{name}" was damaged and is rebuilt: {catalog.reset_reason}',
             )
-        with _naming_state(state):
-            yield Vault(name, record, MeteredStore(store), sealer, catalog, events, state)
-    finally:
-        catalog.close()
+        yield catalog
 
 
 @contextmanager
@@ -297,29 +324,41 @@ def _vault_id(settings: VaultSettings) -> str:
 def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
     """Make one restore point of a source, as its policy says; one run of a source at a time.
 
+    It takes what its limits and those of the host let it take of the network and the disks. What
+    they say of processor time is up to whoever started this process.
+
     Raises:
         LockHeldError: another run has the source.
         and all that `BackupJob.run` raises.
     """
     from snapvault.adapters.librsync import LibRsync
+    from snapvault.adapters.sources.throttled import ThrottledSource
     from snapvault.engine.backup import BackupJob, BackupOptions
 
     folder = vault.state / "sources" / spec.name
     _make_private(folder)
     # Here too, so that one source's failure is told as such, and the next source has its turn.
-    with _naming_state(vault.state), SourceLock(folder / "lock", source=spec.name) as lock:
+    with (
+        _naming_state(vault.state),
+        SourceLock(folder / "lock", source=spec.name) as lock,
+        ExitStack() as stack,
+    ):
         if lock.left_by is not None:
             vault.events.emit("lock.taken_over", source=spec.name, pid=lock.left_by.pid)
+        source = source_of(
+            spec,
+            policy=policy.name,
+            vault=vault.name,
+            vault_id=vault.record.vault,
+            folder=folder,
+            events=vault.events,
+        )
+        if isinstance(vault.store, MeteredStore) and vault.store.traffic is not None:
+            stack.enter_context(vault.store.traffic.of_run(policy.limits))
+            source = ThrottledSource(source, vault.store.traffic.read)
         return BackupJob(
             vault=vault,
-            source=source_of(
-                spec,
-                policy=policy.name,
-                vault=vault.name,
-                vault_id=vault.record.vault,
-                folder=folder,
-                events=vault.events,
-            ),
+            source=source,
             rsync=LibRsync(),
             folder=folder,
             options=BackupOptions(

@@ -22,6 +22,7 @@ from snapvault.errors import (
     StoreUnavailableError,
 )
 from snapvault.ports.store import Readable, Store
+from snapvault.ports.throttle import GivenUp
 from tests.support import s3
 from tests.support.fault_proxy import (
     Answer,
@@ -34,6 +35,7 @@ from tests.support.fault_proxy import (
     LoseResponse,
     Truncate,
 )
+from tests.support.throttles import RecordedThrottle
 
 pytestmark = pytest.mark.integration
 
@@ -379,3 +381,41 @@ def test_a_writer_that_must_look_first_looks_first(
 
     assert honest.get(VOLUME) == SEALED
     assert proxy.count("^PUT") == 1
+
+
+# --- limits ---------------------------------------------------------------------------------
+
+
+def test_every_byte_of_every_try_passes_the_throttle_as_it_is_sent(
+    proxy: FaultProxy, prefix: str, tmp_path: Path
+) -> None:
+    throttle = RecordedThrottle(piece=50_000)
+    options = StoreOptions(endpoint_url=proxy.endpoint_url)
+    store = open_store(f"s3://{s3.BUCKET}/{prefix}", options, patience=PATIENCE, throttle=throttle)
+    path, size, sha256 = spooled(tmp_path)
+    proxy.inject("^PUT", CutUpload(400_000))
+
+    store.put_file(VOLUME, path, size=size, sha256=sha256)
+    sent = throttle.total
+    store.put("points/small", b"signed")
+    store.put("points/large", SEALED)
+
+    assert store.get(VOLUME) == store.get("points/large") == SEALED
+    assert size + 400_000 <= sent <= 2 * size
+    # Once each where nothing was cut: no byte is read ahead for a checksum.
+    assert throttle.total == sent + 6 + size
+
+
+def test_an_upload_that_is_given_up_ends_in_the_middle_and_stores_nothing(
+    proxy: FaultProxy, prefix: str, honest: S3Store, tmp_path: Path
+) -> None:
+    throttle = RecordedThrottle(limit=300_000)
+    options = StoreOptions(endpoint_url=proxy.endpoint_url)
+    store = open_store(f"s3://{s3.BUCKET}/{prefix}", options, throttle=throttle)
+    path, size, sha256 = spooled(tmp_path)
+
+    with pytest.raises(GivenUp):
+        store.put_file(VOLUME, path, size=size, sha256=sha256)
+
+    assert proxy.count("^PUT") == 1
+    assert list(honest.names()) == []

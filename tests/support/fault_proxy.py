@@ -63,13 +63,22 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
+class Stall:
+    """So many bytes of the request's body are taken, and none after them."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delay:
     """The request is passed on after so many seconds."""
 
     seconds: float
 
 
-Fault = Answer | CutUpload | CorruptUpload | LoseResponse | Truncate | Corrupt | Hang | Delay
+Fault = (
+    Answer | CutUpload | CorruptUpload | LoseResponse | Truncate | Corrupt | Hang | Stall | Delay
+)
 
 
 @dataclass(slots=True)
@@ -114,6 +123,10 @@ class FaultProxy:
     def inject(self, pattern: str, fault: Fault, *, times: int = 1) -> None:
         """Let the next `times` requests that match the regular expression meet a fault."""
         self._rules.append(_Rule(re.compile(pattern), fault, times))
+
+    def heal(self) -> None:
+        """Let no more faults happen; those that go on do."""
+        self._rules.clear()
 
     def count(self, pattern: str) -> int:
         """Return how many requests so far match the regular expression."""
@@ -209,6 +222,8 @@ class _Exchange:
             self.behind_writer.write(piece)
             await self.behind_writer.drain()
             sent += len(piece)
+            if isinstance(fault, Stall) and sent >= fault.after:
+                await asyncio.Event().wait()  # until the proxy is stopped
             if isinstance(fault, CutUpload) and sent >= fault.after:
                 self.behind_writer.transport.abort()
                 self.writer.transport.abort()

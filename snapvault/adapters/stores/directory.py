@@ -8,11 +8,12 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 
 from snapvault import clock
 from snapvault.adapters.stores.naming import NAME_PATTERN, require_name
+from snapvault.adapters.throttle import PIECE, take_all, unlimited
 from snapvault.errors import (
     IntegrityError,
     ObjectMissingError,
@@ -22,6 +23,7 @@ from snapvault.errors import (
     StoreUnavailableError,
 )
 from snapvault.ports.store import Readable, StoredObject, StoreTraits
+from snapvault.ports.throttle import Throttle
 
 _Translate = Callable[[OSError, str, str | None], StoreError]
 
@@ -39,11 +41,12 @@ class DirectoryStore:
 
     An object is written and synced under a hidden name in `.incoming`, then linked to its
     own, so that it is there whole or not at all. What a killed run leaves in `.incoming`
-    is never listed and is swept up after a week.
+    is never listed and is swept up after a week. What is written passes `throttle`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, throttle: Throttle | None = None) -> None:
         self._root = root.absolute()
+        self._throttle = throttle or unlimited()
         self._incoming = self._root / ".incoming"
         self._swept = False
 
@@ -91,7 +94,8 @@ class DirectoryStore:
 
     def put(self, name: str, data: bytes) -> None:
         """Make `data` readable under `name`."""
-        self._store(name, [data], len(data), hashlib.sha256(data).hexdigest())
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._store(name, self._throttled(BytesIO(data)), len(data), sha256)
 
     def put_file(self, name: str, path: Path, *, size: int, sha256: str) -> None:
         """Make a file's bytes readable under `name`."""
@@ -100,7 +104,7 @@ class DirectoryStore:
         except OSError as error:
             raise StoreError(f'could not store "{name}": "{path}": {_reason(error)}') from error
         with file:
-            self._store(name, iter(lambda: file.read(_BLOCK), b""), size, sha256)
+            self._store(name, self._throttled(file), size, sha256)
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; on return their absence is durable. Empty directories stay."""
@@ -183,6 +187,12 @@ class DirectoryStore:
             # ORDER: the name is synced last, after the bytes it names; before it, a power
             # cut may lose the object, and put has not returned.
             _sync_directory(final.parent)
+
+    def _throttled(self, file: FileIO | BytesIO) -> Iterator[bytes]:
+        """Yield a file's bytes as they may pass."""
+        while chunk := file.read(PIECE):
+            take_all(self._throttle, len(chunk))
+            yield chunk
 
     @contextmanager
     def _incoming_file(self, chunks: Iterable[bytes]) -> Iterator[tuple[Path, int, str]]:

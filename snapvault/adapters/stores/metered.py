@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from snapvault.adapters.throttle import Traffic
 from snapvault.ports.store import Readable, Store, StoredObject, StoreTraits
 
 
@@ -36,10 +37,14 @@ class StoreCounts:
 
 
 class MeteredStore:
-    """Passes everything on and counts it. Around the retrying store, a call retried counts once."""
+    """Passes everything on and counts it. Around the retrying store, a call retried counts once.
 
-    def __init__(self, inner: Store) -> None:
+    `traffic` is what limits its uploads, for those who have more to limit.
+    """
+
+    def __init__(self, inner: Store, traffic: Traffic | None = None) -> None:
         self._inner = inner
+        self.traffic = traffic
         self._counter: Counter[str] = Counter()
         self._lock = threading.Lock()
 

@@ -2,15 +2,18 @@
 """From a store's URL to a store that tries again."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from snapvault import clock
 from snapvault.adapters.stores.directory import DirectoryStore
 from snapvault.adapters.stores.retrying import Patience, RetryingStore
 from snapvault.errors import ConfigError
 from snapvault.ports.store import Store
+from snapvault.ports.throttle import Throttle
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()/-]*")
@@ -36,9 +39,16 @@ class StoreOptions:
 
 
 def open_store(
-    url: str, options: StoreOptions | None = None, *, patience: Patience | None = None
+    url: str,
+    options: StoreOptions | None = None,
+    *,
+    patience: Patience | None = None,
+    throttle: Throttle | None = None,
+    sleep: Callable[[float], None] = clock.sleep,
 ) -> Store:
     """Return the store at `file:///path` or `s3://bucket/prefix`. Nothing is asked of it yet.
+
+    What is sent to it passes `throttle`; between two tries of a call it waits with `sleep`.
 
     Raises:
         ConfigError: the URL or the endpoint is wrong.
@@ -48,16 +58,17 @@ def open_store(
     if parts.query or parts.fragment:
         raise ConfigError(f'store "{url}" has more than a path')
     if parts.scheme == "file":
-        return RetryingStore(_open_directory(url), patience=patience)
+        return RetryingStore(_open_directory(url, throttle), patience=patience, sleep=sleep)
     if parts.scheme == "s3":
-        return RetryingStore(_open_bucket(url, options or StoreOptions()), patience=patience)
+        bucket = _open_bucket(url, options or StoreOptions(), throttle)
+        return RetryingStore(bucket, patience=patience, sleep=sleep)
     raise ConfigError(
         f'store "{url}" is of no kind that we know',
         hint="Write file:///folder or s3://bucket/prefix.",
     )
 
 
-def _open_directory(url: str) -> Store:
+def _open_directory(url: str, throttle: Throttle | None) -> Store:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_absolute() or "\0" in str(path):
@@ -65,10 +76,10 @@ def _open_directory(url: str) -> Store:
             f'store "{url}" does not name an absolute path',
             hint="Write three slashes: file:///folder.",
         )
-    return DirectoryStore(path)
+    return DirectoryStore(path, throttle)
 
 
-def _open_bucket(url: str, options: StoreOptions) -> Store:
+def _open_bucket(url: str, options: StoreOptions, throttle: Throttle | None) -> Store:
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     if not _BUCKET.fullmatch(parts.netloc):
@@ -95,5 +106,6 @@ def _open_bucket(url: str, options: StoreOptions) -> Store:
             response_checksum=options.response_checksum_validation,
             ca_bundle=options.ca_bundle,
             create_only=options.create_only,
-        )
+        ),
+        throttle,
     )

@@ -4,11 +4,13 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from io import FileIO
+from io import BytesIO, FileIO
 from typing import Any
 
 from snapvault.adapters.stores.s3_errors import PreconditionError
+from snapvault.adapters.throttle import take_all, unlimited
 from snapvault.errors import IntegrityError, SnapVaultError, StoreUnavailableError
+from snapvault.ports.throttle import Throttle
 
 PIECE = 1 << 18
 
@@ -93,18 +95,28 @@ class Download:
 
 
 class FileBody:
-    """A file as the body of a request, in pieces larger than asked for.
+    """A file as the body of a request, as fast as a throttle lets it pass.
 
     QUIRK: http.client and urllib3 read a body 16 KiB at a time, each a system call and a
-    trip through the interpreter; they send on whatever length they are given.
+    trip through the interpreter; they send on whatever length they are given. So they are given
+    more, unless the throttle lets fewer bytes pass.
     """
 
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: FileIO | BytesIO, size: int, throttle: Throttle | None = None) -> None:
+        """`size` is the file's, in bytes."""
         self._file = file
+        self._size = size
+        self._throttle = throttle or unlimited()
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, at least `size` if there are as many."""
-        return self._file.read(max(size, PIECE) if size >= 0 else -1)
+        """Return the next bytes: all with a `size` below zero, none at the end only."""
+        left = self._size - self._file.tell()
+        if left <= 0:
+            return b""
+        if size < 0:
+            take_all(self._throttle, left)
+            return self._file.read()
+        return self._file.read(self._throttle.take(min(left, max(size, PIECE))))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move, as a file does."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from snapvault.adapters.stores import s3_errors
 from snapvault.adapters.stores.naming import NAME_PATTERN, require_name
 from snapvault.adapters.stores.s3 import S3Settings, connect, translated
 from snapvault.adapters.stores.s3_body import PIECE, Download, FileBody
+from snapvault.adapters.throttle import take_all, unlimited
 from snapvault.errors import (
     IntegrityError,
     ObjectMissingError,
@@ -26,6 +27,7 @@ from snapvault.errors import (
     StoreUnavailableError,
 )
 from snapvault.ports.store import Readable, StoredObject, StoreTraits
+from snapvault.ports.throttle import Throttle
 
 # LIMIT: one put has at most 5 GiB (Amazon S3).
 PUT_LIMIT = 5 << 30
@@ -44,10 +46,14 @@ class _Upload:
 
 
 class S3Store:
-    """Objects under a prefix of one bucket. One client serves all threads."""
+    """Objects under a prefix of one bucket. One client serves all threads.
 
-    def __init__(self, settings: S3Settings) -> None:
+    What is sent passes `throttle`, and so does what is sent again.
+    """
+
+    def __init__(self, settings: S3Settings, throttle: Throttle | None = None) -> None:
         self._settings = settings
+        self._throttle = throttle or unlimited()
         self._bucket = settings.bucket
         self._prefix = f"{settings.prefix.strip('/')}/" if settings.prefix.strip("/") else ""
         self._bucket_seen = False
@@ -129,7 +135,7 @@ class S3Store:
                     raise IntegrityError(
                         f'could not store "{name}": "{path}" does not have {size} bytes'
                     )
-                upload = _Upload(FileBody(file), size, sha256)
+                upload = _Upload(FileBody(file, size, self._throttle), size, sha256)
                 if not self._knows_sha256:
                     md5 = _md5_of(file, sha256)
                     if md5 is None:
@@ -174,7 +180,9 @@ class S3Store:
 
     def _upload(self, data: bytes) -> _Upload:
         md5 = None if self._knows_sha256 else hashlib.md5(data, usedforsecurity=False).digest()
-        return _Upload(data, len(data), hashlib.sha256(data).hexdigest(), md5)
+        size = len(data)
+        body = data if size <= PIECE else FileBody(BytesIO(data), size, self._throttle)
+        return _Upload(body, size, hashlib.sha256(data).hexdigest(), md5)
 
     def _store(self, name: str, upload: _Upload) -> None:
         if upload.size > PUT_LIMIT:
@@ -196,6 +204,8 @@ class S3Store:
                 ) from None
 
     def _put_object(self, name: str, upload: _Upload, *, create_only: bool) -> None:
+        if isinstance(upload.body, bytes):
+            take_all(self._throttle, len(upload.body))
         arguments: dict[str, Any] = {
             "Bucket": self._bucket,
             "Key": self._key(name),

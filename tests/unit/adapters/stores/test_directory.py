@@ -2,6 +2,7 @@
 """What only the directory store has to take care of."""
 
 import errno
+import hashlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from snapvault.errors import (
     StoreMissingError,
     StoreUnavailableError,
 )
+from snapvault.ports.throttle import GivenUp
+from tests.support.throttles import RecordedThrottle
 
 
 @pytest.fixture
@@ -191,3 +194,26 @@ def test_foreign_files_are_not_listed(root: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="spooled"):
         DirectoryStore(root).put_file("x", tmp_path / "spooled", size=1, sha256="")
+
+
+def test_what_is_written_passes_the_throttle_and_nothing_is_left_of_what_was_given_up(
+    root: Path, tmp_path: Path
+) -> None:
+    data = b"x" * 600_000
+    (tmp_path / "spooled").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    throttle = RecordedThrottle()
+
+    DirectoryStore(root, throttle).put_file(
+        "volumes/a.vol", tmp_path / "spooled", size=600_000, sha256=sha256
+    )
+    DirectoryStore(root, throttle).put("points/a.point", b"signed")
+    with pytest.raises(GivenUp):
+        DirectoryStore(root, RecordedThrottle(limit=300_000)).put_file(
+            "volumes/b.vol", tmp_path / "spooled", size=600_000, sha256=sha256
+        )
+
+    assert throttle.total == 600_006
+    assert max(throttle.taken) == 1 << 18
+    stored = sorted(path.name for path in root.rglob("*") if path.is_file())
+    assert stored == ["a.point", "a.vol"]

@@ -15,6 +15,7 @@ from snapvault.errors import (
     StoreUnavailableError,
 )
 from snapvault.ports.store import Readable, Store, StoredObject
+from snapvault.ports.throttle import GivenUp
 from tests.support.stores import FailingStore, ForwardingStore, RecordingStore
 
 PATIENCE = Patience(first_wait=1.0, longest_wait=8.0, total=60.0, first_contact=3.0)
@@ -206,3 +207,13 @@ def test_a_listing_that_cannot_go_on_raises(clock: Clock) -> None:
 
     with pytest.raises(StoreUnavailableError):
         list(store.names())
+
+
+def test_what_was_given_up_is_not_tried_again(clock: Clock) -> None:
+    inner = RecordingStore(FailingStore(MemoryStore(), GivenUp, verbs=["put"]))
+
+    with pytest.raises(GivenUp):
+        retrying(inner, clock).put("x", b"sealed")
+
+    assert inner.called("put") == ["x"]
+    assert clock.sleeps == []

@@ -10,6 +10,7 @@ import pytest
 
 from snapvault.adapters.stores.s3_body import Download, FileBody
 from snapvault.errors import IntegrityError, StoreUnavailableError
+from tests.support.throttles import RecordedThrottle
 
 
 def download(*answers: dict[str, Any]) -> tuple[Download, list[tuple[int, str | None]]]:
@@ -64,8 +65,29 @@ def test_a_file_body_gives_more_than_asked_for_but_not_more_than_there_is(tmp_pa
     path.write_bytes(b"x" * 300_000)
 
     with path.open("rb", buffering=0) as file:
-        body = FileBody(file)
+        body = FileBody(file, 300_000)
 
         assert len(body.read(16_384)) == 1 << 18
         assert len(body.read(16_384)) == 300_000 - (1 << 18)
         assert body.read(16_384) == b""
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 1 << 18])
+def test_a_file_body_gives_what_its_throttle_lets_pass(tmp_path: Path, piece: int) -> None:
+    content = bytes(range(250)) * 10
+    (tmp_path / "spooled").write_bytes(content)
+    throttle = RecordedThrottle(piece=piece)
+
+    with (tmp_path / "spooled").open("rb", buffering=0) as file:
+        body = FileBody(file, len(content), throttle)
+        read = list(iter(lambda: body.read(16_384), b""))
+        once = throttle.total
+        body.seek(100)
+        again = body.read()
+
+    assert b"".join(read) == content
+    assert max(map(len, read)) == min(piece, len(content))
+    assert once == len(content)
+    # What is sent again counts again.
+    assert again == content[100:]
+    assert throttle.total == once + len(content) - 100
