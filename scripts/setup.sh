@@ -162,7 +162,7 @@ content() {
 
 pip_install() {
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" && return
-    say "pip could not install everything, see above; run this again when it can reach the package index"
+    say "pip could not install everything; mend what it says above and run this again"
     exit 1
 }
 
@@ -182,20 +182,19 @@ if [ "$purpose" = run ] && ! [ -e "$stamp" ] && [ -e "$venv" ] && [ -n "$(ls -A 
     exit 1
 fi
 
-exec 8<scripts/setup.sh
-flock -n 8 || { say "waiting for another setup in this folder" && flock 8; }
-
 install_missing
 if [ "$purpose" = develop ]; then
-    scripts/guest/build.sh 8<&- || say "going on without the guest; the tests that run in it will fail"
+    scripts/guest/build.sh || say "going on without the guest; the tests that run in it will fail"
 fi
+mkdir -p "$venv"
+exec 8<"$venv"
+flock -n 8 || { say "waiting for another setup of $venv" && flock 8; }
 python=$(find_python)
 wanted=$(place && content)
 
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c ''; then
     exit 0
 fi
-mkdir -p "$venv"
 if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$(place)" ] || ! "$venv/bin/python" -c ''; then
     say "making $venv with $python"
     echo unfinished >"$stamp"

@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=$(cd "$here/../.." && pwd)/.guest
 PATH="$PATH:/usr/sbin:/sbin" # an ordinary user's path often lacks depmod
 modules="virtio_pci virtio_blk virtio_console 9pnet_virtio 9p overlay dm-mod dm-snapshot dm-thin-pool ext4 loop"
+needs="The build needs room for 500 MB in .guest, and Debian 12's linux-image-amd64."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 stop() {
@@ -50,7 +51,7 @@ unpack_kernel() {
     xz -dc --single-stream >"$2" < <(tail -c "+$((start + 1))" "$1" 2>/dev/null) &&
         [ "$(head -c 4 "$2" | tail -c 3)" = ELF ] ||
         stop "could not unpack the kernel with xz: $1" \
-            "The guest needs room for 500 MB, and the kernel of Debian 12, linux-image-amd64."
+            "$needs"
 }
 
 # Pack the initramfs $3 from busybox, init and the modules of kernel version $2 under $1.
@@ -70,7 +71,7 @@ pack_initramfs() {
 }
 
 build() {
-    local work=$cache/build.$$ package version
+    local work=$cache/build.$$ package version said
     rm -rf "$cache"/build.* # of builds that were killed; those that live hold the lock
     mkdir -p "$work/deb"
     # shellcheck disable=SC2064  # the folder of now
@@ -82,7 +83,8 @@ build() {
         "Install with: sudo apt-get install busybox-static"
     package=$(fetch "$work/deb")
     version=${package#linux-image-}
-    dpkg-deb -x "$work"/deb/*.deb "$work/package"
+    said=$(dpkg-deb -x "$work"/deb/*.deb "$work/package" 2>&1) || stop \
+        "could not unpack the kernel's package: ${said%%$'\n'*}" "$needs"
     mkdir "$work/built"
     unpack_kernel "$work/package/boot/vmlinuz-$version" "$work/built/vmlinux"
     pack_initramfs "$work" "$version" "$work/built/initramfs.gz"

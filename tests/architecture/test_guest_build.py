@@ -28,7 +28,8 @@ STAND_IN = """\
 ACTIONS = {
     "apt-cache": f'printf "linux-image-amd64\\n  Depends: linux-image-{VERSION}\\n"',
     "apt-get": '[ -z "${OFFLINE-}" ] || exit 100; echo "$*" >>"$ASKED"; touch kernel.deb',
-    "dpkg-deb": 'cp -R "$PACKAGE" "$3"',
+    "dpkg-deb": """[ -z "${FULL-}" ] || { printf 'tar: %s: no space left\\n' a b >&2; exit 2; }
+cp -R "$PACKAGE" "$3" """,
     "depmod": "exit 0",
     "modprobe": 'echo "insmod $2/boot/config"',
     "busybox": "exit 0",
@@ -141,6 +142,16 @@ def test_a_build_without_a_network_names_the_command_for_later(builder: Builder)
     assert "could not download the guest's kernel, package linux-image-amd64" in said
     assert "Run: sudo apt-get update && scripts/guest/build.sh" in said
     assert not builder.current.exists()
+
+
+def test_a_build_on_a_full_disk_says_so_once_and_works_when_there_is_room(builder: Builder) -> None:
+    failed, said_then = builder.build(FULL="yes")
+    status, said = builder.build()
+
+    assert failed == 1
+    assert "could not unpack the kernel's package: tar: a: no space left\nsetup: The" in said_then
+    assert status == 0, said
+    assert builder.is_whole()
 
 
 @pytest.mark.parametrize(
