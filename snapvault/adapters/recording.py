@@ -24,6 +24,8 @@ from snapvault.ports.history import History, RunLog, RunLogs
 _STATUS_OF_SIGNAL: Final = 128
 _SIGKILL: Final = 9
 _SIGTERM: Final = 15
+_OVER: Final = (b"Z", b"X")
+_STARTTIME: Final = 22 - 3  # it is field 22, the state is 3
 
 
 def new_run_id(at: datetime) -> str:
@@ -34,6 +36,28 @@ def new_run_id(at: datetime) -> str:
 def is_alive(pid: int) -> bool:
     """Tell whether a process of that number is there."""
     return Path(f"/proc/{pid}").exists()
+
+
+def is_at_work(run: Run) -> bool:
+    """Tell whether the process of a run is still there, and is not another of its number."""
+    if run.pid is None:
+        return False
+    if run.born is not None:
+        return born(run.pid) == run.born
+    try:
+        return b"snapvault" in Path(f"/proc/{run.pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def born(pid: int) -> int | None:
+    """Return when a process was started, in ticks since the host was; None: it is over."""
+    try:
+        # proc_pid_stat(5): the name, in parentheses, may hold anything; the state comes after it.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in _OVER else int(fields[_STARTTIME])
 
 
 class Recording:
@@ -48,7 +72,7 @@ class Recording:
     def __init__(
         self, run: Run, *, history: Callable[[], History], logs: RunLogs, events: Events
     ) -> None:
-        self._run = replace(run, state=RunState.RUNNING, pid=os.getpid())
+        self._run = replace(run, state=RunState.RUNNING, pid=os.getpid(), born=born(os.getpid()))
         self._open_history = history
         self._log = logs.open(run.id)
         self._was_told = False
@@ -79,7 +103,7 @@ class Recording:
 
         def act(history: History) -> None:
             for other in history.runs(run.key, running=True):
-                if other.id != run.id and other.pid is not None and not is_alive(other.pid):
+                if other.id != run.id and other.pid is not None and not is_at_work(other):
                     history.put(lost(other, clock.now()))
             history.put(run)
 

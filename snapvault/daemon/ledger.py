@@ -21,6 +21,7 @@ class Memory:
     """What the history knew when the scheduler began; empty of what it could not tell."""
 
     handled: Mapping[SourceKey, datetime] = field(default_factory=dict)
+    schedules: Mapping[SourceKey, str] = field(default_factory=dict)
     seen: Mapping[SourceKey, datetime] = field(default_factory=dict)
     alarms: Sequence[Alarm] = ()
 
@@ -41,6 +42,7 @@ class Ledger:
         """Return what is known."""
         return Memory(
             handled=self._read(self._history.handled, {}),
+            schedules=self._read(self._history.schedules, {}),
             seen=self._read(self._history.seen, {}),
             alarms=self._read(self._history.alarms, []),
         )
@@ -64,6 +66,10 @@ class Ledger:
     def set_handled(self, key: SourceKey, until: datetime) -> None:
         """Remember up to when a source's schedule was followed."""
         self._write(("handled", *key), lambda: self._history.set_handled(key, until))
+
+    def set_schedule(self, key: SourceKey, schedule: str) -> None:
+        """Remember by which schedule a source is followed; empty: by none."""
+        self._write(("schedule", *key), lambda: self._history.set_schedule(key, schedule))
 
     def set_seen(self, key: SourceKey, at: datetime) -> None:
         """Remember when a source was first seen."""

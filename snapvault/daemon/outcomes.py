@@ -2,7 +2,9 @@
 """What follows from how a run ended, or from one that never began: told, and remembered."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from snapvault.daemon import words
 from snapvault.daemon.alarms import Alarms
@@ -14,7 +16,9 @@ from snapvault.daemon.words import Words
 from snapvault.model import agenda, objectives
 from snapvault.model.agenda import Missed
 from snapvault.model.notices import Notice
-from snapvault.model.runs import Run, RunState, Trigger
+from snapvault.model.runs import Failure, Run, RunState, Trigger
+
+_STOPPED: Final = 128 + 15  # as a process that SIGTERM ended
 
 
 class Outcomes:
@@ -49,6 +53,34 @@ class Outcomes:
         if source is not None:
             source.again = source.failed = None
             self._judging.recover(source, now)
+
+    def stop(self, run: Run, now: datetime) -> None:
+        """Take note of a run that was ended along with us: the next start goes on with it.
+
+        Nobody is told: whoever stopped us knows.
+        """
+        failure = Failure(
+            "it was stopped with the daemon",
+            "Nothing is lost: the next start goes on with it.",
+            _STOPPED,
+            retryable=True,
+        )
+        self._ledger.put(
+            replace(
+                run,
+                state=RunState.INTERRUPTED,
+                ended=run.ended or now,
+                failure=failure,
+                stopped=True,
+            )
+        )
+
+    def reconsider(self, source: Followed, now: datetime) -> None:
+        """Decide again when a failed run is tried again: the source's policy is another one."""
+        if (failed := source.failed) is not None:
+            self._plan_again(source, failed, now)
+            if source.again is None:
+                self.give_up(source, failed, now)
 
     def give_up(self, source: Followed | None, run: Run, now: datetime) -> None:
         """Tell that a failed run is not tried again."""
@@ -87,12 +119,8 @@ class Outcomes:
             self._tell_missed(source, past.missed, missed, now)
         if past.failed is None:
             return
-        if source.timing is not None:
-            retry = source.policy.retry
-            source.again = agenda.next_attempt(source.timing, retry, past.failed, now)
-        if source.again is not None:
-            source.failed = past.failed
-        elif self._alarms.get(source.subject, objectives.FAILED) is None:
+        self._plan_again(source, past.failed, now)
+        if source.again is None and self._alarms.get(source.subject, objectives.FAILED) is None:
             self.give_up(source, past.failed, now)
 
     def follow(self, source: Followed, until: datetime) -> None:
@@ -105,12 +133,18 @@ class Outcomes:
         if source is None or source.timing is None:
             self.give_up(source, run, now)
             return
-        again = agenda.next_attempt(source.timing, source.policy.retry, run, now)
-        source.again, source.failed = again, run if again is not None else None
-        if again is None:
+        self._plan_again(source, run, now)
+        if source.again is None:
             self.give_up(source, run, now)
         elif not agenda.is_held(run):
-            self._tell(self._words.failed(run, now, again.at))
+            self._tell(self._words.failed(run, now, source.again.at))
+
+    def _plan_again(self, source: Followed, failed: Run, now: datetime) -> None:
+        if source.timing is None:
+            source.again = None
+        else:
+            source.again = agenda.next_attempt(source.timing, source.policy.retry, failed, now)
+        source.failed = None if source.again is None else failed
 
     def _tell_missed(self, source: Followed, run: Run, missed: Missed, now: datetime) -> None:
         self._alarms.put_up(source.subject, words.missing(missed), now)

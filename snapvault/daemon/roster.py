@@ -24,6 +24,7 @@ class Followed:
     `handled` is up to when its schedule was followed; `ahead` the same, by a clock that has been
     set back since. `ready` may start now. `again` is when its run `failed` is tried again. It
     is planned for again at `wake` and judged again at `judge_at`; `following` is its next slot.
+    `tried` is when a job of it was started last.
     """
 
     key: SourceKey
@@ -40,6 +41,7 @@ class Followed:
     again: Attempt | None = None
     failed: Run | None = None
     following: datetime | None = None
+    tried: datetime | None = None
 
     @property
     def subject(self) -> str:
@@ -68,6 +70,10 @@ class Roster:
     idle: set[SourceKey] = field(default_factory=set)
     alarms: dict[tuple[str, str], Finding] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
+
+    def timed(self) -> set[SourceKey]:
+        """Return the sources that run by themselves."""
+        return {key for key, named in self.sources.items() if named.timing is not None}
 
 
 def read_roster(

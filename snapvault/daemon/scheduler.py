@@ -26,8 +26,8 @@ from snapvault.model import agenda, objectives
 from snapvault.model.agenda import GRACE, Start, Timing
 from snapvault.model.notices import Notice
 from snapvault.model.objectives import Finding
-from snapvault.model.policy import Policy, Schedule
-from snapvault.model.runs import PointSummary, Run, RunState, SourceKey
+from snapvault.model.policy import Policy
+from snapvault.model.runs import PointSummary, Run, RunState, SourceKey, Trigger
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
 from snapvault.ports.history import History
@@ -37,6 +37,7 @@ LONGEST_PAUSE: Final = 5.0  # seconds; a clock that is set is noticed after so m
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _DAEMON: Final = "daemon"
+_UNFOLLOWED: Final = ""  # the schedule of a source that has none
 _LOOK_EVERY: Final = timedelta(seconds=30)  # at runs of others
 _MEND_EVERY: Final = timedelta(minutes=1)
 _READ_EVERY: Final = timedelta(hours=1)
@@ -137,17 +138,15 @@ class Scheduler:
 
     def stop(self, now: datetime, seconds: float) -> None:
         """End all jobs within so many seconds, and remember how they ended. No tick may follow."""
-        self._last = max(now, self._last)
+        for run in self._jobs.ended():
+            self._running.pop(run.key, None)
+            self._end(run, now)
         for run in self._jobs.stop(seconds):
             self._running.pop(run.key, None)
-            self._end(run, max(run.ended or now, now))
-        # Whoever begins next need not ask what was due until now, by schedules that may be others.
-        for source in self._sources.values():
-            followed = source.following is None or source.following > self._last
-            if source.timing and source.ready is None and source.wake is not None and followed:
-                due = source.timing.due_after(source.handled)
-                if source.handled < self._last and (due is None or due > self._last):
-                    self._outcomes.follow(source, self._last)
+            if run.state is RunState.SUCCEEDED:
+                self._end(run, max(run.ended or now, now))
+            else:
+                self._outcomes.stop(run, now)
         self._ledger.mend()
 
     def round_over(self) -> bool:
@@ -227,8 +226,12 @@ class Scheduler:
         self._attended = self._look_at = self._mend_at = now
         self._shelf.read({key.vault for key in roster.sources}, now)
         self._read_at = now + _READ_EVERY
-        for key in roster.idle & memory.handled.keys():
-            self._ledger.set_handled(key, now)
+        unfollowed = memory.handled.keys() - roster.timed()
+        if roster.alarms:  # a policy that is broken names sources that we cannot see
+            unfollowed &= roster.idle
+        for key in unfollowed:
+            if memory.schedules.get(key) != _UNFOLLOWED:
+                self._ledger.set_schedule(key, _UNFOLLOWED)
         for key, named in roster.sources.items():
             self._sources[key] = self._resumed(key, named, memory, now)
         self._begun = True
@@ -236,10 +239,18 @@ class Scheduler:
 
     def _resumed(self, key: SourceKey, named: Named, memory: Memory, now: datetime) -> Followed:
         seen = memory.seen.get(key, now)
-        source = _followed(key, named, seen, memory.handled.get(key, now), now)
-        if key not in memory.seen or key not in memory.handled:
+        asks = _asks(named.timing)
+        # What another schedule would have wanted until now was never promised.
+        changed = memory.schedules.get(key, asks) != asks
+        handled = now if changed else memory.handled.get(key, now)
+        source = _followed(key, named, seen, handled, now)
+        if key not in memory.seen or key not in memory.handled or changed:
             self._ledger.set_seen(key, seen)
-            self._ledger.set_handled(key, source.handled)
+            self._ledger.set_handled(key, handled)
+        if asks and memory.schedules.get(key) != asks:
+            # ORDER: after `handled`. The other way, a kill in between has runs reported as missed
+            # that nobody had asked for.
+            self._ledger.set_schedule(key, asks)
         past = look_back(self._ledger.recent(key), self._shelf.of(key), now)
         self._outcomes.resume(source, past, now)
         return source
@@ -253,18 +264,27 @@ class Scheduler:
                 source = _followed(key, named, now, now, now)
                 self._ledger.set_seen(key, now)
                 self._ledger.set_handled(key, now)
+                self._ledger.set_schedule(key, _asks(named.timing))
             else:
-                changed = _schedule(source.timing) != _schedule(named.timing)
-                source.policy, source.spec, source.timing = named.policy, named.spec, named.timing
-                if changed:
-                    # What another schedule would have wanted until now was never promised.
-                    source.first = first_slot(named.timing, source.seen)
-                    source.ready = source.again = source.failed = source.following = None
-                    self._outcomes.follow(source, now)
-                source.wake = now if named.timing is not None else None
-                source.ready = source.ready if named.timing is not None else None
-                source.judge_at = now
+                self._exchange(source, named, now)
             self._sources[key] = source
+        for key in before.keys() - roster.sources.keys():
+            self._ledger.set_schedule(key, _UNFOLLOWED)
+
+    def _exchange(self, source: Followed, named: Named, now: datetime) -> None:
+        """Have a source follow what a policy says now."""
+        asks = _asks(named.timing)
+        changed = _asks(source.timing) != asks
+        source.policy, source.spec, source.timing = named.policy, named.spec, named.timing
+        source.first = first_slot(named.timing, source.seen)
+        if changed:
+            # What another schedule would have wanted until now was never promised.
+            source.ready = source.following = None
+            self._outcomes.follow(source, now)
+            self._ledger.set_schedule(source.key, asks)
+            self._outcomes.reconsider(source, now)
+        source.wake = now if named.timing is not None else None
+        source.judge_at = now
 
     def _vaults(self) -> set[str]:
         return {key.vault for key in self._sources}
@@ -335,10 +355,13 @@ class Scheduler:
     def _start(self, now: datetime) -> None:
         """Start what may, the furthest behind its objective first, as far as the limits go."""
         free = self._settings.daemon.max_jobs - len(self._running)
+        if free <= 0 or all(source.ready is None for source in self._sources.values()):
+            return
+        self._find_others(now)  # somebody may have begun by hand a moment ago
         ready = [
             (self._urgency(source, source.ready, now), source, source.ready)
             for source in self._sources.values()
-            if source.ready is not None and free > 0
+            if source.ready is not None and source.key not in self._others
         ]
         by_policy = Counter(run.policy for run in self._running.values())
         for _, source, start in sorted(ready, key=lambda each: each[0]):
@@ -353,10 +376,14 @@ class Scheduler:
     def _urgency(
         self, source: Followed, start: Start, now: datetime
     ) -> tuple[bool, float, datetime, str]:
+        newest = self._shelf.newest(source.key, now)
+        if source.tried is not None and start.trigger is not Trigger.RETRY:
+            # One that fails, and for long, would else have the first turn at each of its dues.
+            newest = max(min(source.tried, now), newest or source.tried)
         return agenda.urgency(
             now,
             due=start.due,
-            newest=self._shelf.newest(source.key, now),
+            newest=newest,
             rpo=source.policy.objectives.rpo,
             name=source.subject,
         )
@@ -378,6 +405,7 @@ class Scheduler:
         if start.due > source.handled:
             self._outcomes.follow(source, start.due)
         source.ready = source.wake = source.again = source.failed = source.ahead = None
+        source.tried = now
         self._running[source.key] = run
         self._tell(self._words.started(run, now))
         self._jobs.start(Order(run, self._settings, source.policy, source.spec))
@@ -402,8 +430,8 @@ class Scheduler:
             self._alarms.breach(_DAEMON, finding, now)
 
 
-def _schedule(timing: Timing | None) -> Schedule | None:
-    return None if timing is None else timing.schedule
+def _asks(timing: Timing | None) -> str:
+    return _UNFOLLOWED if timing is None else timing.asks
 
 
 def _followed(

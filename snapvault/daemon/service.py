@@ -16,7 +16,7 @@ from snapvault.adapters.event_log import EventLog
 from snapvault.adapters.jobs import ChildJobs
 from snapvault.adapters.locks import SourceLock
 from snapvault.adapters.notifiers.opening import open_notifier
-from snapvault.adapters.recording import new_run_id
+from snapvault.adapters.recording import is_at_work, new_run_id
 from snapvault.adapters.systemd import Systemd
 from snapvault.config.zones import zone_named
 from snapvault.daemon import rules
@@ -33,7 +33,7 @@ from snapvault.errors import (
 )
 from snapvault.model.agenda import GRACE
 from snapvault.model.notices import Notice, NoticeKind
-from snapvault.model.runs import PointSummary, Run
+from snapvault.model.runs import PointSummary
 from snapvault.model.settings import DaemonSettings, Settings
 from snapvault.model.status import Status
 from snapvault.ports.notifier import Notifier
@@ -125,7 +125,7 @@ class Service:
             new_id=lambda: new_run_id(clock.now()),
             host=socket.gethostname(),
             log=self._events,
-            alive=is_alive,
+            alive=is_at_work,
             grace=grace,
         )
 
@@ -307,17 +307,6 @@ def read_token(path: Path | None) -> str | None:
     if not token:
         raise ConfigError(f'the first line of token file "{path}" is empty')
     return token
-
-
-def is_alive(run: Run) -> bool:
-    """Tell whether the process of a run is still there, and is one of ours."""
-    if run.pid is None:
-        return False
-    try:
-        line = Path(f"/proc/{run.pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"snapvault" in line
 
 
 @contextmanager

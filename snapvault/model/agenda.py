@@ -56,6 +56,13 @@ class Timing:
     zone: tzinfo
     salt: str
 
+    @property
+    def asks(self) -> str:
+        """What the dues and the window follow from; two with the same ask for the same runs."""
+        each = self.schedule
+        window = each.window and f"{each.window.start}-{each.window.end}"
+        return f"{each.cron or each.every} {each.timezone} {window}"
+
     def start(self, due: datetime) -> datetime:
         """Return the earliest start of what is due then."""
         return starts_at(self.schedule, due, zone=self.zone, salt=self.salt)
@@ -187,7 +194,7 @@ def anchor(timing: Timing, handled: datetime, now: datetime) -> datetime:
 
 def can_retry(run: Run) -> bool:
     """Tell whether trying again can help: the failure says so, or the run was cut off."""
-    if run.state is RunState.INTERRUPTED or run.failure is None:
+    if run.stopped or run.state is RunState.INTERRUPTED or run.failure is None:
         return True
     # 128+n is what a process ends with that a signal ended.
     return run.failure.retryable or run.failure.exit_status > 128 or run.failure.exit_status < 0
@@ -201,18 +208,19 @@ def is_held(run: Run) -> bool:
 def next_attempt(timing: Timing, retry: Retry, run: Run, now: datetime) -> Attempt | None:
     """Return when a run that failed is tried again; None: it is not.
 
-    One that found its source held by another run has not used up its attempt.
+    One that found its source held by another run has not used up its attempt, nor has one that was
+    stopped with the daemon: that goes on at once.
     """
-    held = is_held(run)
-    if run.due is None or not can_retry(run) or (run.attempt >= retry.attempts and not held):
+    is_free = is_held(run) or run.stopped
+    if run.due is None or not can_retry(run) or (run.attempt >= retry.attempts and not is_free):
         return None
     doublings = min(run.attempt - 1, _MOST_DOUBLINGS)
     pause = min(retry.delay * 2**doublings, retry.max_delay)
-    at = min(run.ended or now, now) + pause
+    at = now if run.stopped else min(run.ended or now, now) + pause
     following = next_slot(timing, run.due)
     if not timing.is_open(at) or (following is not None and at >= following.start):
         return None
-    return Attempt(run.due, run.attempt if held else run.attempt + 1, at)
+    return Attempt(run.due, run.attempt if is_free else run.attempt + 1, at)
 
 
 def urgency(

@@ -56,7 +56,9 @@ class Run:
     by hand. `attempt` counts from 1. Of a missed one, `missed` is how many moments in a row
     nothing ran at, `due` the last of them, and `started` and `ended` are when that was noticed.
     `point` is the restore point made, `taken_at` its time, `size` its bytes. Counters are the
-    point's: whole numbers with their unit in the name. `pid` is of the process at work.
+    point's: whole numbers with their unit in the name. `pid` is of the process at work, `born` when
+    the kernel started it, in ticks since the host's start: numbers of processes are used again.
+    `stopped`: it was ended along with the daemon, so it was no attempt.
     """
 
     id: str
@@ -70,6 +72,8 @@ class Run:
     attempt: int = 1
     missed: int = 0
     pid: int | None = None
+    born: int | None = None
+    stopped: bool = False
     point: str | None = None
     taken_at: datetime | None = None
     size: int | None = None

@@ -53,6 +53,14 @@ class History(Protocol):
         """Remember up to when a source's schedule was followed."""
         ...
 
+    def schedules(self) -> Mapping[SourceKey, str]:
+        """Return by which schedule each source was followed, as `set_schedule` was told."""
+        ...
+
+    def set_schedule(self, key: SourceKey, schedule: str) -> None:
+        """Remember by which schedule a source is followed; empty: by none."""
+        ...
+
     def seen(self) -> Mapping[SourceKey, datetime]:
         """Return when each source was first seen in a policy."""
         ...

@@ -30,6 +30,8 @@ DONE = Run(
     ended=NIGHT + timedelta(seconds=93.25),
     attempt=2,
     pid=4711,
+    born=1234567,
+    stopped=True,
     point="3f2a9c0d1e4b5a67",
     taken_at=NIGHT + timedelta(microseconds=1),
     size=5 << 40,
@@ -170,6 +172,15 @@ def test_how_far_a_schedule_was_followed_is_replaced(history: History) -> None:
 
     assert history.handled() == {WEB: NIGHT, SHOP: NIGHT}
     assert history.seen() == {}
+
+
+def test_by_which_schedule_a_source_was_followed_is_replaced(history: History) -> None:
+    history.set_schedule(WEB, "0 2 * * * UTC None")
+    history.set_schedule(SHOP, "1:00:00 None None")
+    history.set_schedule(SHOP, "")
+
+    assert history.schedules() == {WEB: "0 2 * * * UTC None", SHOP: ""}
+    assert history.handled() == {}
 
 
 def test_the_earliest_sight_of_a_source_stays(history: History) -> None:

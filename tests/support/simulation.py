@@ -43,6 +43,7 @@ class MemoryHistory:
     def __init__(self) -> None:
         self.by_id: dict[str, Run] = {}
         self.marks: dict[tuple[str, SourceKey], datetime] = {}
+        self.schedule_of: dict[SourceKey, str] = {}
         self.all_alarms: list[Alarm] = []
         self.fault: SnapVaultError | None = None
         self.after_write: Callable[[str], None] = lambda _: None
@@ -90,6 +91,15 @@ class MemoryHistory:
         self._check()
         self.marks["handled", key] = until
         self.after_write("handled")
+
+    def schedules(self) -> Mapping[SourceKey, str]:
+        self._check()
+        return dict(self.schedule_of)
+
+    def set_schedule(self, key: SourceKey, schedule: str) -> None:
+        self._check()
+        self.schedule_of[key] = schedule
+        self.after_write("schedule")
 
     def seen(self) -> Mapping[SourceKey, datetime]:
         return self._marks("seen")

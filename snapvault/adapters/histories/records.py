@@ -25,6 +25,8 @@ def encode(run: Run) -> str:
         "attempt": run.attempt,
         "missed": run.missed,
         "pid": run.pid,
+        "born": run.born,
+        "stopped": run.stopped,
         "point": run.point,
         "taken_at": _written(run.taken_at),
         "size": run.size,
@@ -61,6 +63,8 @@ def decode(text: str) -> Run:
             attempt=document["attempt"],
             missed=document["missed"],
             pid=document["pid"],
+            born=document.get("born"),  # what earlier releases wrote has neither
+            stopped=document.get("stopped", False),
             point=document["point"],
             taken_at=_read(document["taken_at"]),
             size=document["size"],

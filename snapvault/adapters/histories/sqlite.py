@@ -82,6 +82,7 @@ SELECT id FROM run AS old WHERE started < :before AND ended < :before AND NOT (
     )
 )
 """
+_REPLACE_MARK = "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)"
 _CLEAR = """
 UPDATE alarm SET cleared = ? WHERE subject = ? AND kind = ? AND cleared IS NULL
 RETURNING subject, kind, message, hint, raised, cleared
@@ -173,7 +174,15 @@ class SqliteHistory:
 
     def set_handled(self, key: SourceKey, until: datetime) -> None:
         """Remember up to when a source's schedule was followed."""
-        self._mark("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", "handled", key, until)
+        self._mark(_REPLACE_MARK, "handled", key, clock.to_text(until))
+
+    def schedules(self) -> Mapping[SourceKey, str]:
+        """Return by which schedule each source was followed."""
+        return self._texts("schedule")
+
+    def set_schedule(self, key: SourceKey, schedule: str) -> None:
+        """Remember by which schedule a source is followed."""
+        self._mark(_REPLACE_MARK, "schedule", key, schedule)
 
     def seen(self) -> Mapping[SourceKey, datetime]:
         """Return when each source was first seen in a policy."""
@@ -185,7 +194,7 @@ class SqliteHistory:
             "INSERT INTO mark VALUES (?, ?, ?) "
             "ON CONFLICT DO UPDATE SET at = excluded.at WHERE excluded.at < at"
         )
-        self._mark(statement, "seen", key, at)
+        self._mark(statement, "seen", key, clock.to_text(at))
 
     def alarms(self, *, up: bool = True, since: datetime | None = None) -> list[Alarm]:
         """Return alarms, newest first."""
@@ -269,14 +278,21 @@ class SqliteHistory:
 
     def _marks(self, kind: str) -> Mapping[SourceKey, datetime]:
         def act(database: sqlite3.Connection) -> Mapping[SourceKey, datetime]:
-            rows = database.execute("SELECT key, at FROM mark WHERE kind = ?", (kind,))
-            return {_key(name): _moment(at) for name, at in rows}
+            return {key: _moment(at) for key, at in _marked(database, kind)}
 
         return self._file.read(act)
 
-    def _mark(self, statement: str, kind: str, key: SourceKey, at: datetime) -> None:
-        values = (kind, str(key), clock.to_text(at))
+    def _texts(self, kind: str) -> Mapping[SourceKey, str]:
+        return self._file.read(lambda database: dict(_marked(database, kind)))
+
+    def _mark(self, statement: str, kind: str, key: SourceKey, text: str) -> None:
+        values = (kind, str(key), text)
         self._file.write(lambda database: database.execute(statement, values))
+
+
+def _marked(database: sqlite3.Connection, kind: str) -> list[tuple[SourceKey, str]]:
+    rows = database.execute("SELECT key, at FROM mark WHERE kind = ?", (kind,))
+    return [(_key(name), text) for name, text in rows]
 
 
 def _read(rows: sqlite3.Cursor) -> list[Run]:

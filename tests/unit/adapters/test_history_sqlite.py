@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The history's file: it is private and shared, and what is in it can be lost."""
 
+import json
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -155,3 +156,10 @@ def test_the_latest_runs_are_found_without_reading_all(path: Path) -> None:
         with_many = steps_of(history.latest)
 
     assert with_many < 2 * with_one
+
+
+def test_a_run_that_an_earlier_release_wrote_is_read() -> None:
+    document = json.loads(records.encode(RUN))
+    del document["born"], document["stopped"]
+
+    assert records.decode(json.dumps(document)) == RUN

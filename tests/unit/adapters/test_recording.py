@@ -2,6 +2,7 @@
 """Recording a run: what became of it is remembered, and nothing of that can fail it."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 
 from snapvault import clock
 from snapvault.adapters.histories.sqlite import SqliteHistory
-from snapvault.adapters.recording import Recording, new_run_id
+from snapvault.adapters.recording import Recording, born, is_at_work, new_run_id
 from snapvault.adapters.run_logs import FolderRunLogs
 from snapvault.errors import ConfigError, QuiesceError
 from snapvault.model.runs import Failure, Run, RunState, SourceKey, Trigger
@@ -62,7 +63,7 @@ def test_a_run_at_work_is_in_the_history_with_its_process(
     with recording:
         found = remembered(history)
 
-    assert found == [replace(RUN, pid=os.getpid())]
+    assert found == [replace(RUN, pid=os.getpid(), born=born(os.getpid()))]
 
 
 def test_a_run_that_made_a_point_has_succeeded(
@@ -77,6 +78,7 @@ def test_a_run_that_made_a_point_has_succeeded(
         state=RunState.SUCCEEDED,
         ended=LATER,
         pid=os.getpid(),
+        born=born(os.getpid()),
         point=POINT.point,
         taken_at=POINT.taken_at,
         size=700,
@@ -95,7 +97,14 @@ def test_an_error_fails_the_run_and_passes_through(
         raise error
 
     failure = Failure('could not freeze "web01"', "Thaw it.", 15, retryable=True)
-    ended = replace(RUN, state=RunState.FAILED, ended=LATER, pid=os.getpid(), failure=failure)
+    ended = replace(
+        RUN,
+        state=RunState.FAILED,
+        ended=LATER,
+        pid=os.getpid(),
+        born=born(os.getpid()),
+        failure=failure,
+    )
     assert remembered(history) == [ended]
     *_, note, last = logs.read(RUN.id)
     assert note["message"] == "and the hook failed too"
@@ -156,10 +165,11 @@ def test_a_run_of_the_source_whose_process_is_gone_is_ended(
     recording: Recording, history: Callable[[], SqliteHistory]
 ) -> None:
     gone = replace(RUN, id="20261119T013000Z-1", pid=LOST_PID, started=NIGHT - timedelta(days=1))
-    at_work = replace(gone, id="20261119T023000Z-2", pid=os.getppid())
+    at_work = replace(gone, id="20261119T023000Z-2", pid=os.getppid(), born=born(os.getppid()))
+    taken = replace(at_work, id="20261119T043000Z-4", born=1)  # another has its number now
     other = replace(gone, id="20261119T033000Z-3", key=SourceKey("offsite", "shop"))
     with history() as opened:
-        for run in (gone, at_work, other):
+        for run in (gone, at_work, taken, other):
             opened.put(run)
 
     with recording:
@@ -171,6 +181,9 @@ def test_a_run_of_the_source_whose_process_is_gone_is_ended(
         assert (ended.state, ended.ended) == (RunState.INTERRUPTED, LATER)
         assert str(LOST_PID) in str(ended.failure)
         assert opened.get(at_work.id) == at_work
+        ended = opened.get(taken.id)
+        assert ended is not None
+        assert ended.state is RunState.INTERRUPTED
         assert opened.get(other.id) == other
 
 
@@ -260,3 +273,17 @@ def test_ids_of_runs_say_when_and_differ() -> None:
     assert len(ids) == 100
     assert {len(each) for each in ids} == {len(RUN.id)}
     assert {each[:17] for each in ids} == {"20261120T013000Z-"}
+
+
+def test_a_run_is_at_work_as_long_as_its_own_process_is() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        run = replace(RUN, pid=process.pid, born=born(process.pid))
+        assert is_at_work(run)
+        assert not is_at_work(replace(run, born=(run.born or 0) - 1))  # reused
+        assert not is_at_work(replace(run, born=None))  # by an earlier release; "sleep" is not ours
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert not is_at_work(run)  # nobody has waited for it yet
+    assert not is_at_work(RUN)
+    assert born(LOST_PID) is None

@@ -182,6 +182,19 @@ def test_a_full_policy_does_not_hold_up_others() -> None:
     assert {run.key.source for run in world.started} == {"a1", "b1"}
 
 
+def test_one_that_fails_for_long_at_each_of_its_dues_does_not_keep_others_from_their_turn() -> None:
+    def outcome(order: Order) -> Outcome:
+        return Outcome(70, BROKEN) if order.run.key.source == "stuck" else Outcome(20)
+
+    world = World([a_policy("hourly", "stuck", "a", "b", every=HOUR)], max_jobs=1, outcome=outcome)
+
+    world.run(hours=24)
+
+    done = Counter(run.key.source for run in world.started)
+    assert min(done["a"], done["b"]) > 5
+    assert done["stuck"] > 5
+
+
 # --- what was missed ------------------------------------------------------------------------
 
 
@@ -465,6 +478,87 @@ def test_another_schedule_does_not_count_what_it_would_have_missed() -> None:
     assert len(world.runs()) == 2
 
 
+def test_a_start_after_a_kill_does_not_count_what_another_schedule_would_have_missed() -> None:
+    world = World([a_policy()])
+    world.run(days=1, hours=9)
+    world.policies = [a_policy(every=HOUR)]
+
+    world.off(minutes=1)
+    world.run(minutes=20)
+
+    assert len(world.runs()) == 1
+    assert world.told(NoticeKind.MISSED) == []
+    world.off(hours=3)  # with the same schedule again
+    world.run(minutes=1)
+    assert world.told(NoticeKind.MISSED) != []
+
+
+def test_another_jitter_or_another_zone_by_the_same_name_is_no_other_schedule() -> None:
+    world = World([a_policy()])
+    world.run(days=1)
+    world.policies = [a_policy(schedule={"jitter": 5 * MINUTE})]
+
+    world.off(days=2)
+    world.run(hours=1)
+
+    assert [run.trigger for run in world.runs()][-1] is Trigger.CATCH_UP
+
+
+@pytest.mark.parametrize("how", ["removed", "disabled", "by hand"])
+@pytest.mark.parametrize("noticed", ["reload", "start"])
+def test_a_source_that_comes_back_was_not_missed_while_it_was_away(how: str, noticed: str) -> None:
+    stays = a_policy("other", "db01")
+    away = {
+        "removed": [stays],
+        "disabled": [stays, replace(a_policy(), enabled=False)],
+        "by hand": [stays, replace(a_policy(), schedule=None)],
+    }[how]
+    world = World([stays, a_policy()])
+    world.run(days=1)
+    if noticed == "reload":
+        world.reload(*away)
+    else:
+        world.policies = away
+        world.off(minutes=1)
+    world.run(days=3)
+
+    world.policies = [stays, a_policy()]
+    world.off(minutes=1)
+    world.run(hours=1)
+
+    assert world.told(NoticeKind.MISSED) == []
+    assert len(world.runs()) == 1
+
+
+def test_a_source_whose_policy_was_broken_for_days_is_made_up_for() -> None:
+    stays = a_policy("other", "db01")
+    problem = Problem(Path("/etc/snapvault/policies/nightly.yaml"), 'unknown key "shedule"')
+    world = World([stays, a_policy()])
+    world.run(days=1)
+    world.policies, world.problems = [stays], [problem]
+    world.off(minutes=1)
+    world.run(days=3)
+
+    world.policies, world.problems = [stays, a_policy()], []
+    world.off(minutes=1)
+    world.run(hours=1)
+
+    assert [run.state for run in world.runs()][-1] is RunState.SUCCEEDED
+    assert world.runs()[-1].trigger is Trigger.CATCH_UP
+
+
+def test_a_failed_run_is_tried_again_under_another_schedule_or_told() -> None:
+    for schedule, told in (("0 3 * * *", False), ("5 2 * * *", True)):
+        world = World([a_policy(retry=Retry(delay=20 * MINUTE))], **failing(1))  # type: ignore[arg-type]
+        world.run_until(FIRST_DUE + 10 * MINUTE)
+        world.reload(a_policy(cron=schedule, retry=Retry(delay=20 * MINUTE)))
+        world.run(minutes=30)
+
+        given_up = [each for each in world.notices if each.kind is NoticeKind.FAILURE][1:]
+        assert len(given_up) == told
+        assert (story(world)[-1] == ("succeeded", "retry", 2)) is not told
+
+
 def test_a_restart_in_order_does_not_count_what_another_schedule_would_have_missed() -> None:
     world = World([a_policy()])
     world.run(days=1, minutes=30)
@@ -575,8 +669,49 @@ def test_a_stop_remembers_what_was_cut_off_and_the_next_start_resumes_it() -> No
     world.off(minutes=1)
     world.run(hours=2)
 
-    assert story(world) == [("interrupted", "schedule", 1), ("succeeded", "retry", 2)]
+    assert story(world) == [("interrupted", "schedule", 1), ("succeeded", "retry", 1)]
     assert world.up() == set()
+
+
+def test_a_stop_at_night_wakes_nobody_and_uses_up_no_attempt() -> None:
+    world = World([a_policy(retry=Retry(attempts=1))], outcome=lambda _: Outcome(minutes=60))
+    world.run_until(FIRST_DUE + 10 * MINUTE)
+
+    world.scheduler.stop(world.now, 60)
+    world.off(seconds=20)
+    world.run(hours=2)
+
+    cut_off, resumed = world.runs()
+    assert cut_off.stopped
+    assert cut_off.failure is not None
+    assert "stopped with the daemon" in cut_off.failure.message
+    assert resumed.started < cut_off.started + 11 * MINUTE
+    assert resumed.state is RunState.SUCCEEDED
+    assert {notice.kind for notice in world.notices} == {NoticeKind.START, NoticeKind.SUCCESS}
+    assert world.history.all_alarms == []
+
+
+def test_a_run_that_a_stop_cut_off_and_that_cannot_go_on_is_told_at_the_next_start() -> None:
+    window = Window(clock_time(2), clock_time(3))
+    world = World([a_policy(schedule={"window": window})], outcome=lambda _: Outcome(minutes=60))
+    world.run_until(FIRST_DUE + 10 * MINUTE)
+    world.scheduler.stop(world.now, 60)
+    assert world.told(NoticeKind.FAILURE) == []
+
+    world.off(hours=5)
+
+    assert world.told(NoticeKind.FAILURE) == ['backup of "web01" failed']
+    assert (SUBJECT, FAILED) in world.up()
+
+
+def test_a_run_that_failed_just_before_a_stop_is_told() -> None:
+    world = World([a_policy()], outcome=lambda _: Outcome(10, BROKEN))
+    world.run_until(FIRST_DUE + 9 * MINUTE)
+    world.now = FIRST_DUE + 10 * MINUTE
+
+    world.scheduler.stop(world.now, 60)
+
+    assert world.told(NoticeKind.FAILURE) == ['backup of "web01" failed']
 
 
 def test_a_run_that_outlives_the_daemon_holds_its_source_until_it_ends() -> None:
@@ -615,6 +750,23 @@ def test_a_manual_run_holds_its_source_and_its_death_is_recorded() -> None:
 
     assert [run.state.value for run in world.runs()] == ["interrupted", "running"]
     assert world.told(NoticeKind.FAILURE) == []
+
+
+def test_a_source_that_somebody_has_begun_by_hand_meanwhile_is_not_started_in_vain() -> None:
+    world = World([a_policy(cron="30 2 * * *")], outcome=lambda _: Outcome(failure=HELD))
+    world.alive = lambda run: run.id == "m1"
+    world.run_until(FIRST_DUE + 29 * MINUTE)
+    manual = Run("m1", WEB01, "nightly", RunState.RUNNING, Trigger.MANUAL, world.now, pid=77)
+    world.history.put(manual)
+
+    world.run(minutes=10)
+
+    assert world.started == []
+    assert world.told() == []
+    world.outcome = lambda _: Outcome()
+    world.history.put(replace(manual, state=RunState.FAILED, ended=world.now, failure=BROKEN))
+    world.run(minutes=2)
+    assert len(world.started) == 1
 
 
 def test_one_round_runs_what_is_due_and_waits_for_nothing_else() -> None:
@@ -680,6 +832,7 @@ def test_the_killed_world_writes_everything_that_can_be_written() -> None:
     assert set(WRITES) == {
         "seen",
         "handled",
+        "schedule",
         "run running",
         "run failed",
         "run succeeded",
