@@ -18,6 +18,7 @@ from snapvault.cli import (
     notify,
     policy,
     restore,
+    serve,
     show,
     status,
     verify,
@@ -149,6 +150,12 @@ app.command(
     short_help="Restore a source as it was at a point in time.",
     epilog=SHARED,
 )(restore.command)
+app.command(
+    "serve",
+    help=_help(serve.command),
+    short_help="Serve a restore point's disks over NBD, without restoring them.",
+    epilog=SHARED,
+)(serve.command)
 app.command(
     "verify",
     help=_help(verify.command),

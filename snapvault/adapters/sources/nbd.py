@@ -17,49 +17,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from snapvault.adapters import nbd_protocol as protocol
+from snapvault.adapters.nbd_protocol import ALLOCATION as ALLOCATION
+from snapvault.adapters.nbd_protocol import IS_ZERO as IS_ZERO
 from snapvault.errors import SourceError
 
-ALLOCATION: Final = "base:allocation"
 DIRTY_BITMAP: Final = "qemu:dirty-bitmap:"  # the context of a bitmap is this and its name
-
-IS_ZERO: Final = 2  # flag of an extent of ALLOCATION: it reads as zeros
 IS_DIRTY: Final = 1  # flag of an extent of a bitmap
 
 TIMEOUT: Final = 120.0  # seconds in which a server sends at least something
 
-_READ_LIMIT = 16 << 20  # LIMIT: the protocol lets servers refuse more than 32 MiB, bytes
+_READ_LIMIT = protocol.LARGEST_REQUEST // 2  # bytes
 _STATUS_LIMIT = 1 << 30  # bytes asked about at once
 _PATH_LIMIT = 107  # LIMIT: bytes of a unix socket's path (Linux)
-_TEXT_LIMIT = 4096  # LIMIT: bytes of a text in the protocol
 _ANSWER_LIMIT = 16 << 20  # bytes of the answer to one question about extents
-
-_INIT_MAGIC = b"NBDMAGIC"
-_OPTION_MAGIC = 0x49484156454F5054
-_OPTION_REPLY_MAGIC = 0x3E889045565A9
-_REQUEST_MAGIC = 0x25609513
-_REPLY_MAGIC = 0x668E33EF
-
-_FIXED_NEWSTYLE = 1
-_NO_ZEROES = 2
-_OPTION_GO, _OPTION_STRUCTURED_REPLY, _OPTION_SET_META_CONTEXT = 7, 8, 10
-_REPLY_ACK, _REPLY_INFO, _REPLY_META_CONTEXT = 1, 3, 4
-_INFO_EXPORT = 0
-_READ, _DISCONNECT, _BLOCK_STATUS = 0, 2, 7
-_DONE = 1
-_CHUNK_NONE, _CHUNK_DATA, _CHUNK_HOLE, _CHUNK_STATUS = 0, 1, 2, 5
-_CHUNK_ERROR = 1 << 15
-
-# The protocol's own numbers for what went wrong.
-_ERRORS = {
-    1: errno.EPERM,
-    5: errno.EIO,
-    12: errno.ENOMEM,
-    22: errno.EINVAL,
-    28: errno.ENOSPC,
-    75: errno.EOVERFLOW,
-    95: errno.ENOTSUP,
-    108: errno.ESHUTDOWN,
-}
 
 
 class ProtocolError(SourceError):
@@ -114,7 +85,7 @@ class Connection:
             with suppress(OSError):
                 self._socket.settimeout(1.0)
                 self._socket.sendall(
-                    struct.pack(">IHHQQI", _REQUEST_MAGIC, 0, _DISCONNECT, 0, 0, 0)
+                    protocol.REQUEST.pack(protocol.REQUEST_MAGIC, 0, protocol.DISCONNECT, 0, 0, 0)
                 )
             self._socket.close()
 
@@ -122,14 +93,14 @@ class Connection:
         """Fill the buffer, of at most 16 MiB, from `offset` on."""
         length = len(buffer)
         covered: list[tuple[int, int]] = []
-        for kind, size in self._chunks(_READ, offset, length):
-            if kind == _CHUNK_DATA:
+        for kind, size in self._chunks(protocol.READ, offset, length):
+            if kind == protocol.CHUNK_DATA:
                 if size < 9:
                     raise ProtocolError(f"NBD server sent {size} bytes as data with its offset")
                 start = self._number(">Q") - offset
                 self._cover(covered, start, size - 8, length)
                 self._fill(buffer[start : start + size - 8])
-            elif kind == _CHUNK_HOLE:
+            elif kind == protocol.CHUNK_HOLE:
                 if size != 12:
                     raise ProtocolError(f"NBD server sent a hole in {size} bytes")
                 place, hole = struct.unpack(">QI", self._take(12))
@@ -154,8 +125,8 @@ class Connection:
         They end after `offset + length` at the latest; perhaps earlier: ask again from there.
         """
         answer: list[tuple[int, int]] | None = None
-        for kind, size in self._chunks(_BLOCK_STATUS, offset, length):
-            if kind != _CHUNK_STATUS or answer is not None:
+        for kind, size in self._chunks(protocol.BLOCK_STATUS, offset, length):
+            if kind != protocol.CHUNK_STATUS or answer is not None:
                 raise ProtocolError(f"NBD server sent an unexpected chunk of type {kind}")
             if size < 12 or size % 8 != 4 or size > _ANSWER_LIMIT:
                 raise ProtocolError(f"NBD server sent extents in {size} bytes")
@@ -170,26 +141,30 @@ class Connection:
 
     def _negotiate(self, export: str, context: str | None) -> None:
         magic, option_magic, flags = struct.unpack(">8sQH", self._take(18))
-        if magic != _INIT_MAGIC or option_magic != _OPTION_MAGIC or not flags & _FIXED_NEWSTYLE:
+        if (
+            magic != protocol.INIT_MAGIC
+            or option_magic != protocol.OPTION_MAGIC
+            or not flags & protocol.FIXED_NEWSTYLE
+        ):
             raise ProtocolError("what listens is no NBD server, or one that is too old")
-        self._send(struct.pack(">I", flags & (_FIXED_NEWSTYLE | _NO_ZEROES)))
-        self._option(_OPTION_STRUCTURED_REPLY, b"")
+        self._send(struct.pack(">I", flags & (protocol.FIXED_NEWSTYLE | protocol.NO_ZEROES)))
+        self._option(protocol.OPTION_STRUCTURED_REPLY, b"")
         name = export.encode()
         sized_name = struct.pack(">I", len(name)) + name
         if context is not None:
             query = context.encode()
             data = sized_name + struct.pack(">II", 1, len(query)) + query
-            for kind, payload in self._option(_OPTION_SET_META_CONTEXT, data):
-                if kind != _REPLY_META_CONTEXT or len(payload) < 5 or payload[4:] != query:
+            for kind, payload in self._option(protocol.OPTION_SET_META_CONTEXT, data):
+                if kind != protocol.REPLY_META_CONTEXT or len(payload) < 5 or payload[4:] != query:
                     raise ProtocolError("NBD server granted a context that nobody asked for")
                 self._context_id = int.from_bytes(payload[:4], "big")
             if self._context_id is None:
                 raise SourceError(f'NBD server cannot tell "{context}" of export "{export}"')
         told = False
-        for kind, payload in self._option(_OPTION_GO, sized_name + struct.pack(">H", 0)):
-            if kind != _REPLY_INFO or len(payload) < 2:
+        for kind, payload in self._option(protocol.OPTION_GO, sized_name + struct.pack(">H", 0)):
+            if kind != protocol.REPLY_INFO or len(payload) < 2:
                 raise ProtocolError(f"NBD server sent an unexpected reply of type {kind}")
-            if int.from_bytes(payload[:2], "big") == _INFO_EXPORT:
+            if int.from_bytes(payload[:2], "big") == protocol.INFO_EXPORT:
                 if len(payload) != 12:
                     raise ProtocolError("NBD server told the export's size in a strange way")
                 self.size = int.from_bytes(payload[2:10], "big")
@@ -199,16 +174,16 @@ class Connection:
 
     def _option(self, option: int, data: bytes) -> list[tuple[int, bytes]]:
         """Send an option and return its replies up to the acknowledgment."""
-        self._send(struct.pack(">QII", _OPTION_MAGIC, option, len(data)) + data)
+        self._send(struct.pack(">QII", protocol.OPTION_MAGIC, option, len(data)) + data)
         replies: list[tuple[int, bytes]] = []
         while True:
             magic, answered, kind, length = struct.unpack(">QIII", self._take(20))
-            if magic != _OPTION_REPLY_MAGIC or answered != option:
+            if magic != protocol.OPTION_REPLY_MAGIC or answered != option:
                 raise ProtocolError("NBD server answered an option that nobody sent")
-            if length > 2 * _TEXT_LIMIT or len(replies) > 100:
+            if length > 2 * protocol.TEXT_LIMIT or len(replies) > 100:
                 raise ProtocolError("NBD server sent too long an answer to an option")
             payload = self._take(length)
-            if kind == _REPLY_ACK:
+            if kind == protocol.REPLY_ACK:
                 return replies
             if kind >> 31:
                 text = _printable(payload) or f"error {kind & 0x7FFFFFFF}"
@@ -223,27 +198,33 @@ class Connection:
         The empty last chunk is not yielded. An error the server tells is raised once.
         """
         self._handle += 1
-        self._send(struct.pack(">IHHQQI", _REQUEST_MAGIC, 0, command, self._handle, offset, length))
+        self._send(
+            protocol.REQUEST.pack(protocol.REQUEST_MAGIC, 0, command, self._handle, offset, length)
+        )
         done = False
         while not done:
             magic, flags, kind, handle, size = struct.unpack(">IHHQI", self._take(20))
-            if magic != _REPLY_MAGIC or handle != self._handle or flags & ~_DONE:
+            if (
+                magic != protocol.STRUCTURED_REPLY_MAGIC
+                or handle != self._handle
+                or flags & ~protocol.DONE
+            ):
                 raise ProtocolError("NBD server sent something that is no reply to our request")
-            done = bool(flags & _DONE)
-            if kind & _CHUNK_ERROR:
+            done = bool(flags & protocol.DONE)
+            if kind & protocol.CHUNK_ERROR:
                 raise self._told(size)
-            if kind == _CHUNK_NONE:
+            if kind == protocol.CHUNK_NONE:
                 if size or not done:
                     raise ProtocolError("NBD server sent an empty chunk in the middle of a reply")
             else:
                 yield kind, size
 
     def _told(self, size: int) -> SourceError:
-        if not 6 <= size <= 2 * _TEXT_LIMIT:
+        if not 6 <= size <= 2 * protocol.TEXT_LIMIT:
             return ProtocolError(f"NBD server told an error in {size} bytes")
         payload = self._take(size)
         number, length = struct.unpack(">IH", payload[:6])
-        reason = os.strerror(_ERRORS.get(number, errno.EIO)).lower()
+        reason = os.strerror(protocol.ERRORS.get(number, errno.EIO)).lower()
         text = _printable(payload[6 : 6 + length])
         return SourceError(f"{reason} ({text})" if text else reason)
 
