@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A backup that is asked to end while the network takes its time, and one that has limits."""
 
+import json
 import random
 import signal
 import subprocess
@@ -64,11 +65,14 @@ def far(tmp_path: Path, host_home: Path, s3_store: dict[str, Any], proxy: FaultP
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [Hang(), Stall(after=200_000), Answer(503, "SlowDown")],
+    ("number", "fault"),
+    [
+        (signal.SIGTERM, Hang()),
+        (signal.SIGTERM, Stall(after=200_000)),
+        (signal.SIGINT, Answer(503, "SlowDown")),
+    ],
     ids=["no answer", "taken no further", "busy"],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_backup_whose_uploads_never_end_and_the_next_goes_on(
     far: Host, proxy: FaultProxy, fault: Fault, number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -96,3 +100,53 @@ def test_a_signal_ends_a_backup_whose_uploads_never_end_and_the_next_goes_on(
     assert again.json[0]["new_volumes"] == 7
     assert proxy.count(VOLUME) - sent == 5
     assert far.does("verify", "--json").json[0]["findings"] == []
+
+
+LIMITS = [("policy", "upload"), ("host", "upload"), ("host", "read")]
+
+
+@pytest.mark.parametrize(("whose", "what"), LIMITS)
+def test_limits_of_policies_and_hosts_reach_stores_and_sources_and_no_signal_waits_for_them(
+    host: Host, whose: str, what: str, tmp_path: Path
+) -> None:
+    limits = {what: "50 kB/s"}  # so that it takes minutes
+    policy: dict[str, Any] = {"limits": limits} if whose == "policy" else {}
+    dump, read, shared = tmp_path / "dump", tmp_path / "read", host.state / "limits"
+    dump.write_bytes(random.Random(17).randbytes(6 * MIB))
+    source = shell(f"cat '{dump}'; touch '{read}'; sleep 1000")
+    host.protect({"shop": source}, volume_size="2 MiB", **policy)
+    host.does("init")
+    if whose == "host":
+        document = json.loads(host.settings.read_text())
+        host.settings.write_text(json.dumps({**document, "limits": limits}))
+
+    def is_sending() -> bool:
+        # A volume is under a hidden name while it is written; no other object is so large.
+        incoming = (tmp_path / "vault" / ".incoming").glob("*")
+        return any(path.stat().st_size > 100_000 for path in incoming if path.exists())
+
+    with host.start("backup") as process:
+        until(is_sending if what == "upload" else (shared / "read").exists, process)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in said
+    assert not list((tmp_path / "vault").glob("volumes/*/*.vol"))
+    assert read.exists() == (what == "upload")
+    assert (shared / what).exists() == (whose == "host")
+
+
+def test_a_host_whose_limits_cannot_be_shared_backs_up_and_says_so(host: Host) -> None:
+    host.protect({"shop": shell("echo rows")})
+    host.does("init")
+    document = json.loads(host.settings.read_text())
+    limits = {"upload": "50 MB/s", "uploads": [{"window": "08:00-18:00", "upload": "unlimited"}]}
+    host.settings.write_text(json.dumps({**document, "limits": {**limits, "read": "50 MB/s"}}))
+    host.state.mkdir(exist_ok=True)
+    (host.state / "limits").write_text("a file")
+
+    ended = host.does("backup")
+
+    assert ended.stderr.count("whatever others take") in (1, 2)  # none for uploads in the daytime
+    assert "Traceback" not in ended.stderr

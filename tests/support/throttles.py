@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Throttles that let everything pass, and remember it."""
+"""Throttles that let everything pass and remember it, and a clock to try real ones by."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Self
 
+import pytest
+
+from snapvault import clock
 from snapvault.ports.throttle import GivenUp
 
 
@@ -29,3 +34,34 @@ class RecordedThrottle:
         self.noted.append(self.on_take())
         self.taken.append(min(wanted, self._piece))
         return self.taken[-1]
+
+
+class Time:
+    """A clock that moves by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.begun = datetime(2026, 11, 20, 7, 59, 50, tzinfo=UTC).astimezone()
+        self.on_sleep: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return self.begun + timedelta(seconds=self.seconds - 1000)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.on_sleep()
+
+    @property
+    def passed(self) -> float:
+        return self.seconds - 1000
+
+    @classmethod
+    def instead_of_ours(cls, monkeypatch: pytest.MonkeyPatch) -> Self:
+        """Return one that everybody reads and sleeps by."""
+        made = cls()
+        for name in ("monotonic", "now", "sleep"):
+            monkeypatch.setattr(clock, name, getattr(made, name))
+        return made

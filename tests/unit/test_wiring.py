@@ -3,6 +3,7 @@
 
 import errno
 import os
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from snapvault import wiring
+from snapvault.adapters.ending import Ending
 from snapvault.adapters.sources.command import CommandSource
 from snapvault.adapters.sources.directory import DirectorySource
 from snapvault.adapters.sources.ebs import EbsSource
@@ -20,6 +22,9 @@ from snapvault.adapters.sources.mysql_quiesce import MysqlLvmSource
 from snapvault.adapters.sources.postgresql import PostgresqlSource
 from snapvault.adapters.sources.qcow2 import Qcow2Source
 from snapvault.adapters.sources.qemu import QemuSource
+from snapvault.adapters.stores.directory import DirectoryStore
+from snapvault.adapters.stores.metered import MeteredStore
+from snapvault.adapters.throttle import Traffic
 from snapvault.errors import ConfigError, SealError, SourceError
 from snapvault.model.policy import (
     KINDS,
@@ -30,6 +35,7 @@ from snapvault.model.policy import (
     HooksSpec,
     ImageSpec,
     KindSpec,
+    Limits,
     LvmSpec,
     MysqlSpec,
     Policy,
@@ -38,11 +44,12 @@ from snapvault.model.policy import (
     SourceSpec,
     StreamSpec,
 )
-from snapvault.model.settings import Settings, VaultSettings
+from snapvault.model.settings import HostLimits, Settings, VaultSettings
 from snapvault.ports.sealer import Readers
 from snapvault.ports.source import Source
 from tests.support.events import RecordedEvents
 from tests.support.sealers import PaperSealer
+from tests.support.throttles import Time
 from tests.support.vaults import VaultKit
 
 NO_HOOKS = HooksSpec()
@@ -108,6 +115,33 @@ def test_a_source_that_finds_the_state_folder_full_names_the_folder(
 
     assert str(vault.state) in str(caught.value)
     assert "state_dir" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        (Limits(read=1_000_000), 8),
+        (Limits(upload=1_000_000), 8),
+        (Limits(read=4_000_000), 2),
+        (Limits(), 0),
+    ],
+)
+def test_a_run_keeps_to_the_limits_of_its_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits, seconds: float
+) -> None:
+    time = Time.instead_of_ours(monkeypatch)
+    events = RecordedEvents()
+    traffic = Traffic(HostLimits(), tmp_path / "limits", Ending(), events)
+    store = MeteredStore(DirectoryStore(tmp_path / "vault", traffic.upload), traffic)
+    kit = VaultKit(tmp_path, store=store)
+    image = tmp_path / "image.raw"
+    image.write_bytes(random.Random(1).randbytes(8_000_000))
+    spec = SourceSpec("web01", (StreamSpec("root", ImageSpec(image)),))
+    policy = Policy("nightly", tmp_path, "offsite", (spec,), volume_size=1 << 20, limits=limits)
+
+    wiring.back_up(kit.host(), policy, spec)
+
+    assert time.passed == pytest.approx(seconds, rel=0.15, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, time, timedelta
+from datetime import time
 from pathlib import Path
 
 import pytest
 
-from snapvault import clock
 from snapvault.adapters.ending import Ending
 from snapvault.adapters.shared_timeline import _RECORD, SharedTimeline, _boot_id
 from snapvault.adapters.throttle import (
@@ -29,40 +28,15 @@ from snapvault.model.policy import Limits, UploadSpan, Window
 from snapvault.model.settings import HostLimits
 from snapvault.ports.throttle import GivenUp
 from tests.support.events import RecordedEvents
+from tests.support.throttles import Time
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[3]
 
 
-class Time:
-    """A clock that moves by sleeping alone."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-        self.begun = datetime(2026, 11, 20, 7, 59, 50, tzinfo=UTC).astimezone()
-        self.on_sleep: Callable[[], None] = lambda: None
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> datetime:
-        return self.begun + timedelta(seconds=self.seconds - 1000)
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.on_sleep()
-
-    @property
-    def passed(self) -> float:
-        return self.seconds - 1000
-
-
 @pytest.fixture
 def moment(monkeypatch: pytest.MonkeyPatch) -> Time:
-    made = Time()
-    for name in ("monotonic", "now", "sleep"):
-        monkeypatch.setattr(clock, name, getattr(made, name))
-    return made
+    return Time.instead_of_ours(monkeypatch)
 
 
 def flow_of(*rates: int, ending: Ending | None = None) -> Flow:
