@@ -2,6 +2,7 @@
 """QEMU's own programs: images made, written and read by them, and machines that run."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -88,16 +89,23 @@ def until(deadline: float = DEADLINE) -> Iterator[None]:
 
 @contextmanager
 def small_disk(size: int) -> Iterator[Path]:
-    """Give a folder on a file system of its own with `size` bytes; needs no rights."""
+    """Give a folder on a file system of its own with `size` bytes; needs no rights.
+
+    Who is not root needs namespaces of users instead, which Debian allows everybody.
+    """
+    as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         mount = f"mount -t tmpfs -o mode=700,size={size} none {folder} && echo ready && exec cat"
         with subprocess.Popen(
-            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount],
+            ["unshare", *as_root, "--mount", "sh", "-c", mount],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         ) as keeper:
             assert keeper.stdout
-            assert keeper.stdout.readline() == b"ready\n", "a user may make no namespaces here"
+            assert keeper.stdout.readline() == b"ready\n", (
+                "users may make no namespaces here (a chroot or container?); run the test as root, "
+                "or allow them with: sysctl kernel.unprivileged_userns_clone=1"
+            )
             # As it sees it: nobody else has it mounted, and it goes with its keeper.
             yield Path(f"/proc/{keeper.pid}/root{folder}")
             keeper.communicate()
