@@ -88,8 +88,8 @@ def test_a_full_policy_says_what_will_happen() -> None:
         "  drills        the newest that went well is at most 90d old",
         "  suspicious    a restore point of less than 50% of the one before",
         (
-            "  retries       up to 4 times, after 1m, then twice as long each time, up to 1h, inside"
-            " the window"
+            "  retries       up to 4 times, after 1m, then twice as long each time, up to 1h,"
+            " inside the window"
         ),
         (
             "  limits        each run uploads at most 10 MB/s, reads at most 100.0 MiB/s, has nice"
