@@ -371,15 +371,21 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
         ).run()
 
 
-def open_history(settings: Settings, events: Events | None = None) -> "SqliteHistory":
+def open_history(
+    settings: Settings, events: Events | None = None, *, must_open: bool = True
+) -> "SqliteHistory":
     """Open what this host remembers of its runs; closed by the caller, or as a context manager.
 
     Raises:
-        ConfigError: the state folder cannot be used.
+        ConfigError: the state folder cannot be used, and the history `must_open` now.
     """
     from snapvault.adapters.histories.sqlite import SqliteHistory
 
-    history = SqliteHistory(settings.state_dir / _HISTORY, expire_logs=run_logs(settings).expire)
+    history = SqliteHistory(
+        settings.state_dir / _HISTORY,
+        expire_logs=run_logs(settings).expire,
+        must_open=must_open,
+    )
     if history.was_reset and events is not None:
         events.warn("history.reset", f"history was damaged and begins anew: {history.reset_reason}")
     return history
@@ -508,14 +514,14 @@ def status(
     Asks neither stores nor GnuPG. Without `history` it is opened for the moment; one that cannot
     be used is a problem in what is shown. Without `next_starts` the schedules alone count.
     """
-    from snapvault.adapters.recording import is_alive, lost
+    from snapvault.adapters.recording import is_at_work, lost
     from snapvault.config.zones import zone_named
 
     moment = now or clock.now()
     told = list(problems)
 
     def settled(run: Run) -> Run:
-        is_gone = run.state is RunState.RUNNING and run.pid is not None and not is_alive(run.pid)
+        is_gone = run.state is RunState.RUNNING and run.pid is not None and not is_at_work(run)
         return lost(run, moment) if is_gone else run
 
     memory = statuses.Memory()

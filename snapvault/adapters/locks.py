@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run at a time for a source: a lock that ends with the process that holds it."""
 
+import errno
 import fcntl
 import json
 import os
@@ -59,6 +60,16 @@ class SourceLock:
         """The run that held the lock before and ended without giving it back, if one did."""
         return self._left_by
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is locked is still the one that others would lock."""
+        try:
+            return self._descriptor is not None and os.path.samestat(
+                os.fstat(self._descriptor), self._path.stat()
+            )
+        except OSError:
+            return False
+
     def __enter__(self) -> Self:
         """Take the lock.
 
@@ -112,7 +123,9 @@ class SourceLock:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
         except OSError as error:
-            raise self._unusable(error) from error
+            # It is held all the same: a full disk only keeps us from saying by whom.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise self._unusable(error) from error
 
     def _held(self, holder: Holder | None) -> LockHeldError:
         if holder is None:  # it has the lock, and is about to write who it is

@@ -33,11 +33,6 @@ def new_run_id(at: datetime) -> str:
     return f"{clock.to_name(at)}-{secrets.token_hex(4)}"
 
 
-def is_alive(pid: int) -> bool:
-    """Tell whether a process of that number is there."""
-    return Path(f"/proc/{pid}").exists()
-
-
 def is_at_work(run: Run) -> bool:
     """Tell whether the process of a run is still there, and is not another of its number."""
     if run.pid is None:

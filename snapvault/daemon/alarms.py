@@ -45,6 +45,11 @@ class Alarms:
         for alarm in alarms:
             self._up.setdefault((alarm.subject, alarm.kind), alarm)
 
+    def remember_all(self) -> None:
+        """Write them all again, into a history that has lost them."""
+        for alarm in self._up.values():
+            self._ledger.raise_alarm(alarm)
+
     def get(self, subject: str, kind: str) -> Alarm | None:
         """Return an alarm that is up."""
         return self._up.get((subject, kind))

@@ -136,6 +136,18 @@ class Scheduler:
             self._apply_rules(now)
             self._next = self._wake = now
 
+    def remember_all(self) -> None:
+        """Write into a history that was lost what the next start will ask for."""
+        for source in self._sources.values():
+            self._ledger.set_seen(source.key, source.seen)
+            self._ledger.set_handled(source.key, source.handled)
+            self._ledger.set_schedule(source.key, _asks(source.timing))
+            if source.failed is not None:
+                self._ledger.put(source.failed)
+        for run in self._running.values():
+            self._ledger.put(run)
+        self._alarms.remember_all()
+
     def stop(self, now: datetime, seconds: float) -> None:
         """End all jobs within so many seconds, and remember how they ended. No tick may follow."""
         for run in self._jobs.ended():
@@ -159,15 +171,14 @@ class Scheduler:
 
     def next_starts(self) -> Mapping[SourceKey, datetime]:
         """Return when each source starts next, by its schedule or to try again; none: left out."""
-        moments = {
-            source.key: [
-                moment
-                for moment in (source.following, source.again.at if source.again else None)
-                if moment is not None
-            ]
-            for source in list(self._sources.values())
-        }
-        return {key: min(each) for key, each in moments.items() if each}
+        moments: dict[SourceKey, datetime] = {}
+        for source in list(self._sources.values()):
+            following, again = source.following, source.again  # read once: another thread writes
+            each = [following] if following is not None else []
+            each += [again.at] if again is not None else []
+            if each:
+                moments[source.key] = min(each)
+        return moments
 
     def retries(self) -> Mapping[SourceKey, datetime]:
         """Return when failed runs are tried again."""

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,6 @@ from snapvault.adapters.recording import is_at_work, new_run_id
 from snapvault.adapters.systemd import Systemd
 from snapvault.config.zones import zone_named
 from snapvault.daemon import rules
-from snapvault.daemon.rules import Rules
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.daemon.telling import Telling
 from snapvault.daemon.web.server import StatusServer
@@ -58,6 +57,9 @@ class Service:
         self._server: StatusServer | None = None
         self._is_stopping = False
         self._is_reloading = False
+        self._is_replaced = False
+        self._is_alone = True
+        self._token: str | None = None
         self._failed = 0  # runs that are not tried again
 
     def run(self) -> int:
@@ -67,14 +69,16 @@ class Service:
             ConfigError: settings, state folder or port cannot be used.
             LockHeldError: another daemon works on the same state folder.
         """
-        with self._at_work(GRACE), ExitStack() as stack:
-            self._server = self._serve(self._rules.settings.daemon)
+        signal.signal(signal.SIGHUP, self._ask_to_reload)
+        # Where the state folder is full, backups are tried, and people told, all the same.
+        with self._at_work(GRACE, must_remember=False), ExitStack() as stack:
+            self._token = read_token(self._rules.settings.daemon.token_file)
+            self._server = self._serve(self._rules.settings.daemon, self._token)
             stack.callback(self._stop_serving)
-            signal.signal(signal.SIGHUP, self._ask_to_reload)
             self._say_up()
             self._work()
             self._stop()
-        return EXIT_DONE
+        return LockHeldError.exit_status if self._is_replaced else EXIT_DONE
 
     def run_round(self) -> int:
         """Run what is due, with what is due again after a failure, and return the exit status.
@@ -97,18 +101,19 @@ class Service:
         return EXIT_DONE
 
     @contextmanager
-    def _at_work(self, grace: timedelta) -> Iterator[None]:
+    def _at_work(self, grace: timedelta, *, must_remember: bool = True) -> Iterator[None]:
         """Have everything that a scheduler needs, and be the only one."""
         settings = self._rules.settings
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
         with ExitStack() as stack:
-            stack.enter_context(alone(settings.state_dir))
-            self._history = wiring.open_history(settings, self._events)
+            self._lock = stack.enter_context(alone(settings.state_dir))
+            self._history = wiring.open_history(settings, self._events, must_open=must_remember)
             stack.callback(self._history.close)
             self._telling = Telling(notifiers(settings, self._events), self._events)
             stack.callback(self._telling.close, _TELLING_SECONDS)
             self._scheduler = self._new_scheduler(grace)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._ask_to_stop)
+            self._resets = self._history.resets
             yield
 
     def _new_scheduler(self, grace: timedelta) -> Scheduler:
@@ -173,10 +178,32 @@ class Service:
             wanted = self._scheduler.tick(clock.now())
             # ORDER: fed after a tick alone: a scheduler that hangs feeds nobody.
             self._systemd.alive(self._summary())
+            self._mind_state()
             if clock.monotonic() >= next_expiry:
                 next_expiry = clock.monotonic() + _EXPIRE_EVERY
                 self._expire()
             self._jobs.wait(max(0.0, min(wanted, longest)))
+
+    def _mind_state(self) -> None:
+        """Notice that files of ours were removed, and make them again."""
+        if (resets := self._history.resets) != self._resets:
+            self._resets = resets
+            reason = self._history.reset_reason
+            self._events.warn("history.reset", f"history was lost and begins anew: {reason}")
+            self._scheduler.remember_all()
+        if not self._lock.is_in_place:
+            try:
+                self._lock.__exit__(None, None, None)
+                self._lock.__enter__()
+                self._events.warn("lock.replaced", "the daemon's lock was removed, and made again")
+                self._is_alone = True
+            except LockHeldError as error:
+                self._events.error("lock.lost", f"{error}: this one ends", hint=error.hint)
+                self._is_replaced = self._is_stopping = True
+            except SnapVaultError as error:
+                if self._is_alone:  # else it was said
+                    self._events.warn("lock.lost", str(error), hint=error.hint)
+                self._is_alone = False
 
     def _stop(self) -> None:
         """End what runs, within the limit of the settings, and remember how it ended."""
@@ -195,32 +222,39 @@ class Service:
         self._scheduler.reload(
             self._rules.settings, self._rules.policies, self._rules.problems, now=clock.now()
         )
-        if self._rules.settings.daemon != before.settings.daemon:
-            self._serve_elsewhere(before)
+        self._serve_again(before.settings.daemon)
         self._say_up()
 
-    def _serve_elsewhere(self, before: Rules) -> None:
+    def _serve_again(self, before: DaemonSettings) -> None:
         """Serve as the settings say now; where that fails, go on without: backups matter more."""
+        settings = self._rules.settings.daemon
+        try:
+            token = read_token(settings.token_file)
+        except SnapVaultError as error:
+            self._events.warn("status.unchanged", str(error), hint=error.hint)
+            return
+        if self._server is not None and (settings, token) == (before, self._token):
+            return
         self._stop_serving()
         try:
-            self._server = self._serve(self._rules.settings.daemon)
+            self._server = self._serve(settings, token)
+            self._token = token
         except SnapVaultError as error:
             self._events.warn("status.unserved", str(error), hint=error.hint)
-            try:
-                self._server = self._serve(before.settings.daemon)
-            except SnapVaultError:
-                self._server = None
+            with suppress(SnapVaultError):
+                self._server = self._serve(before, self._token)
 
-    def _serve(self, settings: DaemonSettings) -> StatusServer | None:
+    def _serve(self, settings: DaemonSettings, token: str | None) -> StatusServer | None:
         if settings.listen_host is None:
             return None
         server = StatusServer(
             settings.listen_host,
             settings.listen_port,
-            token=read_token(settings.token_file),
+            token=token,
             status=self._status,
             run_log=wiring.run_logs(self._rules.settings).read,
             log=self._events,
+            run=self._history.get,
         )
         server.start()
         self._events.emit("status.served", address=server.address)
@@ -232,10 +266,11 @@ class Service:
             self._server = None
 
     def _status(self) -> Status:
+        current = self._rules  # read once: the main thread may exchange them
         return wiring.status(
-            self._rules.settings,
-            self._rules.policies,
-            self._rules.texts,
+            current.settings,
+            current.policies,
+            current.texts,
             history=self._history,
             next_starts=self._scheduler.next_starts(),
             retries=self._scheduler.retries(),
@@ -310,7 +345,7 @@ def read_token(path: Path | None) -> str | None:
 
 
 @contextmanager
-def alone(state_dir: Path) -> Iterator[None]:
+def alone(state_dir: Path) -> Iterator[SourceLock]:
     """Be the only daemon on a state folder.
 
     Raises:
@@ -326,6 +361,6 @@ def alone(state_dir: Path) -> Iterator[None]:
             hint="Stop that one, or give this one a state_dir of its own.",
         ) from error
     try:
-        yield
+        yield lock
     finally:
         lock.__exit__(None, None, None)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A history that is damaged, foreign, newer, removed, locked, or has no room."""
 
+import errno
+import os
 import resource
 import shutil
 import signal
@@ -277,3 +279,52 @@ def test_a_history_that_stays_busy_says_so(path: Path, monkeypatch: pytest.Monke
 
         with pytest.raises(ConfigError, match="another process has kept it"):
             history.put(RUN)
+
+
+def test_a_history_that_need_not_open_now_opens_when_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "history.sqlite"
+    (tmp_path / "state").write_text("no folder")
+    with closing(SqliteHistory(path, must_open=False)) as history:
+        with pytest.raises(ConfigError):
+            history.put(RUN)
+        (tmp_path / "state").unlink()
+
+        history.put(RUN)
+
+        assert history.get(RUN.id) == RUN
+        assert history.resets == 0
+
+
+def test_a_file_that_cannot_be_made_anew_is_tried_again(path: Path) -> None:
+    with closing(SqliteHistory(path)) as history:
+        shutil.rmtree(path.parent)
+        path.parent.write_text("no folder")
+        for _ in range(2):
+            with pytest.raises(ConfigError):
+                history.put(RUN)
+        path.parent.unlink()
+
+        history.put(RUN)
+
+        assert history.resets >= 1
+
+
+def test_damage_that_cannot_be_set_aside_is_told_until_it_can(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path, __: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with closing(SqliteHistory(path)) as history:
+        history.put(RUN)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE run SET content = 'nonsense'")
+            other.commit()
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", refuse)
+            for _ in range(2):
+                with pytest.raises(ConfigError, match="no space left"):
+                    history.get(RUN.id)
+
+        assert history.get(RUN.id) is None
+        assert history.resets > 0

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -53,23 +53,31 @@ class DatabaseFile:
     place; so does one for a file that was removed meanwhile.
     """
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: Layout, *, must_open: bool = True) -> None:
         """Open the file, or make it and its folder.
 
         Raises:
-            ConfigError: it cannot be used.
+            ConfigError: it cannot be used, and it `must_open`; otherwise each call tries again.
         """
         self._path = path
         self._layout = layout
         self._lock = threading.Lock()
         self._reset_reason: str | None = None
         self._inode: int | None = None
-        self._database = self._open()
+        self._resets = 0
+        self._database: sqlite3.Connection | None = None
+        with suppress(*() if must_open else (ConfigError,)):
+            self._database = self._open()
 
     @property
     def reset_reason(self) -> str | None:
         """What was wrong with a file that was replaced since this object was made; or None."""
         return self._reset_reason
+
+    @property
+    def resets(self) -> int:
+        """How often this object has found itself with an empty file for one that had content."""
+        return self._resets
 
     def read(self, action: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Run an action; when it meets damage, run it once more on an empty file.
@@ -78,8 +86,10 @@ class DatabaseFile:
             ConfigError: the file cannot be used.
         """
         with self._lock:
-            if _inode(self._path) != self._inode:
-                self._reopen("it was removed or replaced")
+            if self._database is not None and _inode(self._path) != self._inode:
+                self._database = self._reopen("it was removed or replaced")
+            elif self._database is None:
+                self._database = self._open()
             try:
                 return action(self._database)
             except _MISTAKES:
@@ -90,7 +100,7 @@ class DatabaseFile:
                 if not _is_damage(error):
                     raise self._translated(error) from error
                 reason = str(error)
-            self._reopen(reason)
+            self._database = self._reopen(reason)
             try:
                 return action(self._database)
             except (UntrustedError, sqlite3.Error) as error:
@@ -108,23 +118,27 @@ class DatabaseFile:
     def close(self) -> None:
         """Close the file. Safe to repeat."""
         with self._lock:
-            self._database.close()
+            if self._database is not None:
+                self._database.close()
 
-    def _reopen(self, reason: str) -> None:
-        self._database.close()
-        self._database = self._open(damaged=reason)
+    def _reopen(self, reason: str) -> sqlite3.Connection:
+        self._reset_reason = reason
+        self._resets += 1
+        # Where nothing can be opened now, the next call tries again.
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+        return self._open(is_damaged=True)
 
-    def _open(self, *, damaged: str | None = None) -> sqlite3.Connection:
-        """Open the file, or a new one in its place; `damaged` says why the present one must go."""
+    def _open(self, *, is_damaged: bool = False) -> sqlite3.Connection:
+        """Open the file, or a new one in its place if the present one must go."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # SAFETY: two processes may find the same damage. The lock on the folder, taken before
             # the file is looked at, keeps the second from setting aside what the first has made.
             with _alone_in(self._path.parent):
-                if damaged is not None:
-                    self._reset_reason = damaged
-                    if self._inode is not None and self._inode == _inode(self._path):
-                        _set_aside(self._path)
+                if is_damaged and self._inode is not None and self._inode == _inode(self._path):
+                    _set_aside(self._path)
                 database = self._connect_or_replace()
                 self._inode = _inode(self._path)
         except OSError as error:
@@ -138,6 +152,7 @@ class DatabaseFile:
             return _connect(self._path, self._layout)
         except UntrustedError as error:
             self._reset_reason = str(error)
+            self._resets += 1
             _set_aside(self._path)
             return _connect(self._path, self._layout)
 

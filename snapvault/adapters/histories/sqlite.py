@@ -93,14 +93,18 @@ class SqliteHistory:
     """A history file, made when it is missing."""
 
     def __init__(
-        self, path: Path, *, expire_logs: Callable[[datetime], object] | None = None
+        self,
+        path: Path,
+        *,
+        expire_logs: Callable[[datetime], object] | None = None,
+        must_open: bool = True,
     ) -> None:
         """Open the history; `expire_logs` forgets the logs of runs from before a time.
 
         Raises:
-            ConfigError: the state folder cannot be used.
+            ConfigError: the state folder cannot be used, and the history `must_open` now.
         """
-        self._file = DatabaseFile(path, _LAYOUT)
+        self._file = DatabaseFile(path, _LAYOUT, must_open=must_open)
         self._expire_logs = expire_logs
 
     @property
@@ -112,6 +116,11 @@ class SqliteHistory:
     def reset_reason(self) -> str | None:
         """What was wrong with the file that was replaced; None if none was."""
         return self._file.reset_reason
+
+    @property
+    def resets(self) -> int:
+        """How often the file was replaced by an empty one since this was made."""
+        return self._file.resets
 
     def put(self, run: Run) -> None:
         """Insert or replace a run."""

@@ -16,7 +16,7 @@ from snapvault.daemon.web.access import Access, local_goal
 from snapvault.daemon.web.metrics import metrics
 from snapvault.daemon.web.pages import Pages
 from snapvault.errors import SnapVaultError
-from snapvault.model.runs import SourceKey
+from snapvault.model.runs import Run, SourceKey
 from snapvault.model.status import Status
 from snapvault.ports.events import Events
 
@@ -83,12 +83,14 @@ class Answers:
         self,
         access: Access,
         status: Callable[[], Status],
+        run: Callable[[str], Run | None],
         run_log: Callable[[str], Sequence[Mapping[str, object]]],
         log: Events,
         zone: tzinfo,
     ) -> None:
         self._access = access
         self._status = _Fresh(status)
+        self._run = run
         self._run_log = run_log
         self._log = log
         self._pages = Pages(zone)
@@ -157,7 +159,7 @@ class Answers:
                 return self._page(HTTPStatus.OK, page) if page else self._missing()
             case ["run", name]:
                 status = self._status()
-                run = views.known_runs(status).get(name)
+                run = views.known_runs(status).get(name) or self._run(name)
                 if run is None:
                     return self._missing()
                 return self._page(HTTPStatus.OK, self._pages.run(status, run, self._run_log(name)))

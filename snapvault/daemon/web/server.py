@@ -18,6 +18,7 @@ from snapvault.daemon.web.access import Access
 from snapvault.daemon.web.answers import Answer, Answers, Request, plain
 from snapvault.daemon.web.listening import address_text, listen
 from snapvault.errors import ConfigError
+from snapvault.model.runs import Run
 from snapvault.model.status import Status
 from snapvault.ports.events import Events
 
@@ -32,7 +33,8 @@ class StatusServer:
     """Serves the status page at an address, in threads of its own.
 
     `token` is what whoever looks must know; None: nothing, and then only loopback addresses
-    are served. `status` and `run_log` are called from those threads, `status` by one at a
+    are served. `run` finds a run that the status does not speak of any more. `status`, `run` and
+    `run_log` are called from those threads, `status` by one at a
     time and at most every other second. What goes wrong in them is told to `log` and to
     whoever looked, and harms nobody else. `seconds` is what one connection may take in all.
     """
@@ -46,6 +48,7 @@ class StatusServer:
         run_log: Callable[[str], Sequence[Mapping[str, object]]],
         log: Events,
         *,
+        run: Callable[[str], Run | None] = lambda _: None,
         zone: tzinfo | None = None,
         connections: int = _CONNECTIONS,
         seconds: float = _SECONDS,
@@ -55,6 +58,7 @@ class StatusServer:
         self._token = token
         self._status = status
         self._run_log = run_log
+        self._run = run
         self._log = log
         self._zone = zone
         self._connections = connections
@@ -85,7 +89,12 @@ class StatusServer:
         listener = listen(self._host, self._port, with_token=self._token is not None)
         access = Access(self._token and self._token.strip(), listener.getsockname()[1])
         answers = Answers(
-            access, self._status, self._run_log, self._log, self._zone or local_zone()
+            access,
+            self._status,
+            self._run,
+            self._run_log,
+            self._log,
+            self._zone or local_zone(),
         )
         self._server = _Server(
             listener, answers, self._log, connections=self._connections, seconds=self._seconds

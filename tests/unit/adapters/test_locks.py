@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run at a time for a source, whatever becomes of the run."""
 
+import errno
 import json
 import os
 import signal
@@ -219,3 +220,31 @@ def test_a_record_that_a_dead_run_left_holds_nothing(path: Path) -> None:
 
 def test_a_time_that_is_none_is_not_known() -> None:
     assert Holder(1, "host1", "yesterday", "snapvault").started is None
+
+
+def test_a_full_disk_does_not_keep_a_lock_from_being_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", refuse)
+        lock = SourceLock(tmp_path / "lock")
+        lock.__enter__()
+
+    with pytest.raises(LockHeldError), SourceLock(tmp_path / "lock"):
+        pass
+    lock.__exit__(None, None, None)
+
+
+def test_a_lock_knows_whether_its_file_is_still_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with SourceLock(path) as lock:
+        states = [lock.is_in_place]
+        path.unlink()
+        states.append(lock.is_in_place)
+        path.touch()
+        states.append(lock.is_in_place)
+
+    assert states == [True, False, False]

@@ -657,6 +657,29 @@ def test_backups_go_on_without_a_history_and_are_written_down_once_it_is_back(
     assert [alarm.kind for alarm in world.history.all_alarms] == [DAEMON]
 
 
+def test_what_a_lost_history_needs_to_know_is_written_again() -> None:
+    world = World(
+        [a_policy("nightly", "web01", "db01", retry=Retry(delay=HOUR), objectives=DAILY)],
+        outcome=lambda order: Outcome(10, UNREACHABLE if order.run.key == WEB01 else None),
+        now=FIRST_DUE - HOUR,
+    )
+    world.add_point(WEB01, FIRST_DUE - 2 * DAY)
+    world.run(hours=1, minutes=11)
+    before, up = world.history, world.up()
+    assert (SUBJECT, RPO) in up
+    world.history.by_id, world.history.marks, world.history.schedule_of = {}, {}, {}
+    world.history.all_alarms = []
+
+    world.scheduler.remember_all()
+
+    assert world.up() == up
+    assert set(before.handled().values()) == {FIRST_DUE}
+    world.off(minutes=1)
+    world.outcome = lambda _: Outcome()
+    world.run(hours=2)
+    assert story(world) == [("failed", "schedule", 1), ("succeeded", "retry", 2)]
+
+
 # --- stops and starts -----------------------------------------------------------------------
 
 

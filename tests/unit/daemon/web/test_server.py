@@ -127,6 +127,16 @@ def test_a_run_is_shown_with_its_log(serve: Serve) -> None:
     assert "volume.stored" in text
 
 
+def test_a_run_that_the_status_no_longer_speaks_of_is_looked_up(serve: Serve) -> None:
+    old = replace(quiet_host().runs[0], id="20250101T020000Z-0ld")
+    known = {old.id: old}
+
+    answer, text = ask(serve(run=known.get), f"/run/{old.id}")
+
+    assert answer.status == 200
+    assert old.id in text
+
+
 @pytest.mark.parametrize(
     "path",
     ["/nothing", "/source/offsite", "/source/offsite/nobody", "/run/r-0", "/source//", "/login"],

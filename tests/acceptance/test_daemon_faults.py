@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon where what it stands on is taken away: signals, its state, its log."""
+
+import os
+import shutil
+import signal
+import subprocess
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from snapvault import clock
+from tests.acceptance.program import Host, shell
+from tests.support.daemon import PATIENCE, Daemon, with_daemon
+from tests.support.moved_clock.moving import MovedClock
+
+AT_ONE = {"cron": "0 1 * * *", "timezone": "UTC"}
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> MovedClock:
+    found = MovedClock(tmp_path / "clock")
+    found.move_to(at(0, 0, 50))
+    return found
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, host: Host, moved: MovedClock) -> Daemon:
+    with_daemon(host, moved)
+    host.protect({"shop": shell("echo rows")}, schedule=AT_ONE, objectives={"rpo": "26h"})
+    host.does("init")
+    return Daemon(host, moved, tmp_path / "daemon.log")
+
+
+def at(night: int, hour: int, minute: int, second: int = 0) -> datetime:
+    """Return a time of the night of that number, from tomorrow on."""
+    first = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    return first + timedelta(days=1 + night, hours=hour, minutes=minute, seconds=second)
+
+
+def test_a_storm_of_signals_harms_nothing(daemon: Daemon) -> None:
+    with daemon:
+        assert daemon.process is not None
+        begun = len(daemon.events())
+        for _ in range(300):
+            daemon.process.send_signal(signal.SIGHUP)
+            clock.sleep(0.001)  # a storm has a length
+        daemon.await_event("daemon.ready", after=begun)
+        daemon.process.send_signal(signal.SIGSTOP)
+        before = daemon.night(at(0, 1, 0, 1))
+        daemon.process.send_signal(signal.SIGCONT)
+        daemon.await_event("notice.success", after=before, source="shop")
+
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.stop() == 0
+
+    assert len(daemon.host.points("shop")) == 1
+
+
+def test_a_signal_during_the_start_is_heeded(daemon: Daemon) -> None:
+    # The lock is the first thing that a daemon makes.
+    lock = daemon.host.state / "daemon.lock"
+    with daemon.log.open("ab") as stream:
+        process = subprocess.Popen(
+            daemon.host.command("--json", "daemon"),
+            env=daemon.host.surroundings(),
+            stdout=stream,
+            stderr=stream,
+        )
+    daemon.until(lambda: lock.exists() and lock.stat().st_size > 0, "the lock")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(PATIENCE) == 0
+    assert lock.stat().st_size == 0  # given back
+
+
+def test_a_state_folder_that_is_removed_is_made_again_and_nothing_is_forgotten_that_counts(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    with daemon:
+        before = daemon.night(at(0, 1, 0, 1))
+        daemon.await_event("notice.success", after=before, source="shop")
+        daemon.host.protect({"shop": shell("exit 1")}, schedule=AT_ONE, objectives={"rpo": "26h"})
+        daemon.reload()
+        before = daemon.night(at(1, 4, 0))
+        daemon.await_event("notice.breach", after=before, alarm="rpo")
+
+        shutil.rmtree(daemon.host.state)
+
+        daemon.await_event("lock.replaced")
+        assert "another daemon" in daemon.host.fails(11, "daemon")
+        daemon.get()  # whoever looks finds that the history is gone
+        daemon.await_event("history.reset")
+        daemon.until(lambda: "rpo" in alarms(daemon), "the alarm to be up again")
+        daemon.host.protect({"shop": shell("echo rows")}, schedule=AT_ONE)
+        daemon.reload()
+        before = daemon.night(at(2, 1, 0, 1))
+        daemon.await_event("notice.success", after=before, source="shop")
+        assert daemon.stop() == 0
+    assert len(daemon.host.points("shop")) == 2
+
+
+def alarms(daemon: Daemon) -> set[str]:
+    return {alarm["kind"] for alarm in daemon.host.run("status", "--json").json["alarms"]}
+
+
+def test_a_log_that_nobody_reads_holds_up_no_backup(daemon: Daemon) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    lock = daemon.host.state / "daemon.lock"
+    process = subprocess.Popen(
+        daemon.host.command("daemon"), env=daemon.host.surroundings(), stderr=writer
+    )
+    os.close(writer)
+    try:
+        daemon.until(lambda: lock.exists() and lock.stat().st_size > 0, "the lock")
+        daemon.until(lambda: is_followed(daemon.host), "the daemon to be up")
+        daemon.night(at(0, 1, 0, 1))
+        daemon.until(lambda: has_point(daemon.host), "a restore point")
+
+        process.terminate()
+
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+
+
+def is_followed(host: Host) -> bool:
+    return (host.state / "history.sqlite").exists() and bool(
+        host.run("status", "--json").json["sources"][0]["next_start"]
+    )
+
+
+def has_point(host: Host) -> bool:
+    return host.run("list", "--json", "shop").status == 0
