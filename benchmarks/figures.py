@@ -38,6 +38,8 @@ def figures(results: Document) -> list[Figure]:
         found += _manners(disk)
     if (hints := results.get("hints")) is not None:
         found += _read(hints)
+    if (daemon := results.get("daemon")) is not None:
+        found += _idle(daemon)
     return found
 
 
@@ -236,6 +238,25 @@ def _read(hints: Document) -> Iterator[Figure]:
             f"{large['read_bytes'] / night['read_bytes']:.2f})",
             met=plain[0] <= 1.01 * plain[1],
         )
+
+
+def _idle(daemon: Document) -> Iterator[Figure]:
+    share = daemon["cpu_seconds"] / daemon["seconds"]
+    about = f"idle daemon with {daemon['sources']} sources"
+    yield Figure(
+        f"{about}: of one core",
+        "≤ 0.50%",
+        f"{share:.2%} ({daemon['cpu_seconds']:.2f} CPU s in {daemon['seconds']:.0f} s)",
+        met=share <= 0.005,
+    )
+    scraped = daemon["scraped_cpu_seconds"] / daemon["scraped_seconds"]
+    yield Figure(f"{about}: of one core, metrics read every 15 s", "", f"{scraped:.2%}", met=None)
+    yield Figure(
+        f"{about}: memory, peak",
+        "≤ 100 MiB",
+        f"{_mib(daemon['peak_bytes'])} ({_mib(daemon['rss_bytes'])} at the end)",
+        met=daemon["peak_bytes"] <= 100 * MIB,
+    )
 
 
 def _limit(

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import disks, hints, material, platforms, report
+from benchmarks import daemons, disks, hints, material, platforms, report
 from benchmarks.figures import GIB, MIB, figures
 from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
 from benchmarks.measure import BenchmarkError
@@ -25,14 +25,14 @@ from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring import tool
 
-WORKLOADS = ("disk", "dump", "big", "hints")
+WORKLOADS = ("disk", "dump", "big", "hints", "daemon")
 _ROOM_FACTOR = 7  # what all files and stores together take, times the data
 _HINTS_ROOM_FACTOR = 8  # four copies of a disk twice as large
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How big everything is, in bytes."""
+    """How big everything is, in bytes; `idle` is how long an idle daemon is watched, in seconds."""
 
     disk: int
     data: int
@@ -41,10 +41,11 @@ class Sizes:
     hints: int
     points: int
     repeat: int
+    idle: float
 
 
-FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, points=6, repeat=3)
-SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, points=6, repeat=1)
+FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, points=6, repeat=3, idle=300)
+SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, points=6, repeat=1, idle=60)
 
 
 _SIZED = ("disk", "data", "dump", "big", "hints")
@@ -123,7 +124,7 @@ def _options() -> Options:
 def _measure(options: Options) -> Document:
     sizes = options.sizes
     needed = 0
-    if set(options.workloads) - {"hints"}:
+    if set(options.workloads) - {"hints", "daemon"}:
         needed = (sizes.data + sizes.dump) * _ROOM_FACTOR
     if "hints" in options.workloads:
         platforms.require_programs()
@@ -144,6 +145,9 @@ def _measure(options: Options) -> Document:
             work.mkdir(parents=True)
             if workload == "hints":
                 results[workload] = hints.measure(work, sizes.hints, seed=options.seed, say=_say)
+                continue
+            if workload == "daemon":
+                results[workload] = daemons.measure(work, seconds=sizes.idle, say=_say)
                 continue
             with open_lab(folder) as lab:
                 bench = Bench(lab, plan, work, _say)
