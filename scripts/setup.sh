@@ -86,6 +86,7 @@ missing_packages() {
     need mariadb-dump mariadb-client
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
     need chromium chromium # looks at the status page
+    need systemd-analyze systemd # judges the units; nothing is started
 }
 
 policy=/usr/sbin/policy-rc.d # asked before any service is started; 101 means no
