@@ -260,10 +260,9 @@ class VolumeCache:
         return stream
 
     def _make_room(self, held: _Held) -> bool:
-        """Take a volume's room; False while others, who are busy, have it."""
+        """Take a volume's room; False while others have it."""
         while self._taken + held.need.end > self._limit:
             if not self._drop_one():
-                self._stop_one()
                 return False
         while True:
             file: BinaryIO | None = None
@@ -274,27 +273,30 @@ class VolumeCache:
             except OSError as error:
                 if file is not None:
                     file.close()
-                if error.errno not in _FULL or not self._drop_one():
+                if error.errno not in _FULL or not self._taken:
                     raise RestoreError(
                         f'could not keep a volume of {format_size(held.need.end)} in folder "'
                         f'{self._folder}": {(error.strerror or str(error)).lower()}',
                         hint="Free room there, or move state_dir.",
                     ) from error
+                if not self._drop_one():
+                    return False
             else:
                 held.file = file
                 self._taken += held.need.end
                 return True
 
     def _drop_one(self) -> bool:
-        """Drop the volume that was not asked for longest; False if all are in use."""
-        idle = [
-            each
-            for each in self._held.values()
-            if each.file is not None and each.stream is None and each.is_idle
-        ]
+        """Drop the volume that was not asked for longest; False if that takes a while."""
+        idle = [each for each in self._held.values() if each.file is not None and each.is_idle]
         if not idle:
             return False
-        self._drop(min(idle, key=lambda each: each.used))
+        oldest = min(idle, key=lambda each: each.used)
+        if oldest.stream is not None:
+            oldest.stream.stop()
+            self._changed.notify_all()
+            return False
+        self._drop(oldest)
         return True
 
     def _stop_one(self) -> None:
@@ -357,10 +359,8 @@ class VolumeCache:
             for _ in packed:
                 self._breathe(held, stream)
         except Broken:
-            if stream.is_stopped:
-                # Its opener may hang in a network for long; it ends once it comes back.
-                raise _Stopped from None
-            # Otherwise opening it failed, which its result says.
+            # Its opener may hang in a network for long, and ends once it comes back.
+            raise _Stopped from None
         finally:
             packed.give_up()
         opener.finish()
@@ -374,12 +374,11 @@ class VolumeCache:
             self._fetched.add(record.volume)
         try:
             fetch.open_sealed(self._store, self._sealer, fetch.object_of(record), packed.put)
-            packed.close()
         except Broken:
             pass
-        except BaseException:
-            packed.give_up()
-            raise
+        finally:
+            # Also after a failure: what came before it may be whole, and proves itself.
+            packed.close()
 
     def _unpack(self, held: _Held, stream: _Stream) -> IntegrityError | None:
         """Unpack what may be asked for into the file; return what is wrong with it."""
