@@ -66,6 +66,7 @@ class Builder:
         """Start a build."""
         return subprocess.Popen(
             [str(self.checkout / "scripts/guest/build.sh")],
+            cwd=self.checkout,
             env={
                 "PATH": f"{self._programs}:{os.environ['PATH']}",
                 "PACKAGE": str(self._package),
