@@ -17,6 +17,9 @@ _RECORD: Final = struct.Struct("=36sd")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _TRIES: Final = 1000
 _PAUSE: Final = 0.001  # seconds; the lock is held for microseconds
+_AT_ONCE: Final = (
+    0.1  # seconds that are booked in the file; system calls for each piece would add up
+)
 
 
 class SharedTimeline:
@@ -32,12 +35,18 @@ class SharedTimeline:
         self._boot = _boot_id()
         self._descriptor: int | None = None
         self._alone: OwnTimeline | None = None
+        # What is booked and not given out, or given out and not booked yet, in seconds; and where.
+        self._left = 0.0
+        self._next = 0.0
 
     def book(self, seconds: float) -> float:
         """Book a stretch behind all that is booked; return when it begins."""
         if self._alone is None:
             try:
-                return self._book(seconds)
+                if self._left <= 0:
+                    wanted = max(_AT_ONCE, seconds) - self._left
+                    self._next = max(self._next, self._book(wanted))
+                    self._left += wanted
             except OSError as error:
                 self._alone = OwnTimeline()
                 reason = (error.strerror or str(error)).lower()
@@ -46,6 +55,11 @@ class SharedTimeline:
                     f'could not use "{self._path}": {reason}; this run keeps to the'
                     f' host\'s limit "{self._path.name}" by itself, whatever others take',
                 )
+            else:
+                start = self._next
+                self._next += seconds
+                self._left -= seconds
+                return start
         return self._alone.book(seconds)
 
     def _book(self, seconds: float) -> float:

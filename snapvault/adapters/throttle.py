@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import time
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -114,7 +115,7 @@ class Traffic:
 
         self.upload = flow(
             "upload",
-            lambda: upload_rate(limits, clock.now().astimezone().time()),
+            partial(_upload_now, limits),
             is_limited=limits.upload is not None or bool(limits.uploads),
         )
         self.read = flow("read", lambda: limits.read, is_limited=limits.read is not None)
@@ -139,6 +140,12 @@ def upload_rate(limits: HostLimits, at: time) -> int | None:
         if _holds(span.window, at):
             return span.upload
     return limits.upload
+
+
+def _upload_now(limits: HostLimits) -> int | None:
+    if not limits.uploads:
+        return limits.upload
+    return upload_rate(limits, clock.now().astimezone().time())
 
 
 def _holds(window: Window, at: time) -> bool:

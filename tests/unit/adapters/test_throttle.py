@@ -222,7 +222,7 @@ def test_no_booking_of_any_process_is_lost(tmp_path: Path) -> None:
     _, free_from = _RECORD.unpack(path.read_bytes())
     assert [each[1].strip() for each in said] == ["[]"] * 3
     # Where booking was slower than time itself, a stretch went by unused.
-    assert free_from - begun >= 3 * 500 * 0.02 - 0.001
+    assert free_from - begun >= 3 * 499 * 0.02
 
 
 @pytest.mark.parametrize(
@@ -264,11 +264,11 @@ def test_a_timeline_that_is_removed_meanwhile_is_made_again_and_shared(
     path.unlink()
     path.parent.rmdir()
 
-    first = one.book(5.0)
-    second = other.book(5.0)
+    one.book(5.0)
+    other.book(5.0)
 
-    assert first == pytest.approx(1000, abs=0.3)
-    assert second == pytest.approx(1005, abs=0.3)
+    _, free_from = _RECORD.unpack(path.read_bytes())
+    assert free_from == pytest.approx(1010, abs=0.3)
 
 
 def full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
