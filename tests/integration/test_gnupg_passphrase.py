@@ -59,9 +59,10 @@ def test_a_passphrase_file_signs_and_opens_unattended(home: Path, passphrase_fil
 def test_a_systemd_credential_signs(
     home: Path, passphrase_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    passphrase_file.chmod(0o440)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(passphrase_file.parent))
 
-    sealer(home, "credential:passphrase").check()
+    sealer(home, str(passphrase_file)).check()
 
 
 def test_the_agents_own_knowledge_is_enough(home: Path, passphrase_file: Path) -> None:

@@ -26,7 +26,7 @@ def open_sealer(
 ) -> "GnupgSealer":
     """Resolve the keys that a person typed to full fingerprints, once; `check` judges them.
 
-    `home` is the GnuPG home. `passphrase_file` is a path or `credential:NAME`; without it,
+    `home` is the GnuPG home. `passphrase_file` is a path; without it,
     gpg-agent is asked.
 
     Raises:

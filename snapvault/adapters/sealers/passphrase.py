@@ -3,10 +3,12 @@
 
 import os
 from pathlib import Path
+from typing import Final
 
 from snapvault.errors import ConfigError
 
-CREDENTIAL = "credential:"
+# Where systemd puts the credentials of services, in a folder for each: systemd.exec(5).
+_CREDENTIALS: Final = "/run/credentials"
 
 
 class Secret:
@@ -25,30 +27,34 @@ class Secret:
         return self._text
 
 
-def read_passphrase(source: str) -> Secret:
-    """Read a passphrase from a file, or from a systemd credential named as `credential:NAME`.
+def read_passphrase(path: str) -> Secret:
+    """Read a passphrase from a file, which may be a systemd credential.
 
     One newline at its end is not part of it.
 
     Raises:
         ConfigError: it is missing, empty, not one line of text, or a file others can read.
     """
-    # systemd hands credentials over in a folder of the service's own, and sees to their mode.
-    credential = source.startswith(CREDENTIAL)
-    path = _credential(source.removeprefix(CREDENTIAL)) if credential else Path(source)
-    what = "passphrase credential" if credential else "passphrase file"
-    name = source.removeprefix(CREDENTIAL) if credential else source
+    is_credential = _is_credential(Path(path))
+    what = f'passphrase {"credential" if is_credential else "file"} "{path}"'
     try:
-        raw = path.read_bytes()
-        mode = path.stat().st_mode
+        raw = Path(path).read_bytes()
+        mode = Path(path).stat().st_mode
     except OSError as error:
-        raise ConfigError(f'could not read {what} "{name}": {_reason(error)}') from error
-    if mode & 0o077 and not credential:
         raise ConfigError(
-            f'{what} "{name}" can be read by others: mode {mode & 0o777:04o}',
-            hint=f'Run "chmod 600 {name}".',
+            f"could not read {what}: {_reason(error)}",
+            hint=f'Put it into "/etc/credstore/{Path(path).name}" and restart the service; while '
+            "that is up, commands find it too."
+            if is_credential
+            else None,
+        ) from error
+    # systemd sees to a credential's readers itself, by an access control list too.
+    if mode & 0o077 and not is_credential:
+        raise ConfigError(
+            f"{what} can be read by others: mode {mode & 0o777:04o}",
+            hint=f'Run "chmod 600 {path}".',
         )
-    return Secret(_one_line(raw, f'{what} "{name}"'))
+    return Secret(_one_line(raw, what))
 
 
 def _one_line(raw: bytes, what: str) -> str:
@@ -64,16 +70,9 @@ def _one_line(raw: bytes, what: str) -> str:
     return text
 
 
-def _credential(name: str) -> Path:
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if folder is None:
-        raise ConfigError(
-            f'passphrase credential "{name}" is not there: systemd passed no credentials',
-            hint=f'Add "LoadCredential={name}:PATH" to the unit, or name a file instead.',
-        )
-    if "/" in name or name in {"", ".", ".."}:
-        raise ConfigError(f'"{name}" is not the name of a credential')
-    return Path(folder) / name
+def _is_credential(path: Path) -> bool:
+    folders = (_CREDENTIALS, os.environ.get("CREDENTIALS_DIRECTORY"))
+    return any(path.is_relative_to(folder) for folder in folders if folder)
 
 
 def _reason(error: OSError) -> str:
