@@ -21,7 +21,13 @@ import zstandard
 from snapvault import clock
 from snapvault.engine import fetch
 from snapvault.engine.pipeline import Broken, Crew, Handoff
-from snapvault.errors import IntegrityError, RestoreError, SignatureError, SnapVaultError
+from snapvault.errors import (
+    IntegrityError,
+    ObjectMissingError,
+    RestoreError,
+    SignatureError,
+    SnapVaultError,
+)
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
@@ -75,6 +81,7 @@ class _Held:
     used: int = 0  # when it was last asked for, as a turn
     stream: _Stream | None = None
     refusal: IntegrityError | None = None
+    told: str = ""  # the last failure that was told
     distrusted: float = field(default=-TRUST_AGAIN)  # when it was found damaged
 
     @property
@@ -335,9 +342,11 @@ class VolumeCache:
             self._streams -= 1
             held.stream = None
             stream.error = error
-            is_news = error is not None and not self._closed
-            if isinstance(error, IntegrityError):
-                is_news = is_news and held.refusal is None
+            is_news = error is not None and str(error) != held.told and not self._closed
+            if error is not None:
+                held.told = str(error)
+            # Asking again for what is missing costs little, and a store may come back.
+            if isinstance(error, IntegrityError) and not _is_missing(error):
                 held.refusal = error
                 held.distrusted = clock.monotonic()
             if self._closed and not held.reading:
@@ -366,6 +375,7 @@ class VolumeCache:
         opener.finish()
         if failure is not None:
             raise failure
+        held.told = ""
         self._events.emit("volume.fetched", volume=record.volume, size_bytes=record.size)
 
     def _open(self, record: VolumeRecord, packed: Handoff[bytes]) -> None:
@@ -433,6 +443,10 @@ class _Chunks:
         chunk = next(self._chunks, b"")
         self._on_read(len(chunk))
         return chunk
+
+
+def _is_missing(error: IntegrityError) -> bool:
+    return isinstance(error.__cause__, ObjectMissingError)
 
 
 def _again(error: SnapVaultError) -> SnapVaultError:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks read at random out of a vault: only what is asked for, and nothing that is not proven."""
 
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -336,7 +337,7 @@ def test_a_store_that_is_gone_fails_reads_until_it_is_back(
     store = FailingStore(
         kit.store,
         lambda: StoreUnavailableError("the store did not answer"),
-        verbs=("open",),
+        verbs={"open"},
         matches=lambda name: name.startswith(names.VOLUMES),
         after=1,
         times=2,
@@ -406,23 +407,43 @@ def test_a_volume_replaced_by_another_that_opens_is_not_believed(
     assert elsewhere == content[900_000:900_010]
 
 
-def test_a_missing_volume_is_named_and_asked_for_again_only_after_a_while(
-    one: tuple[VaultKit, bytes, Point], monkeypatch: pytest.MonkeyPatch
+def test_a_missing_volume_is_named_and_told_once_until_it_is_back(
+    one: tuple[VaultKit, bytes, Point],
 ) -> None:
     kit, content, point = one
     name = volume_at(kit, point, 0)
     kept = kit.store.get(name)
     kit.store.delete([name])
+
+    with opened(kit, point) as found:
+        for _ in range(3):
+            with pytest.raises(VolumeError, match=f"{name}.*missing"):
+                found.disks[0].read(0, 1)
+        until(lambda: len(kit.events.warnings) > 0)
+        kit.store.put(name, kept)
+        back = bytes(found.disks[0].read(0, 9))
+
+    assert back == content[:9]
+    assert len(kit.events.warnings) == 1
+
+
+def test_a_damaged_volume_is_fetched_again_only_after_a_while(
+    one: tuple[VaultKit, bytes, Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, content, point = one
+    name = volume_at(kit, point, 0)
+    kept = kit.store.get(name)
+    kit.replace(name, kept[:100])
     store = RecordingStore(kit.store)
     now = [1000.0]
-    monkeypatch.setattr(volume_cache.clock, "monotonic", lambda: now[0])
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
 
     with opened(kit, point, store) as found:
         for _ in range(5):
-            with pytest.raises(VolumeError, match=f"{name}.*missing"):
+            with pytest.raises(VolumeError, match=f"{name}.*is damaged"):
                 found.disks[0].read(0, 1)
         asked = store.called("open").count(name)
-        kit.store.put(name, kept)
+        kit.replace(name, kept)
         now[0] += volume_cache.TRUST_AGAIN
         mended = bytes(found.disks[0].read(0, 9))
 
@@ -454,19 +475,16 @@ def test_a_full_disk_shrinks_the_cache(
 ) -> None:
     kit, content, point = one
     files = [0]
-    take = volume_cache.os.posix_fallocate
+    take = os.posix_fallocate
 
     def full(descriptor: int, offset: int, size: int) -> None:
-        if found.cache.taken_bytes_now + size > 2 * VOLUME:
+        if found.cache.taken_bytes + size > 2 * VOLUME:
             raise OSError(28, "No space left on device")
         files[0] += 1
         take(descriptor, offset, size)
 
-    monkeypatch.setattr(volume_cache.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with opened(kit, point) as found:
-        monkeypatch.setattr(
-            type(found.cache), "taken_bytes_now", property(lambda self: self._taken), raising=False
-        )
         whole = bytes(found.disks[0].read(0, MIB))
 
     assert whole == content
@@ -483,7 +501,7 @@ def test_a_disk_without_any_room_fails_reads_and_no_more(
 
     with opened(kit, point) as found:
         with monkeypatch.context() as patch:
-            patch.setattr(volume_cache.os, "posix_fallocate", full)
+            patch.setattr(os, "posix_fallocate", full)
             with pytest.raises(RestoreError, match="no space left"):
                 found.disks[0].read(0, 1)
         later = bytes(found.disks[0].read(0, 10))
