@@ -4,9 +4,13 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -100,6 +104,94 @@ def test_a_state_folder_that_is_removed_is_made_again_and_nothing_is_forgotten_t
         daemon.await_event("notice.success", after=before, source="shop")
         assert daemon.stop() == 0
     assert len(daemon.host.points("shop")) == 2
+
+
+def test_systemd_is_told_how_the_daemon_stands(daemon: Daemon) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+    ):
+        manager.bind(f"{folder}/notify")
+        manager.settimeout(PATIENCE)
+        daemon.host.environment = {
+            **daemon.host.environment,
+            "NOTIFY_SOCKET": f"{folder}/notify",
+            "WATCHDOG_USEC": "300000",
+        }
+
+        def await_told(*wanted: str) -> None:
+            left = list(wanted)
+            while left:
+                told = manager.recv(4096).decode().splitlines()[0]
+                left = left[1:] if told == left[0] else left
+
+        with daemon:
+            assert daemon.process is not None
+            # More often than every five seconds, which it would look at its clock by itself.
+            await_told("READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1")
+            daemon.process.send_signal(signal.SIGHUP)
+            await_told("RELOADING=1", "READY=1", "WATCHDOG=1")
+            assert daemon.stop() == 0
+            await_told("STOPPING=1")
+
+
+def test_a_job_leaves_processor_and_disks_to_others_as_its_policy_says(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    wait = 'while [ ! -e "$0" ]; do sleep 0.05; done'
+    up = tmp_path / "up"
+    source = {"command": {"run": ["sh", "-c", f'touch "$0.begun"; {wait}; echo rows', str(up)]}}
+    daemon.host.protect({"shop": source}, schedule=AT_ONE, limits={"nice": 7, "io": "idle"})
+    with daemon:
+        before = daemon.night(at(0, 1, 0, 1))
+        daemon.until(Path(f"{up}.begun").exists, "the job to be at work")
+        (job,) = daemon.children()
+
+        said = subprocess.run(["ionice", "-p", str(job)], capture_output=True, check=True)
+
+        assert os.getpriority(os.PRIO_PROCESS, job) == 7
+        assert said.stdout.strip() == b"idle"
+        assert os.getpriority(os.PRIO_PROCESS, daemon.process.pid if daemon.process else 0) == 0
+        up.touch()
+        daemon.await_event("notice.success", after=before, source="shop")
+
+
+def test_old_history_is_forgotten_and_a_new_token_counts_after_a_reload(
+    host: Host, moved: MovedClock, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("the-first-token-of-this-host")
+    with_daemon(host, moved, daemon={"keep_history": "30d", "token_file": str(token)})
+    host.protect({"shop": shell("exit 1")}, schedule=AT_ONE)
+    host.does("init")
+    with Daemon(host, moved, tmp_path / "log") as daemon:
+        before = daemon.night(at(0, 1, 0, 1))
+        failed = daemon.await_event("notice.failure", after=before)["run"]
+        log = host.state / "runs" / f"{failed[:4]}-{failed[4:6]}" / f"{failed}.jsonl"
+        assert log.exists()
+        assert shown(daemon, "the-first-token-of-this-host") == 200
+
+        token.write_text("the-second-token-of-this-host")
+        daemon.reload()
+
+        assert shown(daemon, "the-first-token-of-this-host") == 401
+        assert shown(daemon, "the-second-token-of-this-host") == 200
+        daemon.stop()
+        daemon.night(at(60, 0, 0))
+        daemon.start()
+        daemon.until(lambda: not log.exists(), "the log to be forgotten")
+
+
+def shown(daemon: Daemon, token: str) -> int:
+    """Return the status of the answer to somebody who shows a token."""
+    address = daemon.named("status.served")[-1]["address"]
+    request = Request(f"http://{address}/metrics", headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
 
 
 def alarms(daemon: Daemon) -> set[str]:

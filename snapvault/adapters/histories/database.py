@@ -159,7 +159,10 @@ class DatabaseFile:
     def _translated(self, error: Exception) -> ConfigError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
-            return self._unusable(f"another process has kept it for {_BUSY_SECONDS:.0f} s")
+            return self._unusable(
+                f"another process has kept it for {_BUSY_SECONDS:.0f} s",
+                hint=f'See which one: fuser -v "{self._path}".',
+            )
         if code in _FULL:
             return self._unusable(str(error), hint=f'Look for room in "{self._path.parent}".')
         return self._unusable(str(error))
