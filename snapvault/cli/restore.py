@@ -2,12 +2,12 @@
 """`snapvault restore`: bring a source back as it was."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snapvault import clock
-from snapvault.cli import in_order, points, restore_ebs, restore_tree
+from snapvault.cli import in_order, points, restore_ebs, restore_in_place, restore_new, restore_tree
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document, size_in_full
 from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
@@ -75,6 +75,13 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         bool,
         typer.Option("--force", help="Replace files that exist; overwrite a block device."),
     ] = False,
+    in_place: Annotated[
+        bool,
+        typer.Option(
+            "--in-place",
+            help="Make TARGET, which is there, what it was: fetch and write only what differs.",
+        ),
+    ] = False,
     vault: Annotated[
         str | None,
         typer.Option(
@@ -109,12 +116,22 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     for AWS. An encrypted snapshot takes longer: all of it is written, zeros too.
     A file of such a name is ./ebs:REGION.
 
+    With --in-place a disk that is there, an image file or a block device, is compared block by
+    block with the point's checksums, and only the volumes with blocks that differ are fetched.
+    A file gets the size that it had; what a larger device has beyond the disk stays. What is
+    mounted or in use is refused. While it runs, and after it was interrupted, the disk is half
+    restored: a file .NAME.snapvault-restoring beside it says so (for a device, one in the
+    state folder), and backups refuse it. Run the same again: it goes on with what still differs.
+    Dumps and folder trees cannot be restored in place. --force follows a symbolic link to a
+    file, and takes an image that looks like qcow2 for a raw one.
+
     A time without a zone is this machine's local time. Day, minute and second mean their end:
     --at 2026-11-20 includes that night's points.
 
     Examples:
       snapvault restore web01 --to /srv/restored
       snapvault restore web01 --stream root --to /dev/vg0/new --force
+      snapvault restore web01 --stream root --to /dev/vg0/root --in-place
       snapvault restore etc --at yesterday --to - | tar -tf -
       snapvault restore etc --path ssh --path hosts --to /srv/restored/
       snapvault restore web01 --to "ebs:eu-west-1?zone=eu-west-1a&encrypted=yes"
@@ -126,7 +143,10 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     if to == in_order.STDOUT:
         _check_stdout(run, force=force)
     place = restore_ebs.place_of(to, path)
+    if in_place:
+        restore_in_place.require_possible(to, is_ebs=place is not None, paths=path)
     made: list[Made] = []
+    changed: restore_in_place.Done | None = None
     started = clock.monotonic()
     name = points.find_vault(run, vault, source)
     with run.open(name) as opened:
@@ -134,8 +154,18 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         streams = _streams(held, stream)
         run.console.subject = source
         try:
-            paths = restore_tree.wanted(held, streams, to, path or []) if place is None else ()
-            if place is not None:
+            paths = (
+                restore_tree.wanted(held, streams, to, path or [])
+                if place is None and not in_place
+                else ()
+            )
+            if in_place:
+                as_file = stream is not None or len(streams) == 1
+                changed = restore_in_place.restore(
+                    run, opened, held, streams, to, as_file=as_file, force=force
+                )
+                targets = list(changed.targets)
+            elif place is not None:
                 made = restore_ebs.restore(run, opened, held, streams, place)
                 targets = [each.snapshot for each in made]
             elif paths:
@@ -145,7 +175,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
                 targets = _restore(run, opened, held, streams, to, named=stream, force=force)
         except KeyMissingError as error:
             raise _without_key(error, opened) from error
-    _report(run, name, held, list(zip(streams, targets, strict=True)), started, paths, made)
+    restored = list(zip(streams, targets, strict=True))
+    _report(run, name, held, restored, started, paths, made=made, changed=changed)
 
 
 def _moment(at: str | None, point: str | None) -> "datetime | None":
@@ -244,6 +275,7 @@ def _restore(
 ) -> list[str]:
     """Restore to wherever `to` is; return the target of each stream."""
     from snapvault import wiring
+    from snapvault.engine.contents import look_up
 
     as_file = named is not None or len(streams) == 1
     kind = "stream" if to == in_order.STDOUT else wiring.target_kind(Path(to))
@@ -265,9 +297,9 @@ def _restore(
         in_order.restore(run, vault, held, streams, to)
         return [to]
     paths = [Path(to)] if as_file else [Path(to) / stream.name for stream in streams]
-    _restore_in_place(
-        vault, held, streams, paths, folder=None if as_file else Path(to), force=force
-    )
+    contents = look_up(vault, held.point, streams)
+    folder = None if as_file else Path(to)
+    restore_new.restore(run, vault, contents, paths, folder=folder, force=force)
     return [str(path) for path in paths]
 
 
@@ -278,65 +310,6 @@ def _refuse_folder(held: "Held", stream: "StreamRecord", to: str, kind: str) -> 
             "it is a folder, a file is meant",
             hint=f'Name a file in it, such as "{Path(to) / f"{held.point.source}-{stream.name}"}".',
         )
-
-
-def _restore_in_place(
-    vault: "Vault",
-    held: "Held",
-    streams: "tuple[StreamRecord, ...]",
-    paths: list[Path],
-    *,
-    folder: Path | None,
-    force: bool,
-) -> None:
-    from snapvault import wiring
-    from snapvault.engine.contents import look_up
-    from snapvault.engine.restore import restore
-    from snapvault.model.extents import ZERO
-
-    contents = look_up(vault, held.point, streams)
-    needed = [
-        int(extents.length[extents.place != ZERO].sum()) if len(extents) else 0
-        for extents in contents.maps
-    ]
-    made = _make_folder(folder) if folder is not None else []
-    targets: list[Any] = []
-    try:
-        if folder is not None:
-            wiring.require_room(folder, sum(needed), what=f'source "{held.point.source}"')
-        for stream, path, data_bytes in zip(streams, paths, needed, strict=True):
-            targets.append(wiring.target_of(path, stream.size, data_bytes, force=force))
-        restore(vault, contents, targets)
-    except BaseException:
-        for target in targets:
-            target.abort()
-        for path in reversed(made):
-            _remove_if_empty(path)
-        raise
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it; return the new ones, outermost first."""
-    missing = []
-    path = folder
-    while not path.exists() and path != path.parent:
-        missing.append(path)
-        path = path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RestoreError(
-            f'could not make folder "{folder}": {(error.strerror or str(error)).lower()}',
-            hint="Name a folder that this user can write to.",
-        ) from error
-    return missing[::-1]
-
-
-def _remove_if_empty(folder: Path) -> None:
-    from contextlib import suppress
-
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _without_key(error: SnapVaultError, vault: "Vault") -> KeyMissingError:
@@ -355,7 +328,9 @@ def _report(
     restored: "list[tuple[StreamRecord, str]]",
     started: float,
     paths: tuple[str, ...],
+    *,
     made: "list[Made]",
+    changed: "restore_in_place.Done | None",
 ) -> None:
     seconds = clock.monotonic() - started
     document = {
@@ -369,16 +344,18 @@ def _report(
                 "digest": stream.digest,
                 **({"paths": list(paths)} if paths else {}),
                 **(restore_ebs.document(made[number]) if made else {}),
+                **(changed.of_stream(number) if changed else {}),
             }
             for number, (stream, target) in enumerate(restored)
         ],
+        **(changed.document() if changed else {}),
     }
     lines = [
         f'restored {restore_tree.part_of(paths)}stream "{stream.name}" of source '
         f'"{held.point.source}" to {_named(target)}: {size_in_full(stream.size)}, '
         f"content digest verified ({stream.digest})"
         for stream, target in restored
-    ] + restore_ebs.lines(made)
+    ] + (changed.lines() if changed else restore_ebs.lines(made))
     end = (
         f"restore point {held.point.point}, taken {local(held.point.taken_at)}, "
         f"restored in {format_duration(seconds)}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from snapvault.adapters.half_restored import DEVICES
 from snapvault.model.policy import (
     CommandSpec,
     DirectorySpec,
@@ -38,6 +39,11 @@ class Around:
     vault_id: str
     folder: Path
     events: Events
+
+    @property
+    def devices(self) -> Path:
+        """The folder, in the state folder, for marks of half-restored block devices."""
+        return self.folder.parents[2] / DEVICES
 
     @property
     def owner(self) -> str:
@@ -75,11 +81,27 @@ def open_source(around: Around) -> Source:
         from snapvault.adapters.sources.combined import CombinedSource
 
         source = CombinedSource(spec.name, parts)
-    if spec.hooks == HooksSpec():
-        return source
-    from snapvault.adapters.sources.hooked import HookedSource
+    if spec.hooks != HooksSpec():
+        from snapvault.adapters.sources.hooked import HookedSource
 
-    return HookedSource(source, spec.hooks, around.hook_environment(), around.events)
+        source = HookedSource(source, spec.hooks, around.hook_environment(), around.events)
+    disks = [disk for stream in spec.streams if (disk := _disk_of(stream))]
+    if not disks:
+        return source
+    from snapvault.adapters.sources.whole import WholeSource
+
+    return WholeSource(source, disks, devices=around.devices)
+
+
+def _disk_of(stream: StreamSpec) -> Path | None:
+    """Return the file or block device that a restore in place overwrites; None: there is none."""
+    match stream.spec:
+        case ImageSpec(path=path):
+            return path
+        case LvmSpec(volume=volume) | MysqlSpec(lvm=LvmSpec(volume=volume)):
+            return Path("/dev") / volume
+        case _:
+            return None
 
 
 def _group(stream: StreamSpec) -> tuple[str, str]:

@@ -7,12 +7,15 @@ import mmap
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from snapvault.adapters.targets.alone import require_alone
 from snapvault.adapters.targets.problems import could_not
 from snapvault.adapters.targets.quiet import ALIGNMENT, QuietFile
 from snapvault.errors import RestoreError, TargetNotEmptyError
+from snapvault.model.ranges import Range
 from snapvault.units import format_size
 
 _BLKZEROOUT = 0x127F  # linux/fs.h; takes offset and length in bytes, both u64
@@ -29,8 +32,8 @@ class DeviceTarget:
     reason a range that is neither written nor zeroed keeps what was there.
 
     LIMIT: the kernel refuses a device that is mounted, in use as swap, or held by LVM, RAID
-    or another program that asked for it alone. It does not know of a virtual machine that
-    merely opened it.
+    or another program that asked for it alone; QEMU and others lock what they use. A program
+    that merely opened it is not seen.
     """
 
     def __init__(self, path: Path, descriptor: int, *, size: int, device_size: int) -> None:
@@ -38,6 +41,7 @@ class DeviceTarget:
         self._label = f'block device "{path}"'
         self._path = path
         self._file = QuietFile(descriptor, size=size, label=self._label, where=path)
+        self._size = size
         self._beyond = device_size - size
         self._zeros = memoryview(mmap.mmap(-1, 1 << 20))
         self._open = True
@@ -63,6 +67,7 @@ class DeviceTarget:
             )
         descriptor = _open_alone(path)
         try:
+            require_alone(descriptor, f'block device "{path}"')
             device_size = os.lseek(descriptor, 0, os.SEEK_END)
             if device_size < size:
                 raise RestoreError(
@@ -79,6 +84,19 @@ class DeviceTarget:
     def bytes_beyond(self) -> int:
         """How many bytes of the device lie beyond the stream, and stay as they are."""
         return self._beyond
+
+    @property
+    def present_bytes(self) -> int:
+        """How many bytes are there for the stream: as many as it has."""
+        return self._size
+
+    def data_ranges(self) -> Iterator[Range]:
+        """Yield all of it: nothing tells what is zeros."""
+        if self._size:
+            yield 0, self._size
+
+    def resize(self) -> None:
+        """Do nothing: a device keeps its size."""
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write all of `data`."""

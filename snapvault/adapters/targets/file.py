@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from snapvault.adapters.targets.holes import allocate, make_zeros
 from snapvault.adapters.targets.problems import could_not, not_a_file, too_large
 from snapvault.adapters.targets.quiet import QuietFile
 from snapvault.errors import RestoreError, TargetNotEmptyError
@@ -33,7 +34,6 @@ _NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _NO_CALL = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
-_PUNCH_HOLE = 1 | 2  # FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -100,20 +100,17 @@ class FileTarget:
         Where the file system cannot, nothing happens. It also makes small writes cheaper.
         """
         self._file.require_inside(offset, length)
-        error = _allocate(self._file.descriptor, offset, length)
-        if error in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            failure = OSError(error, os.strerror(error))
-            raise could_not(f"make {self._label}", self._path.parent, failure) from failure
+        try:
+            allocate(self._file.descriptor, offset, length)
+        except OSError as error:
+            raise could_not(f"make {self._label}", self._path.parent, error) from error
 
     def zero(self, offset: int, length: int) -> None:
         """Make a range a hole."""
         self._file.require_inside(offset, length)
         # Nothing is written yet: all of it is a hole.
-        if length == 0 or not self._touched or _punch(self._file.descriptor, offset, length):
-            return
-        zeros = memoryview(bytes(min(length, 1 << 20)))
-        for start in range(offset, offset + length, len(zeros)):
-            self._file.write(start, zeros[: offset + length - start])
+        if self._touched:
+            make_zeros(self._file, offset, length)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Read back what was written."""
@@ -331,26 +328,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     return True
 
 
-# --- calls that Python does not have --------------------------------------------------------
-
-
-def _allocate(descriptor: int, offset: int, length: int) -> int:
-    """Take room for a range without writing to it; return 0 or the kernel's error number."""
-    # QUIRK: glibc's posix_fallocate writes to every block where the file system cannot allocate.
-    call = getattr(_libc, "fallocate", None)
-    if call is None:
-        return errno.EOPNOTSUPP
-    answer = call(descriptor, 0, ctypes.c_int64(offset), ctypes.c_int64(length))
-    return ctypes.get_errno() if answer else 0
-
-
-def _punch(descriptor: int, offset: int, length: int) -> bool:
-    """Make a range a hole; return False where the file system cannot."""
-    call = getattr(_libc, "fallocate", None)
-    if call is None:
-        return False
-    answer = call(descriptor, _PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(length))
-    return bool(answer == 0)
+# --- a call that Python does not have -------------------------------------------------------
 
 
 def _rename_to_new(folder: int, old: str, new: str) -> bool:
