@@ -22,6 +22,7 @@ from snapvault.adapters.sources.mysql_quiesce import MysqlLvmSource
 from snapvault.adapters.sources.postgresql import PostgresqlSource
 from snapvault.adapters.sources.qcow2 import Qcow2Source
 from snapvault.adapters.sources.qemu import QemuSource
+from snapvault.adapters.sources.whole import WholeSource
 from snapvault.adapters.stores.directory import DirectoryStore
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.throttle import Traffic
@@ -74,6 +75,11 @@ class Sources:
             folder=self._folder,
             events=self.events,
         )
+
+
+def unguarded(source: Source) -> Source:
+    """Return a source without what refuses half-restored disks."""
+    return source.inner if isinstance(source, WholeSource) else source
 
 
 @pytest.fixture
@@ -165,7 +171,7 @@ def test_every_kind_has_its_adapter(
 ) -> None:
     source = sources.of(spec)
 
-    assert type(source) is adapter
+    assert type(unguarded(source)) is adapter
     assert source.name == "web01"
 
 
@@ -175,8 +181,8 @@ def test_logical_volumes_are_one_part_also_when_a_server_is_locked_for_one(
     plain = sources.of(LvmSpec("vg0/a"), LvmSpec("vg0/b"))
     locked = sources.of(LvmSpec("vg0/a"), MysqlSpec(lvm=LvmSpec("vg0/b")), LvmSpec("vg0/c"))
 
-    assert type(plain) is LvmSource
-    assert type(locked) is MysqlLvmSource
+    assert type(unguarded(plain)) is LvmSource
+    assert type(unguarded(locked)) is MysqlLvmSource
 
 
 def test_disks_that_one_adapter_reads_are_opened_together(sources: Sources, tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_disks_that_one_adapter_reads_are_opened_together(sources: Sources, tmp_
     source = sources.of(ImageSpec(tmp_path / "a"), ImageSpec(tmp_path / "b", "raw"))
 
     view = source.open()
-    assert type(source) is ImageSource
+    assert type(unguarded(source)) is ImageSource
     assert [stream.name for stream in view.streams] == ["image0", "image1"]
     view.close()
 
