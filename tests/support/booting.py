@@ -30,8 +30,8 @@ exec switch_root /disk /sbin/init
 
 _SYSTEM = """#!/bin/busybox sh
 export PATH=/bin
-mount -o remount,rw /dev/vda / && echo written > /root/written && sync
-echo "booted data=$(sha256sum /var/data | cut -d' ' -f1) $(cat /root/written)" > /dev/ttyS0
+mount -o remount,rw /dev/vda / && echo written > /var/written && sync
+echo "booted data=$(sha256sum /var/data | cut -d' ' -f1) $(cat /var/written)" > /dev/ttyS0
 echo "tiny login:" > /dev/ttyS0
 poweroff -f
 """
@@ -43,7 +43,7 @@ def make_disk(path: Path, *, size: int, data: bytes, filler: int) -> None:
     """Make a disk that starts: it tells the SHA-256 of `data`; `filler` bytes nobody reads."""
     with tempfile.TemporaryDirectory(prefix="svb-", dir="/tmp") as made:
         tree = Path(made) / "tree"
-        for name in ("bin", "dev", "proc", "root", "sbin", "srv", "var"):
+        for name in ("bin", "dev", "proc", "sbin", "srv", "var"):
             (tree / name).mkdir(parents=True)
         busybox = shutil.which("busybox")
         assert busybox, '"busybox" is missing: apt-get install busybox-static'
