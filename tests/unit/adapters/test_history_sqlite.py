@@ -141,6 +141,7 @@ def test_the_latest_runs_are_found_without_reading_all(path: Path) -> None:
             return 0
 
         database = history._file._database
+        assert database is not None
         database.set_progress_handler(step, 1)
         action()
         database.set_progress_handler(None, 0)
