@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from snapvault.adapters import database
 from snapvault.adapters.catalogs import sqlite
 from snapvault.adapters.catalogs.sqlite import SqliteCatalog
 from snapvault.errors import ConfigError, LockHeldError
@@ -110,7 +111,7 @@ def test_only_the_last_damaged_file_is_kept(path: Path) -> None:
 def test_damage_that_shows_later_resets_the_catalog_too(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_CHECKED_BYTES", 0)
+    monkeypatch.setattr(database, "_CHECKED_BYTES", 0)
     raw = path.read_bytes()
     path.write_bytes(raw[: len(raw) // 2] + bytes(len(raw) - len(raw) // 2))
 
@@ -170,8 +171,8 @@ def test_a_process_killed_while_it_writes_leaves_whole_calls(path: Path) -> None
         "from snapvault.adapters.catalogs.sqlite import SqliteCatalog\n"
         "catalog = SqliteCatalog(Path(sys.argv[1])); rows = catalog.rows()\n"
         "catalog.add([replace(row, size=2) for row in rows])\n"
-        "catalog._database.execute('BEGIN IMMEDIATE')\n"
-        "catalog._database.execute('UPDATE manifest SET size = 3')\n"
+        "catalog._file._database.execute('BEGIN IMMEDIATE')\n"
+        "catalog._file._database.execute('UPDATE manifest SET size = 3')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
 
@@ -224,9 +225,9 @@ def test_a_full_disk_is_an_error_and_keeps_what_was_there(path: Path) -> None:
 
 
 def test_a_catalog_that_stays_busy_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite, "_LAYOUT", replace(sqlite._LAYOUT, busy_seconds=0.01))
     with closing(SqliteCatalog(path)) as catalog, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
 
-        with pytest.raises(LockHeldError, match="is busy"):
+        with pytest.raises(LockHeldError, match="another process has kept it"):
             catalog.add(ROWS)

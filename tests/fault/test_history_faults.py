@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from snapvault.adapters.histories import database
+from snapvault.adapters import database
+from snapvault.adapters.histories import sqlite
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.errors import ConfigError
 from snapvault.model.runs import Failure, Run, RunState, SourceKey, Trigger
@@ -273,7 +274,7 @@ def test_a_full_disk_is_an_error_and_keeps_what_was_there(path: Path) -> None:
 
 
 def test_a_history_that_stays_busy_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite, "_LAYOUT", replace(sqlite._LAYOUT, busy_seconds=0.01))
     with closing(SqliteHistory(path)) as history, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
 

@@ -11,7 +11,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from snapvault.adapters.catalogs.sqlite import _COLUMNS, _row, _Untrusted
+from snapvault.adapters.catalogs.sqlite import COLUMNS, read_row
+from snapvault.adapters.database import UntrustedError
 from snapvault.errors import ConfigError, IntegrityError
 from snapvault.formats import manifest
 from snapvault.model.runs import PointSummary, SourceKey
@@ -49,7 +50,7 @@ class CatalogPoints:
                 return self._points
             try:
                 self._refresh()
-            except (sqlite3.Error, OSError, _Untrusted, IntegrityError) as error:
+            except (sqlite3.Error, OSError, UntrustedError, IntegrityError) as error:
                 raise ConfigError(
                     f'could not read catalog "{self._path}": {error}',
                     hint="The next backup reads it from the vault again.",
@@ -69,11 +70,11 @@ class CatalogPoints:
         with closing(_open(self._path)) as database:
             database.execute("BEGIN")
             held = "SELECT name, sha256 FROM manifest WHERE missing = 0"
-            one = f"SELECT {_COLUMNS} FROM manifest WHERE name = ?"  # noqa: S608 -- only constants
+            one = f"SELECT {COLUMNS} FROM manifest WHERE name = ?"  # noqa: S608 -- only constants
             for name, sha256 in database.execute(held).fetchall():
                 summary = self._known.get((name, sha256))
                 if summary is None:
-                    row = _row(database.execute(one, (name,)).fetchone())
+                    row = read_row(database.execute(one, (name,)).fetchone())
                     summary = self._summary(row)
                 known[name, sha256] = summary
         self._known = known

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from snapvault import clock
+from snapvault.adapters.database import DatabaseFile, Layout, UntrustedError
 from snapvault.adapters.histories import records
-from snapvault.adapters.histories.database import DatabaseFile, Layout, UntrustedError
 from snapvault.model.runs import Alarm, Run, RunState, SourceKey
 
 # `key` is `vault/source`; neither name can have a slash.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from snapvault.errors import ConfigError
+from snapvault.errors import ConfigError, SnapVaultError
 
-_BUSY_SECONDS = 10.0
 # A full check reads the whole file; a larger one shows its damage when it is read.
 _CHECKED_BYTES = 16 << 20
 
@@ -36,7 +35,8 @@ class UntrustedError(Exception):
 class Layout:
     """What a file must be: `what` names it to people, `probes` are queries that must be possible.
 
-    `schema` are statements that make the tables.
+    `schema` are statements that make the tables. Another process may keep the file for
+    `busy_seconds`; then the error is a `busy_error`.
     """
 
     what: str
@@ -44,6 +44,8 @@ class Layout:
     version: int
     schema: str
     probes: tuple[str, ...]
+    busy_seconds: float = 10.0
+    busy_error: type[SnapVaultError] = ConfigError
 
 
 class DatabaseFile:
@@ -58,6 +60,7 @@ class DatabaseFile:
 
         Raises:
             ConfigError: it cannot be used, and it `must_open`; otherwise each call tries again.
+            The layout's `busy_error`: another process keeps it.
         """
         self._path = path
         self._layout = layout
@@ -66,7 +69,7 @@ class DatabaseFile:
         self._inode: int | None = None
         self._resets = 0
         self._database: sqlite3.Connection | None = None
-        with suppress(*() if must_open else (ConfigError,)):
+        with suppress(*() if must_open else (SnapVaultError,)):
             self._database = self._open()
 
     @property
@@ -83,7 +86,7 @@ class DatabaseFile:
         """Run an action; when it meets damage, run it once more on an empty file.
 
         Raises:
-            ConfigError: the file cannot be used.
+            ConfigError, or the layout's `busy_error`: the file cannot be used.
         """
         with self._lock:
             if self._database is not None and _inode(self._path) != self._inode:
@@ -156,11 +159,12 @@ class DatabaseFile:
             _set_aside(self._path)
             return _connect(self._path, self._layout)
 
-    def _translated(self, error: Exception) -> ConfigError:
+    def _translated(self, error: Exception) -> SnapVaultError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
-            return self._unusable(
-                f"another process has kept it for {_BUSY_SECONDS:.0f} s",
+            return self._layout.busy_error(
+                f'could not use {self._layout.what} "{self._path}": '
+                f"another process has kept it for {self._layout.busy_seconds:.0f} s",
                 hint=f'See which one: fuser -v "{self._path}".',
             )
         if code in _FULL:
@@ -185,7 +189,7 @@ def _connect(path: Path, layout: Layout) -> sqlite3.Connection:
     # What SQLite makes beside it has the same rights.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     database = sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        path, timeout=layout.busy_seconds, isolation_level=None, check_same_thread=False
     )
     try:
         _prepare(database, path, layout)
