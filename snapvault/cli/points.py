@@ -4,10 +4,16 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import typer
+
+from snapvault import clock
 from snapvault.cli.session import Session
+from snapvault.cli.words import local
 from snapvault.errors import ConfigError, NoRestorePointError, SnapVaultError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from snapvault.engine.vault import Inventory
 
 
@@ -86,3 +92,26 @@ def no_such_source(source: str, known: Iterable[str], where: str) -> NoRestorePo
 def each_vault(session: Session, wanted: str | None) -> Iterator[str]:
     """Yield the named vault, or all."""
     yield from session.vault_names(wanted)
+
+
+def moment_of(at: str | None) -> "datetime | None":
+    """Read what a person typed after --at; None if nothing was.
+
+    Raises:
+        typer.BadParameter: it is no moment, or lies in the future.
+    """
+    if at is None:
+        return None
+    from snapvault.config.zones import local_zone
+    from snapvault.model.moments import parse_moment
+
+    now = clock.now()
+    try:
+        moment = parse_moment(at, now=now, zone=local_zone())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--at") from error
+    if moment > now:
+        raise typer.BadParameter(
+            f'"{at}" is in the future; it is {local(now)} now', param_hint="--at"
+        )
+    return moment

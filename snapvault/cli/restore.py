@@ -137,7 +137,9 @@ def command(  # noqa: PLR0917 - the parser passes them by name
       snapvault restore web01 --to "ebs:eu-west-1?zone=eu-west-1a&encrypted=yes"
     """
     run = session(context)
-    moment = _moment(at, point)
+    if at is not None and point is not None:
+        raise typer.BadParameter("name a time or a point, not both", param_hint="--at/--point")
+    moment = points.moment_of(at)
     if not to:
         raise typer.BadParameter("expected a path or -, found nothing", param_hint="--to")
     if to == in_order.STDOUT:
@@ -177,26 +179,6 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             raise _without_key(error, opened) from error
     restored = list(zip(streams, targets, strict=True))
     _report(run, name, held, restored, started, paths, made=made, changed=changed)
-
-
-def _moment(at: str | None, point: str | None) -> "datetime | None":
-    if at is None:
-        return None
-    if point is not None:
-        raise typer.BadParameter("name a time or a point, not both", param_hint="--at/--point")
-    from snapvault.config.zones import local_zone
-    from snapvault.model.moments import parse_moment
-
-    now = clock.now()
-    try:
-        moment = parse_moment(at, now=now, zone=local_zone())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--at") from error
-    if moment > now:
-        raise typer.BadParameter(
-            f'"{at}" is in the future; it is {local(now)} now', param_hint="--at"
-        )
-    return moment
 
 
 def _check_stdout(run: Session, *, force: bool) -> None:
@@ -274,11 +256,11 @@ def _restore(
     force: bool,
 ) -> list[str]:
     """Restore to wherever `to` is; return the target of each stream."""
-    from snapvault import wiring
     from snapvault.engine.contents import look_up
+    from snapvault.wiring import restoring
 
     as_file = named is not None or len(streams) == 1
-    kind = "stream" if to == in_order.STDOUT else wiring.target_kind(Path(to))
+    kind = "stream" if to == in_order.STDOUT else restoring.target_kind(Path(to))
     if as_file:
         _refuse_folder(held, streams[0], to, kind)
     elif kind not in {"folder", "missing"}:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snapvault import clock
 from snapvault.cli import points, serve_places
 from snapvault.cli.list import VaultOption
 from snapvault.cli.serve_places import Place
@@ -111,7 +110,7 @@ def command(
     from snapvault.adapters.own_folder import own_folder
 
     run = session(context)
-    moment = _moment(at)
+    moment = points.moment_of(at)
     place = serve_places.parse(listen)
     limit = _size(cache)
     name, found = _find(run, vault, point, moment)
@@ -130,24 +129,6 @@ def command(
         stack.callback(_say_what_was_fetched, run, served)
         _report(run, name, held, served, place)
         threading.Event().wait()
-
-
-def _moment(at: str | None) -> "datetime | None":
-    if at is None:
-        return None
-    from snapvault.config.zones import local_zone
-    from snapvault.model.moments import parse_moment
-
-    now = clock.now()
-    try:
-        moment = parse_moment(at, now=now, zone=local_zone())
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--at") from error
-    if moment > now:
-        raise typer.BadParameter(
-            f'"{at}" is in the future; it is {local(now)} now', param_hint="--at"
-        )
-    return moment
 
 
 def _size(text: str) -> int:
