@@ -23,7 +23,7 @@ from benchmarks.peers import Peer, peers_of
 from benchmarks.scenarios import Bench, Document, Plan, make_dumps
 from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
-from snapvault.wiring import tool
+from snapvault.wiring.versions import tool
 
 WORKLOADS = ("disk", "dump", "big", "hints", "daemon")
 _ROOM_FACTOR = 7  # what all files and stores together take, times the data

@@ -53,9 +53,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from snapvault import wiring
+        from snapvault.wiring import versions
 
-        print(wiring.tool())
+        print(versions.tool())
         raise typer.Exit
 
 

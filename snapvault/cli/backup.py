@@ -84,7 +84,7 @@ def _back_up_vault(
     outcomes: Outcomes,
     documents: list[dict[str, Any]],
 ) -> None:
-    from snapvault import wiring
+    from snapvault.wiring import runs
 
     left = list(jobs)
     try:
@@ -107,19 +107,19 @@ def _back_up_vault(
         outcomes.fail(error, count=len(left))
         documents += [_failure(name, spec.name, error) for _, spec in left]
         for policy, spec in left:
-            wiring.record_failure(run.settings, wiring.new_run(policy, spec), error, run.console)
+            runs.record_failure(run.settings, runs.new_run(policy, spec), error, run.console)
 
 
 def _back_up(
     run: Session, vault: "Vault", policy: "Policy", spec: "SourceSpec"
 ) -> "tuple[Held, float]":
-    from snapvault import wiring
+    from snapvault.wiring import runs
 
     started = clock.monotonic()
     run.console.subject = spec.name
     run.console.note(f'backing up source "{spec.name}" to vault "{vault.name}"')
-    with wiring.recorded(run.settings, wiring.new_run(policy, spec), run.console) as recording:
-        held = wiring.back_up_recorded(recording, vault, policy, spec)
+    with runs.recorded(run.settings, runs.new_run(policy, spec), run.console) as recording:
+        held = runs.back_up_recorded(recording, vault, policy, spec)
     return held, clock.monotonic() - started
 
 

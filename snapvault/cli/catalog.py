@@ -28,14 +28,14 @@ def rebuild(
     Example:
       snapvault catalog rebuild
     """
-    from snapvault import wiring
+    from snapvault.wiring import vaults
 
     run = session(context)
     documents = []
     lines = []
     for name in run.vault_names(vault):
         with run.open(name) as opened:
-            inventory = wiring.rebuild_catalog(opened)
+            inventory = vaults.rebuild_catalog(opened)
         points.warn_of_problems(run, inventory)
         sources = inventory.sources()
         documents.append(

@@ -88,16 +88,16 @@ def _look(run: Session, wanted: str | None) -> Iterator[Finding]:
 
 
 def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
-    from snapvault import wiring
-    from snapvault.engine import vault as vaults
+    from snapvault.engine.vault import read_record
+    from snapvault.wiring import vaults
 
     name = settings.name
-    yield _try(f"{name}: gpg", lambda: _ok(f"version {wiring.gnupg_version(settings)}"))
+    yield _try(f"{name}: gpg", lambda: _ok(f"version {vaults.gnupg_version(settings)}"))
     sealer: Sealer | None = None
     facts: dict[str, KeyFacts] = {}
     try:
-        sealer = wiring.open_keys(settings)
-        facts = wiring.key_facts(settings, sealer)
+        sealer = vaults.open_keys(settings)
+        facts = vaults.key_facts(settings, sealer)
         sealer.check()
         yield Finding(f"{name}: keys", "ok", "a test message was signed and encrypted to all")
     except SnapVaultError as error:
@@ -109,8 +109,8 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
     if sealer is not None:
         yield from _keys(name, sealer, facts)
     try:
-        store = wiring.open_objects(settings)
-        record = vaults.read_record(store)
+        store = vaults.open_objects(settings)
+        record = read_record(store)
         yield Finding(f"{name}: store", "ok", f"{settings.store} answers")
         yield _probe(name, store, record)
     except SnapVaultError as error:
@@ -196,11 +196,11 @@ def _probe(name: str, store: "Store", record: "VaultRecord | None") -> Finding:
 
 
 def _catalog(run: Session, name: str) -> Finding:
-    from snapvault.engine import vault as vaults
+    from snapvault.engine.vault import host_key, sync
 
     with run.open(name) as vault:
-        inventory = vaults.sync(vault)
-        vaults.host_key(vault)
+        inventory = sync(vault)
+        host_key(vault)
     if inventory.problems:
         return Finding(
             f"{name}: catalog",
@@ -244,8 +244,8 @@ def _policies(run: Session) -> Finding:
 
 def _sources(run: Session, vaults: Sequence[str]) -> Iterator[Finding]:
     """Look at each source of the policies that can be read."""
-    from snapvault import wiring
     from snapvault.config.policies import read_policies
+    from snapvault.wiring import sources
 
     policies, _ = read_policies(run.settings)
     for policy in policies:
@@ -253,7 +253,7 @@ def _sources(run: Session, vaults: Sequence[str]) -> Iterator[Finding]:
             continue
         for spec in policy.sources:
             try:
-                for found in wiring.check_source(run.settings, policy, spec, run.console):
+                for found in sources.check_source(run.settings, policy, spec, run.console):
                     yield _seen(f"{spec.name}: {found.check}", found)
             except SnapVaultError as error:
                 yield _failed(spec.name, error)
@@ -277,16 +277,16 @@ def _seen(check: str, found: "SourceFinding") -> Finding:
 
 
 def _librsync() -> Finding:
-    from snapvault import wiring
+    from snapvault.wiring import versions
 
-    return _ok(f"version {wiring.librsync_version()}")
+    return _ok(f"version {versions.librsync_version()}")
 
 
 def _state(run: Session) -> Finding:
-    from snapvault import wiring
+    from snapvault.wiring import state
 
     folder = run.settings.state_dir
-    free = wiring.try_state(run.settings)
+    free = state.try_state(run.settings)
     if free < _LITTLE_ROOM:
         return Finding(
             "",

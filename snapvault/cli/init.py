@@ -34,14 +34,14 @@ def command(
       snapvault init
       snapvault init offsite
     """
-    from snapvault import wiring
+    from snapvault.wiring import vaults
 
     run = session(context)
     settings = run.vault(vault)
     started = clock.now()
-    record, traits = wiring.init(settings)
-    sealer = wiring.open_keys(settings)
-    facts = wiring.key_facts(settings, sealer)
+    record, traits = vaults.init(settings)
+    sealer = vaults.open_keys(settings)
+    facts = vaults.key_facts(settings, sealer)
     joined = record.created_at < started
     opening = [key for key in sealer.recipients if key in facts and facts[key].opens_here]
     document = {

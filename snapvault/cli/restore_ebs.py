@@ -24,12 +24,12 @@ def place_of(to: str, paths: "Sequence[str] | None") -> "EbsPlace | None":
     """Return the place that an address names; None if it is none, but a path."""
     if not to.startswith(_PREFIX):
         return None
-    from snapvault import wiring
+    from snapvault.wiring import restoring
 
     if paths:
         raise typer.BadParameter("paths are restored into a folder, not to EBS", param_hint="--to")
     try:
-        return wiring.ebs_place(to)
+        return restoring.ebs_place(to)
     except ConfigError as error:
         text = f"{error}. {error.hint}" if error.hint else str(error)
         raise typer.BadParameter(text, param_hint="--to") from error
@@ -47,12 +47,12 @@ def restore(
     Raises:
         RestoreError: a stream is no disk, or AWS refused.
     """
-    from snapvault import wiring
     from snapvault.engine.contents import look_up
     from snapvault.engine.restore import restore as restore_all
+    from snapvault.wiring import restoring
 
     _require_disks(held, streams)
-    with wiring.ebs_restore(place) as ebs:
+    with restoring.ebs_restore(place) as ebs:
         run.console.note(
             f'restoring source "{held.point.source}" from restore point {held.point.point}, '
             f"taken {local(held.point.taken_at)}, to EBS in region {place.region}"

@@ -136,9 +136,9 @@ def restore(
 def _require_there(
     held: "Held", streams: "tuple[StreamRecord, ...]", to: str, *, as_file: bool
 ) -> None:
-    from snapvault import wiring
+    from snapvault.wiring import restoring
 
-    kind = wiring.target_kind(Path(to))
+    kind = restoring.target_kind(Path(to))
     if kind == "missing":
         raise RestoreError(
             f'cannot restore to "{to}" in place: it does not exist',

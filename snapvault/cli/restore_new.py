@@ -31,9 +31,9 @@ def restore(
     Raises:
         RestoreError: a target is not free, or there is no room.
     """
-    from snapvault import wiring
     from snapvault.engine.restore import restore as restore_all
     from snapvault.model.extents import ZERO
+    from snapvault.wiring import restoring
 
     needed = [
         int(extents.length[extents.place != ZERO].sum()) if len(extents) else 0
@@ -43,9 +43,9 @@ def restore(
     targets: list[Any] = []
     try:
         if folder is not None:
-            wiring.require_room(folder, sum(needed), what=f'source "{contents.point.source}"')
+            restoring.require_room(folder, sum(needed), what=f'source "{contents.point.source}"')
         for stream, path, data_bytes in zip(contents.streams, paths, needed, strict=True):
-            targets.append(wiring.target_of(path, stream.size, data_bytes, force=force))
+            targets.append(restoring.target_of(path, stream.size, data_bytes, force=force))
         with ExitStack() as stack:
             for stream, path in zip(contents.streams, paths, strict=True):
                 stack.enter_context(_marked(run, contents.point, stream, path))
@@ -61,10 +61,10 @@ def restore(
 @contextmanager
 def _marked(run: Session, point: "Point", stream: "StreamRecord", path: Path) -> Iterator[None]:
     """Mark a device while it is half restored, as one is that is restored in place."""
-    from snapvault import wiring
+    from snapvault.wiring import restoring
 
     mark = mark_of(run, path)
-    if wiring.target_kind(path) == "block device":
+    if restoring.target_kind(path) == "block device":
         mark.set(words_of(point, stream, path))
     yield
     # What an interrupted restore in place left is over, too: all of it is new.

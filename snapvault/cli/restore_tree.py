@@ -70,11 +70,11 @@ def restore(
     Raises:
         RestoreError: it is no folder, a path is not in the tree, or something is in the way.
     """
-    from snapvault import wiring
     from snapvault.engine import sequence
+    from snapvault.wiring import restoring
 
     folder = Path(to)
-    kind = wiring.target_kind(folder)
+    kind = restoring.target_kind(folder)
     if kind not in {"folder", "missing"}:
         raise RestoreError(
             f'cannot unpack stream "{stream.name}" of source "{held.point.source}" into "{to}": '
@@ -88,8 +88,8 @@ def restore(
     contents, order, spool = in_order.arrange(run, vault, held, (stream,))
     if paths == ALL:
         what = f'source "{held.point.source}"'
-        wiring.require_room(_existing(folder), _data_bytes(contents), what=what)
-    with wiring.tree_target(folder, paths, force=force, events=run.console) as target:
+        restoring.require_room(_existing(folder), _data_bytes(contents), what=what)
+    with restoring.tree_target(folder, paths, force=force, events=run.console) as target:
         again = True
         while again:
             sequence.stream_out(vault, contents, order, spool, target.write)
@@ -111,9 +111,9 @@ def part_of(paths: tuple[str, ...]) -> str:
 
 
 def _is_folder(to: str) -> bool:
-    from snapvault import wiring
+    from snapvault.wiring import restoring
 
-    return to.endswith("/") or wiring.target_kind(Path(to)) == "folder"
+    return to.endswith("/") or restoring.target_kind(Path(to)) == "folder"
 
 
 def _is_tree(stream: "StreamRecord") -> bool:

@@ -87,9 +87,9 @@ class Session:
     @contextmanager
     def open(self, name: str) -> "Iterator[Vault]":
         """Open a vault; messages of it go to the console."""
-        from snapvault import wiring
+        from snapvault.wiring import vaults
 
-        with wiring.open_vault(self.settings, name, self.console) as vault:
+        with vaults.open_vault(self.settings, name, self.console) as vault:
             yield vault
 
     def report(self, document: Any, lines: Sequence[str]) -> None:

@@ -46,8 +46,8 @@ def command(
       snapvault show 3f2a --log
       snapvault show 3f2a9c0d1e4b5a67 --json
     """
-    from snapvault import wiring
     from snapvault.model import selection
+    from snapvault.wiring import history
 
     run = session(context)
     found: list[tuple[str, Held]] = []
@@ -66,7 +66,7 @@ def command(
     chosen = selection.by_id([held.point for _, held in found], point.lower())
     name, held = next(each for each in found if each[1].point is chosen)
     made_by = _run_of(run, held)
-    logs = wiring.run_logs(run.settings)
+    logs = history.run_logs(run.settings)
     path = logs.path(made_by.id) if made_by is not None else None
     if log:
         if made_by is None or path is None:
@@ -83,10 +83,10 @@ def command(
 
 
 def _run_of(run: Session, held: "Held") -> "Run | None":
-    from snapvault import wiring
+    from snapvault.wiring import history
 
     try:
-        return wiring.run_of(run.settings, held.point.point)
+        return history.run_of(run.settings, held.point.point)
     except SnapVaultError as error:
         run.console.warning(str(error))
         return None

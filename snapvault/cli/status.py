@@ -34,13 +34,13 @@ def command(context: typer.Context) -> int:
       snapvault status
       snapvault status --json | jq '.alarms'
     """
-    from snapvault import wiring
     from snapvault.cli.status_document import status_document
     from snapvault.config.policies import read_policies
+    from snapvault.wiring import status as statuses
 
     run = session(context)
     policies, problems = read_policies(run.settings)
-    status = wiring.status(run.settings, policies, [str(problem) for problem in problems])
+    status = statuses.of_host(run.settings, policies, [str(problem) for problem in problems])
     if run.json:
         run.report(status_document(status), ())
     else:

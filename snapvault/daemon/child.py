@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Final
 
-from snapvault import clock, wiring
+from snapvault import clock
 from snapvault.adapters import command
 from snapvault.adapters.event_log import EventLog
 from snapvault.adapters.recording import failure_of
@@ -20,6 +20,7 @@ from snapvault.errors import SnapVaultError
 from snapvault.model.policy import Limits
 from snapvault.model.runs import Run, RunState
 from snapvault.ports.jobs import Order
+from snapvault.wiring import runs
 
 _IO_CLASSES: Final = {"best-effort": "2", "idle": "3"}
 _IONICE_SECONDS: Final = 10.0
@@ -82,7 +83,7 @@ def _carried_out(order: Order, asking: _Asking) -> Run:
             bound={"source": order.source.name, "vault": order.policy.vault, "run": order.run.id},
         )
         _step_back(order.policy.limits, order.settings.limits.each, events)
-        run = wiring.run_order(order, events)
+        run = runs.run_order(order, events)
         asking.end()
     except Asked:
         # Before or after what records the run itself, which else has caught this.

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from snapvault import clock, wiring
+from snapvault import clock
 from snapvault.adapters.event_log import EventLog
 from snapvault.adapters.jobs import ChildJobs
 from snapvault.adapters.locks import SourceLock
@@ -37,6 +37,7 @@ from snapvault.model.settings import DaemonSettings, Settings
 from snapvault.model.status import Status
 from snapvault.ports.notifier import Notifier
 from snapvault.units import format_count
+from snapvault.wiring import catalogs, history, status
 
 LOCK: Final = "daemon.lock"
 _LONGEST_WAIT: Final = 5.0  # seconds; a clock that is set is noticed after so many
@@ -108,7 +109,7 @@ class Service:
             signal.signal(number, self._ask_to_stop)
         with ExitStack() as stack:
             self._lock = stack.enter_context(alone(settings.state_dir))
-            self._history = wiring.open_history(settings, self._events, must_open=must_remember)
+            self._history = history.open_history(settings, self._events, must_open=must_remember)
             stack.callback(self._history.close)
             self._telling = Telling(notifiers(settings, self._events), self._events)
             stack.callback(self._telling.close, _TELLING_SECONDS)
@@ -135,7 +136,7 @@ class Service:
         )
 
     def _points(self, vault: str) -> Sequence[PointSummary]:
-        return wiring.point_summaries(self._rules.settings, vault)
+        return catalogs.point_summaries(self._rules.settings, vault)
 
     def _tell(self, notice: Notice) -> None:
         self._record(notice)
@@ -252,7 +253,7 @@ class Service:
             settings.listen_port,
             token=token,
             status=self._status,
-            run_log=wiring.run_logs(self._rules.settings).read,
+            run_log=history.run_logs(self._rules.settings).read,
             log=self._events,
             run=self._history.get,
         )
@@ -267,7 +268,7 @@ class Service:
 
     def _status(self) -> Status:
         current = self._rules  # read once: the main thread may exchange them
-        return wiring.status(
+        return status.of_host(
             current.settings,
             current.policies,
             current.texts,

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from snapvault import clock, wiring
+from snapvault import clock
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.config.policies import load_policies
 from snapvault.config.settings import load_settings
 from snapvault.model.runs import Run, RunState, Trigger
 from snapvault.ports.jobs import Order
+from snapvault.wiring import catalogs, runs
 from tests.acceptance.program import Ended, Host, image, shell
 from tests.support.events import RecordedEvents
 
@@ -55,7 +56,7 @@ def order(host: Host, source: str) -> Order:
     settings = load_settings(host.settings)
     (policy,) = load_policies(settings)
     spec = next(each for each in policy.sources if each.name == source)
-    run = wiring.new_run(policy, spec, Trigger.SCHEDULE)
+    run = runs.new_run(policy, spec, Trigger.SCHEDULE)
     return Order(run, settings, policy, spec)
 
 
@@ -321,7 +322,7 @@ def test_an_order_is_carried_out_and_recorded(known: Host) -> None:
     wanted = order(known, "shop")
     events = RecordedEvents()
 
-    run = wiring.run_order(wanted, events)
+    run = runs.run_order(wanted, events)
 
     assert run.state is RunState.SUCCEEDED
     assert run.trigger is Trigger.SCHEDULE
@@ -335,7 +336,7 @@ def test_an_order_that_fails_says_why_and_raises_nothing(known: Host) -> None:
     wanted = order(known, "shop")
     (known.folder.parent / "vault").rename(known.folder.parent / "elsewhere")
 
-    run = wiring.run_order(wanted, RecordedEvents())
+    run = runs.run_order(wanted, RecordedEvents())
 
     assert run.state is RunState.FAILED
     assert run.failure is not None
@@ -351,7 +352,7 @@ def test_an_order_that_is_asked_to_end_is_interrupted_and_raises_nothing(known: 
         def emit(self, event: str, /, **fields: str | int | float | bool | None) -> None:
             raise Asked
 
-    run = wiring.run_order(order(known, "shop"), Impatient())
+    run = runs.run_order(order(known, "shop"), Impatient())
 
     assert run.state is RunState.INTERRUPTED
     assert history(known)[0] == run
@@ -359,10 +360,10 @@ def test_an_order_that_is_asked_to_end_is_interrupted_and_raises_nothing(known: 
 
 def test_points_of_a_vault_are_known_where_it_was_opened(used: Host) -> None:
     settings = load_settings(used.settings)
-    before = wiring.point_summaries(settings, "offsite")
+    before = catalogs.point_summaries(settings, "offsite")
     used.does("list")
 
-    after = wiring.point_summaries(settings, "offsite")
+    after = catalogs.point_summaries(settings, "offsite")
 
     assert before == ()
     assert [summary.key.source for summary in after] == ["shop", "web01"]

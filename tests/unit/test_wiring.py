@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from snapvault import wiring
 from snapvault.adapters.ending import Ending
 from snapvault.adapters.sources.command import CommandSource
 from snapvault.adapters.sources.directory import DirectorySource
@@ -48,6 +47,8 @@ from snapvault.model.policy import (
 from snapvault.model.settings import HostLimits, Settings, VaultSettings
 from snapvault.ports.sealer import Readers
 from snapvault.ports.source import Source
+from snapvault.wiring.runs import back_up
+from snapvault.wiring.sources import check_source, source_of
 from tests.support.events import RecordedEvents
 from tests.support.sealers import PaperSealer
 from tests.support.throttles import Time
@@ -67,7 +68,7 @@ class Sources:
         streams = tuple(
             StreamSpec(f"{KINDS[type(spec)]}{number}", spec) for number, spec in enumerate(specs)
         )
-        return wiring.source_of(
+        return source_of(
             SourceSpec("web01", streams, hooks=hooks),
             policy="nightly",
             vault="offsite",
@@ -117,7 +118,7 @@ def test_a_source_that_finds_the_state_folder_full_names_the_folder(
     vault = replace(kit.host(), sealer=NoRoom(error))
 
     with pytest.raises(ConfigError, match="no space left") as caught:
-        wiring.back_up(vault, policy, spec)
+        back_up(vault, policy, spec)
 
     assert str(vault.state) in str(caught.value)
     assert "state_dir" in (caught.value.hint or "")
@@ -145,7 +146,7 @@ def test_a_run_keeps_to_the_limits_of_its_policy(
     spec = SourceSpec("web01", (StreamSpec("root", ImageSpec(image)),))
     policy = Policy("nightly", tmp_path, "offsite", (spec,), volume_size=1 << 20, limits=limits)
 
-    wiring.back_up(kit.host(), policy, spec)
+    back_up(kit.host(), policy, spec)
 
     assert time.passed == pytest.approx(seconds, rel=0.15, abs=0.1)
 
@@ -238,7 +239,7 @@ def test_a_source_is_looked_at_though_its_vault_is_not_there(tmp_path: Path) -> 
     vault = VaultSettings("offsite", f"file://{tmp_path}/gone", ("r",), "s")
     settings = Settings(tmp_path, tmp_path / "state", tmp_path, {"offsite": vault})
 
-    findings = list(wiring.check_source(settings, policy, spec, RecordedEvents()))
+    findings = list(check_source(settings, policy, spec, RecordedEvents()))
 
     assert [(finding.check, finding.error) for finding in findings] == [("root", None)]
     assert not (tmp_path / "state").exists()

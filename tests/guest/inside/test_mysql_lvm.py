@@ -16,7 +16,7 @@ from snapvault.config.settings import load_settings
 from snapvault.errors import QuiesceError
 from snapvault.model.policy import LvmSpec, MysqlSpec
 from snapvault.ports.source import Consistency, Quiesce
-from snapvault.wiring import source_of as source_by_policy
+from snapvault.wiring.sources import source_of as source_by_policy
 from tests.support import lvm
 from tests.support.events import RecordedEvents
 from tests.support.guest import REPOSITORY

@@ -172,7 +172,9 @@ def test_points_are_read_while_another_writes(
 @pytest.mark.integration
 def test_reading_loads_nothing_heavy() -> None:
     code = (
-        "import sys; import snapvault.wiring, snapvault.adapters.catalogs.summaries\n"
+        "import importlib, pkgutil, sys, snapvault.adapters.catalogs.summaries, snapvault.wiring\n"
+        "for module in pkgutil.iter_modules(snapvault.wiring.__path__, 'snapvault.wiring.'):\n"
+        "    importlib.import_module(module.name)\n"
         "import snapvault.adapters.recording, snapvault.adapters.histories.sqlite\n"
         "heavy = {'numpy', 'boto3', 'gnupg', 'zstandard', 'blake3', 'typer', 'rich'}\n"
         "print(*sorted(heavy & set(sys.modules)))\n"

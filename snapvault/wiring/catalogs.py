@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local indexes of vaults, and what they tell when the vaults themselves are not asked."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snapvault.engine.status import VaultPoints
+from snapvault.errors import ConfigError
+from snapvault.model.runs import PointSummary
+from snapvault.model.settings import Settings
+from snapvault.ports.events import Events
+
+if TYPE_CHECKING:
+    from snapvault.adapters.catalogs.known import KnownVaults
+    from snapvault.adapters.catalogs.sqlite import SqliteCatalog
+    from snapvault.adapters.catalogs.summaries import CatalogPoints
+
+
+@contextmanager
+def open_catalog(state: Path, name: str, events: Events) -> "Iterator[SqliteCatalog]":
+    """Open the catalog of a vault in its state folder; tell if it had to begin anew."""
+    from snapvault.adapters.catalogs.sqlite import SqliteCatalog
+
+    with closing(SqliteCatalog(state / "catalog.sqlite")) as catalog:
+        if catalog.was_reset:
+            events.warn(
+                "catalog.reset",
+                f'catalog of vault "{name}" was damaged and is rebuilt: {catalog.reset_reason}',
+            )
+        yield catalog
+
+
+def known_vaults(settings: Settings) -> "KnownVaults":
+    """Return the ids of the vaults that this host has opened."""
+    from snapvault.adapters.catalogs.known import KnownVaults
+
+    return KnownVaults(settings.state_dir / "vaults")
+
+
+def known_points(settings: Settings, name: str) -> VaultPoints:
+    """Return what this host knows of a vault's restore points, without asking store or GnuPG.
+
+    That is what was there when a command last opened the vault: nothing before the first time.
+    """
+    chosen = settings.vaults[name]
+    vault = known_vaults(settings).find(chosen)
+    if vault is None:
+        return VaultPoints(chosen.store, (), is_known=False)
+    reader = _points_of(settings.state_dir / vault / "catalog.sqlite", name)
+    try:
+        return VaultPoints(chosen.store, reader.read())
+    except ConfigError as error:
+        return VaultPoints(chosen.store, reader.last, problem=str(error))
+
+
+def point_summaries(settings: Settings, name: str) -> tuple[PointSummary, ...]:
+    """Return the restore points of a vault that this host knows of, by source and time."""
+    return known_points(settings, name).points
+
+
+@cache
+def _points_of(catalog: Path, name: str) -> "CatalogPoints":
+    from snapvault.adapters.catalogs.summaries import CatalogPoints
+
+    return CatalogPoints(catalog, name)

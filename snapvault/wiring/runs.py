@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs: a restore point is made of a source, and what came of it is recorded."""
+
+import os
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from snapvault import clock
+from snapvault.adapters.locks import SourceLock
+from snapvault.adapters.stores.metered import MeteredStore
+from snapvault.engine.vault import Held, Vault
+from snapvault.errors import SnapVaultError
+from snapvault.model.policy import Policy, SourceSpec
+from snapvault.model.runs import Run, RunState, SourceKey, Trigger
+from snapvault.model.settings import Settings
+from snapvault.ports.events import Events
+from snapvault.ports.jobs import Order
+from snapvault.wiring import history, sources, state, vaults, versions
+
+if TYPE_CHECKING:
+    from snapvault.adapters.recording import Recording
+
+
+def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
+    """Make one restore point of a source, as its policy says; one run of a source at a time.
+
+    It takes what its limits and those of the host let it take of the network and the disks. What
+    they say of processor time is up to whoever started this process.
+
+    Raises:
+        LockHeldError: another run has the source.
+        and all that `BackupJob.run` raises.
+    """
+    from snapvault.adapters.librsync import LibRsync
+    from snapvault.adapters.sources.throttled import ThrottledSource
+    from snapvault.engine.backup import BackupJob, BackupOptions
+
+    folder = vault.state / "sources" / spec.name
+    state.make_private(folder)
+    # Here too, so that one source's failure is told as such, and the next source has its turn.
+    with (
+        state.naming_state(vault.state),
+        SourceLock(folder / "lock", source=spec.name) as lock,
+        ExitStack() as stack,
+    ):
+        if lock.left_by is not None:
+            vault.events.emit("lock.taken_over", source=spec.name, pid=lock.left_by.pid)
+        source = sources.source_of(
+            spec,
+            policy=policy.name,
+            vault=vault.name,
+            vault_id=vault.record.vault,
+            folder=folder,
+            events=vault.events,
+        )
+        if isinstance(vault.store, MeteredStore) and vault.store.traffic is not None:
+            stack.enter_context(vault.store.traffic.of_run(policy.limits))
+            source = ThrottledSource(source, vault.store.traffic.read)
+        return BackupJob(
+            vault=vault,
+            source=source,
+            rsync=LibRsync(),
+            folder=folder,
+            options=BackupOptions(
+                volume_size=policy.volume_size,
+                compression_level=policy.compression_level,
+                host=os.uname().nodename or "unknown",
+                tool=versions.tool(),
+                hints=policy.hints,
+            ),
+        ).run()
+
+
+def new_run(policy: Policy, spec: SourceSpec, trigger: Trigger = Trigger.MANUAL) -> Run:
+    """Return a run of a source that starts now, asked for by hand unless said otherwise."""
+    from snapvault.adapters.recording import new_run_id
+
+    now = clock.now()
+    key = SourceKey(policy.vault, spec.name)
+    return Run(new_run_id(now), key, policy.name, RunState.RUNNING, trigger, now)
+
+
+def recorded(settings: Settings, run: Run, events: Events) -> "Recording":
+    """Return what records a run around the work; history that cannot be written fails nothing."""
+    from snapvault.adapters.recording import Recording
+
+    return Recording(
+        run,
+        history=lambda: history.open_history(settings, events),
+        logs=history.run_logs(settings),
+        events=events,
+    )
+
+
+def back_up_recorded(
+    recording: "Recording", vault: Vault, policy: Policy, spec: SourceSpec
+) -> Held:
+    """Make a restore point as `back_up`, and tell the recording what came of it."""
+    before = _requests(vault)
+    held = back_up(replace(vault, events=recording.events), policy, spec)
+    recording.made(
+        held.point, stored_bytes=held.stored_bytes, more={"requests": _requests(vault) - before}
+    )
+    return held
+
+
+def _requests(vault: Vault) -> int:
+    """Return how often this process has asked the vault's store for something."""
+    if not isinstance(vault.store, MeteredStore):
+        return 0
+    counts = vault.store.counts()
+    return counts.stats + counts.fetches + counts.listings + counts.puts + counts.probes
+
+
+def record_failure(settings: Settings, run: Run, error: SnapVaultError, events: Events) -> None:
+    """Record a run that failed before it could start."""
+    with suppress(SnapVaultError), recorded(settings, run, events):
+        raise error
+
+
+def run_order(order: Order, events: Events) -> Run:
+    """Carry out an order, record it, and return the run as it ended, whatever happened to it.
+
+    An exception that asks this process to end interrupts the run, and goes no further either.
+    """
+    recording = recorded(order.settings, order.run, events)
+    # What it was is in the run.
+    with suppress(BaseException), recording:
+        name = order.policy.vault
+        with vaults.open_vault(order.settings, name, recording.events) as vault:
+            back_up_recorded(recording, vault, order.policy, order.source)
+    return recording.run

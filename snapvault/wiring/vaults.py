@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vaults: made, or opened with their keys, store, catalog and this host's state."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snapvault import clock
+from snapvault.adapters.ending import Ending
+from snapvault.adapters.stores.metered import MeteredStore
+from snapvault.adapters.stores.opening import StoreOptions, open_store
+from snapvault.adapters.throttle import Traffic
+from snapvault.engine.vault import Inventory, Vault, create, read_record, sync
+from snapvault.errors import ConfigError
+from snapvault.formats.vault import VaultRecord
+from snapvault.model.settings import Settings, VaultSettings
+from snapvault.ports.events import Events
+from snapvault.ports.sealer import Sealer
+from snapvault.ports.store import Store, StoreTraits
+from snapvault.ports.throttle import Throttle
+from snapvault.wiring.catalogs import known_vaults, open_catalog
+from snapvault.wiring.state import make_private, naming_state
+
+if TYPE_CHECKING:
+    from snapvault.adapters.sealers.facts import KeyFacts
+
+
+def init(settings: VaultSettings) -> tuple[VaultRecord, StoreTraits]:
+    """Create the vault that the settings describe, or join this host to it.
+
+    Raises:
+        ConfigError: this host has initialized it before.
+        KeyMissingError, StoreError: keys or store are not as they must be.
+    """
+    sealer = open_keys(settings)
+    return create(settings.name, open_objects(settings), sealer)
+
+
+@contextmanager
+def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]:
+    """Open one vault of the settings with its keys, its catalog and this host's state.
+
+    Its store counts requests and bytes, and keeps to the host's limits: `Vault.store` is a
+    MeteredStore. While it is open, a signal that asks the process to end ends waits of all
+    threads too.
+
+    Raises:
+        ConfigError: there is no vault yet, or the settings are wrong.
+        IntegrityError: the vault cannot be read by this release.
+    """
+    chosen = settings.vaults[name]
+    sealer = open_keys(chosen)
+    with _limited(settings, events) as traffic:
+        reach = partial(open_objects, chosen, throttle=traffic.upload, sleep=traffic.ending.sleep)
+        store = reach()
+        record = read_record(store)
+        if record is None:
+            raise ConfigError(
+                f'there is no vault at {chosen.store} ("vault.json" is missing)',
+                hint=f'Run "snapvault init {name}" to create it, or correct "store" in the '
+                "settings.",
+            )
+        if not record.create_only and chosen.create_only is None:
+            store = reach(create_only=False)
+        metered = MeteredStore(store, traffic)
+        state = settings.state_dir / record.vault
+        make_private(state)
+        known_vaults(settings).remember(chosen, record.vault)
+        with open_catalog(state, name, events) as catalog, naming_state(state):
+            yield Vault(name, record, metered, sealer, catalog, events, state)
+
+
+@contextmanager
+def _limited(settings: Settings, events: Events) -> Iterator[Traffic]:
+    """Return what the limits of this host let pass: nothing more once the process shall end."""
+    ending = Ending()
+    traffic = Traffic(settings.limits, settings.state_dir / "limits", ending, events)
+    with ending.noticed(), closing(traffic):
+        yield traffic
+
+
+def rebuild_catalog(vault: Vault) -> Inventory:
+    """Forget the local index and read it from the vault again."""
+    vault.catalog.clear()
+    return sync(vault)
+
+
+def open_keys(settings: VaultSettings) -> Sealer:
+    """Return GnuPG with the keys that the settings name; nothing is proven yet.
+
+    Raises:
+        KeyMissingError, ConfigError, SealError: as `open_sealer`.
+    """
+    from snapvault.adapters.sealers.gnupg import open_sealer
+
+    return open_sealer(
+        _gnupg_home(settings),
+        recipients=settings.recipients,
+        signer=settings.signer,
+        trusted_signers=settings.trusted_signers,
+        passphrase_file=str(settings.passphrase_file) if settings.passphrase_file else None,
+    )
+
+
+def _gnupg_home(settings: VaultSettings) -> Path:
+    return settings.gnupg_home or Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
+
+
+def gnupg_version(settings: VaultSettings) -> str:
+    """Return the version of the gpg program."""
+    from snapvault.adapters.sealers import facts
+
+    return facts.gnupg_version(_gnupg_home(settings))
+
+
+def key_facts(settings: VaultSettings, sealer: Sealer) -> "dict[str, KeyFacts]":
+    """Return what is known of the recipients' and the signer's keys, by fingerprint."""
+    from snapvault.adapters.sealers import facts
+
+    return facts.read_facts(_gnupg_home(settings), {*sealer.recipients, sealer.signer})
+
+
+def open_objects(
+    settings: VaultSettings,
+    *,
+    create_only: bool | None = None,
+    throttle: Throttle | None = None,
+    sleep: Callable[[float], None] = clock.sleep,
+) -> Store:
+    """Return the store that the settings name, as `open_store`; nothing is asked of it yet."""
+    options = StoreOptions(
+        endpoint_url=settings.endpoint_url,
+        region=settings.region,
+        storage_class=settings.storage_class,
+        ca_bundle=settings.ca_bundle,
+        create_only=_first(settings.create_only, create_only, True),
+    )
+    if settings.request_checksum_calculation is not None:
+        options = replace(
+            options, request_checksum_calculation=settings.request_checksum_calculation
+        )
+    if settings.response_checksum_validation is not None:
+        options = replace(
+            options, response_checksum_validation=settings.response_checksum_validation
+        )
+    return open_store(settings.store, options, throttle=throttle, sleep=sleep)
+
+
+def _first(*values: bool | None) -> bool:
+    return next(value for value in values if value is not None)
