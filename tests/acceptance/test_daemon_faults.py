@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from snapvault import clock
+from snapvault.adapters.histories.sqlite import SqliteHistory
 from tests.acceptance.program import Host, shell
 from tests.support.daemon import PATIENCE, Daemon, with_daemon
 from tests.support.moved_clock.moving import MovedClock
@@ -227,9 +228,12 @@ def test_a_log_that_nobody_reads_holds_up_no_backup(daemon: Daemon) -> None:
 
 
 def is_followed(host: Host) -> bool:
-    return (host.state / "history.sqlite").exists() and bool(
-        host.run("status", "--json").json["sources"][0]["next_start"]
-    )
+    """Tell whether the daemon has looked at its sources: their history says since when."""
+    path = host.state / "history.sqlite"
+    if not path.exists():
+        return False
+    with SqliteHistory(path) as history:
+        return bool(history.seen())
 
 
 def has_point(host: Host) -> bool:

@@ -35,7 +35,8 @@ class Mail:
         return str(self.message.get_content()).replace("\r\n", "\n")
 
 
-@dataclass(slots=True)
+# Without slots: QUIRK: Python 3.11.2 cannot list the members of one with slots, as aiosmtpd does.
+@dataclass
 class _Handler:
     mails: list[Mail]
     refusals: Mapping[str, str]
