@@ -210,6 +210,9 @@ def test_a_source_without_disks_is_refused() -> None:
         ImageSource("web01", {})
 
 
+READ_AHEAD = 256 * 1024  # bytes; twice what Linux reads ahead of itself
+
+
 def cached_pages(path: Path) -> bytes:
     """Return one byte a page, odd when it is in the page cache (mincore(2))."""
     with path.open("r+b") as file:
@@ -239,7 +242,12 @@ def test_reading_leaves_the_page_cache_as_it_was(path: Path, *, skew: int, warm:
         view.streams[0].read_into(offset, buffer[: min(64 * 1024, len(DATA) - offset)])
     view.close()
 
-    assert cached_pages(path) == before
+    after = cached_pages(path)
+    if warm:
+        assert after == before
+    else:
+        # What the kernel still reads ahead while we drop the rest, nobody can drop.
+        assert sum(after) <= READ_AHEAD // mmap.PAGESIZE < len(after) // 2
 
 
 def test_a_reader_whose_direct_reads_are_refused_reads_through_the_cache(
