@@ -61,7 +61,13 @@ class Judging:
             verdict = self._verdict(source, now)
         self._alarms.settle(
             source.subject,
-            [each for each in verdict.findings if not _is_premature(source, each, now, at_work)],
+            [
+                each
+                for each in verdict.findings
+                # Once it is up, only a restore point ends it.
+                if self._alarms.get(source.subject, each.kind) is not None
+                or not _is_premature(source, each, now, at_work)
+            ],
             now,
             source=source.key,
             policy=source.policy.name,

@@ -218,6 +218,13 @@ class _Teller:
             except NotifyError as error:
                 problem = str(error)
                 wait = self._pause(attempt, error)
+                if attempt == 1 and wait is not None:
+                    self._log.warn(
+                        "notice.delayed",
+                        f'could not tell notifier "{self._name}" yet: {problem}',
+                        **self._fields(notice),
+                        hint=error.hint,
+                    )
                 if wait is not None and self._rest(wait):
                     continue
                 hint = error.hint

@@ -25,7 +25,7 @@ from snapvault.ports.store import Readable, StoreReader
 
 _PIECE = 1 << 20  # bytes
 _HELD_IN_MEMORY = 16 << 20  # bytes
-_VERIFY = 'Run "snapvault verify" to see which restore points need it.'
+_VERIFY = 'Run "snapvault verify --level data" to see which restore points need it.'
 
 
 def get(store: StoreReader, record: ObjectRecord) -> bytes:

@@ -175,7 +175,7 @@ class Disk:
         error = VolumeError(
             f'{named} is damaged: the block at offset {begin} of stream "{self.name}" is not what'
             " was backed up",
-            hint='Run "snapvault verify" to see which restore points need it.',
+            hint='Run "snapvault verify --level data" to see which restore points need it.',
         )
         if not self._told.issuperset(volumes):
             self._told.update(volumes)

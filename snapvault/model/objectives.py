@@ -129,7 +129,7 @@ def _unprotected(
         return Finding(
             NEVER,
             f"never backed up, expected by {_shown(breach_at)}",
-            'Run "snapvault status" to see what failed, and "snapvault backup" to back up now.',
+            'Mend what its last run failed at, if one did; "snapvault backup" backs up now.',
         )
     if newest is None:
         reason = "all restore points are dated in the future"
@@ -138,8 +138,8 @@ def _unprotected(
     return Finding(
         RPO,
         f"RPO breached at {_shown(breach_at)}: {reason}",
-        f'Run "snapvault status" to see what failed, and "snapvault backup'
-        f' {points[-1].key.source}" to back up now.',
+        "Mend what its last run failed at, if one did; "
+        f'"snapvault backup {points[-1].key.source}" backs up now.',
     )
 
 

@@ -419,6 +419,15 @@ def test_a_source_that_never_gets_its_backup_alarms() -> None:
     assert world.up() == {(SUBJECT, FAILED), (SUBJECT, NEVER)}
 
 
+def test_a_run_at_work_ends_no_alarm_of_a_source_that_was_never_backed_up() -> None:
+    world = World([a_policy(every=HOUR)], outcome=lambda _: Outcome(30, BROKEN))
+
+    world.run(hours=12)
+
+    assert world.up() == {(SUBJECT, FAILED), (SUBJECT, NEVER)}
+    assert world.told(NoticeKind.RECOVERY) == []
+
+
 def test_a_backup_by_hand_ends_the_alarms() -> None:
     world = World([a_policy(objectives=DAILY)], outcome=lambda _: Outcome(1, BROKEN))
     world.run(days=3)

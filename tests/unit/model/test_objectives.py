@@ -75,7 +75,7 @@ def test_a_newest_point_that_is_too_old_breaches_the_rpo() -> None:
         RPO,
         'RPO breached at 2026-11-22 05:15 UTC: the newest restore point, "ab12", is of'
         " 2026-11-21 03:15 UTC",
-        'Run "snapvault status" to see what failed, and "snapvault backup web01" to back up now.',
+        'Mend what its last run failed at, if one did; "snapvault backup web01" backs up now.',
     )
 
 
@@ -140,7 +140,7 @@ def test_who_was_never_backed_up_is_told_since_when_it_should_have_been() -> Non
 
     assert verdict.breach_at == NOW - HOUR
     assert only(verdict).message == "never backed up, expected by 2026-11-22 08:15 UTC"
-    assert 'Run "snapvault status"' in (only(verdict).hint or "")
+    assert '"snapvault backup" backs up now' in (only(verdict).hint or "")
 
 
 # --- size -----------------------------------------------------------------------------------
