@@ -76,7 +76,11 @@ def parse(text: str | None) -> Place:
         raise typer.BadParameter(
             f'expected unix:PATH or 127.0.0.1:PORT, found "{text}"', param_hint="--listen"
         ) from error
-    if not address.is_loopback or not 0 <= number < 1 << 16:
+    if not 0 <= number < 1 << 16:
+        raise typer.BadParameter(
+            f"expected a port from 0 to 65535, found {number}", param_hint="--listen"
+        )
+    if not address.is_loopback:
         raise typer.BadParameter(
             f'cannot serve at "{text}": NBD has no password, so only this machine may connect;'
             " listen on 127.0.0.1 and use ssh from elsewhere",

@@ -27,7 +27,7 @@ def command(context: typer.Context) -> int:
     runs next, alarms and the last failures with what to do. Asks no vault: what is
     shown is what this host knows of its restore points.
 
-    The exit status is 17 if anything needs attention: an alarm is up, a policy is wrong,
+    The exit status is 17 if an operator must act: an alarm is up, a policy is wrong,
     or the catalog of a vault cannot be read. With --json the report has all that is shown.
 
     Examples:
