@@ -39,7 +39,6 @@ from snapvault.ports.notifier import Notifier
 from snapvault.units import format_count
 from snapvault.wiring import catalogs, history, status
 
-LOCK: Final = "daemon.lock"
 _LONGEST_WAIT: Final = 5.0  # seconds; a clock that is set is noticed after so many
 _TELLING_SECONDS: Final = 10.0  # that a stop leaves for what is still to be told
 _WATCHDOG_SHARE: Final = 3  # times within the watchdog's limit that it is fed
@@ -353,7 +352,7 @@ def alone(state_dir: Path) -> Iterator[SourceLock]:
         LockHeldError: there is another one; the message says which.
         ConfigError: the folder cannot be used.
     """
-    lock = SourceLock(state_dir / LOCK, source="daemon")
+    lock = SourceLock(state_dir / status.DAEMON_LOCK, source="daemon")
     try:
         lock.__enter__()
     except LockHeldError as error:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from typing import Final
 
 from snapvault import clock
 from snapvault.adapters.locks import holder_of
@@ -18,6 +19,9 @@ from snapvault.ports.history import History
 from snapvault.wiring.catalogs import known_points
 from snapvault.wiring.history import open_history, run_logs
 from snapvault.wiring.versions import tool
+
+DAEMON_LOCK: Final = "daemon.lock"
+"""The file in the state folder that the one daemon of a host holds."""
 
 
 def of_host(
@@ -52,7 +56,7 @@ def of_host(
             memory = statuses.remember(opened, run_logs(settings), settled)
     except SnapVaultError as error:
         told.append(str(error))
-    daemon = holder_of(settings.state_dir / "daemon.lock")
+    daemon = holder_of(settings.state_dir / DAEMON_LOCK)
     return statuses.assemble(
         statuses.Host(
             name=os.uname().nodename or "unknown",

@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -28,6 +28,8 @@ from snapvault.adapters.notifiers.connecting import (
 )
 from snapvault.errors import NotifyError, NotifyUnavailableError
 from snapvault.model.notices import Notice
+from snapvault.model.settings import NotifierSettings, PingSettings, WebhookSettings
+from snapvault.ports.source import Finding
 
 T = TypeVar("T")
 
@@ -150,6 +152,18 @@ def reach(place: Place, *, ca_bundle: Path | None, seconds: float) -> None:
             connection.close()
 
     _do(place, work, seconds)
+
+
+def look(settings: NotifierSettings, to: PingSettings | WebhookSettings) -> Iterator[Finding]:
+    """Look whether a notifier's address answers, without sending anything; for `check`."""
+    name = f"notifier {settings.name}"
+    try:
+        place = find_place(to.url, to.url_file, None, name=settings.name)
+        reach(place, ca_bundle=to.ca_bundle, seconds=settings.timeout.total_seconds())
+    except NotifyError as error:
+        yield Finding(name, str(error), error=error)
+    else:
+        yield Finding(name, f"{place} answers")
 
 
 def _do(place: Place, work: Callable[[Line], T], seconds: float) -> T:

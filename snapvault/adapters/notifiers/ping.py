@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl, urlencode
 
 from snapvault.adapters.notifiers import http
 from snapvault.adapters.notifiers.templates import one_line
-from snapvault.errors import NotifyError
 from snapvault.model.notices import Notice, NoticeKind
 from snapvault.model.settings import NotifierSettings, PingSettings
 from snapvault.ports.source import Finding
@@ -50,17 +49,7 @@ class PingNotifier:
 
     def check(self) -> Iterator[Finding]:
         """Connect to the server without pinging."""
-        try:
-            place = self._place(None)
-            http.reach(
-                place,
-                ca_bundle=self._to.ca_bundle,
-                seconds=self._settings.timeout.total_seconds(),
-            )
-        except NotifyError as error:
-            yield Finding(f"notifier {self.name}", str(error), error=error)
-        else:
-            yield Finding(f"notifier {self.name}", f"{place} answers")
+        return http.look(self._settings, self._to)
 
     def _ping(self, notice: Notice, ending: str) -> None:
         place = self._place(notice)
@@ -76,7 +65,7 @@ class PingNotifier:
             seconds=self._settings.timeout.total_seconds(),
         )
 
-    def _place(self, notice: Notice | None) -> http.Place:
+    def _place(self, notice: Notice) -> http.Place:
         return http.find_place(self._to.url, self._to.url_file, notice, name=self.name)
 
 

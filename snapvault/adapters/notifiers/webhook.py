@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from snapvault.adapters.notifiers import http, templates
 from snapvault.adapters.notifiers.wishes import is_news
-from snapvault.errors import NotifyError
 from snapvault.model.notices import Notice
 from snapvault.model.settings import NotifierSettings, WebhookSettings
 from snapvault.ports.source import Finding
@@ -44,17 +43,7 @@ class WebhookNotifier:
 
     def check(self) -> Iterator[Finding]:
         """Connect to the server without sending anything."""
-        try:
-            place = self._place(None)
-            http.reach(
-                place,
-                ca_bundle=self._to.ca_bundle,
-                seconds=self._settings.timeout.total_seconds(),
-            )
-        except NotifyError as error:
-            yield Finding(f"notifier {self.name}", str(error), error=error)
-        else:
-            yield Finding(f"notifier {self.name}", f"{place} answers")
+        return http.look(self._settings, self._to)
 
-    def _place(self, notice: Notice | None) -> http.Place:
+    def _place(self, notice: Notice) -> http.Place:
         return http.find_place(self._to.url, self._to.url_file, notice, name=self.name)
