@@ -15,6 +15,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from tests.support.tls_forwarder import Authority
 
+_TURNS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:
@@ -60,6 +62,26 @@ class _Handler:
         return self.data_answer
 
 
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """A transport and the socket below it, which one of TLS does not tell after its end."""
+
+    transport: Any
+    socket: Any
+
+
+class _Conversation(SMTP):
+    """What is said on one connection, which `connections` gets (twice, once it speaks TLS)."""
+
+    def __init__(self, connections: list[_Connection], handler: _Handler, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connections.append(_Connection(transport, transport.get_extra_info("socket")))
+        super().connection_made(transport)
+
+
 @dataclass
 class MailServer:
     """Listens from construction until `stop`.
@@ -78,7 +100,7 @@ class MailServer:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._protocols: list[Any] = []
+        self._connections: list[_Connection] = []
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mail server", daemon=True)
         self._thread.start()
@@ -113,24 +135,31 @@ class MailServer:
             self._ready.set()
             self._loop.run_forever()
             server.close()
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.run_until_complete(self._cut_connections())
+            self._loop.run_until_complete(self._end())
         finally:
             self._ready.set()
             self._loop.close()
 
-    async def _cut_connections(self) -> None:
-        for protocol in self._protocols:
-            if protocol.transport is not None:
-                protocol.transport.abort()
-        for _ in range(5):  # what a transport does at its end, it does a turn later
+    async def _end(self) -> None:
+        for _ in range(_TURNS):  # what was accepted a moment ago gets its transport
             await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in self._connections:
+            connection.transport.abort()
+        for _ in range(_TURNS):  # what a transport does at its end, it does a few turns later
+            await asyncio.sleep(0)
+        deadline = self._loop.time() + 10
+        while any(connection.socket.fileno() != -1 for connection in self._connections):
+            if self._loop.time() > deadline:
+                raise RuntimeError("a connection to the mail server did not end")
+            await asyncio.sleep(0.01)
 
     def _protocol(self) -> Any:
-        protocol = SMTP(
+        return _Conversation(
+            self._connections,
             _Handler(self.mails, self.refusals, self.data_answer),
             hostname="mail.test",
             enable_SMTPUTF8=True,
@@ -141,8 +170,6 @@ class MailServer:
             # With TLS from the start, aiosmtpd does not know that there is any.
             auth_require_tls=self.security == "starttls",
         )
-        self._protocols.append(protocol)
-        return protocol
 
     def _authenticate(
         self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any
