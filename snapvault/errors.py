@@ -143,3 +143,13 @@ class NotifyUnavailableError(NotifyError):
     """Who is to be told did not answer, or asked us to come back later."""
 
     retryable = True
+
+
+class DrillError(SnapVaultError):
+    """What a drill needs could not be started, or did not take what was restored."""
+
+    exit_status = 19
+
+
+class MachineError(DrillError):
+    """A machine could not be started, or did not do what was asked of it."""

@@ -8,6 +8,8 @@ from datetime import time, timedelta
 from pathlib import Path
 from typing import Final
 
+from snapvault.model.rehearsal import Choice, DrillStep
+
 NAME_LENGTH: Final = 64
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -367,6 +369,24 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DrillSpec:
+    """A policy's `drill`. `steps` are in order: when one fails, those after it are skipped.
+
+    `schedule` None: only when asked. A random point is one of the last `within` (None: any kept).
+    `gnupg_home` and `passphrase_file` are where the recovery key is for a drill; None: the
+    vault's own. `scratch` takes what is restored; None: a private folder below the state folder.
+    """
+
+    steps: tuple[DrillStep, ...]
+    schedule: Schedule | None = None
+    choice: Choice = Choice.LATEST
+    within: timedelta | None = None
+    gnupg_home: Path | None = None
+    passphrase_file: Path | None = None
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One policy file. `name` is the file's name without its ending; `vault` is a name.
 
@@ -391,3 +411,4 @@ class Policy:
     retry: Retry = Retry()
     limits: Limits = Limits()
     notify: tuple[str, ...] | None = None
+    drill: DrillSpec | None = None

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Private database servers that dumps are loaded into, to see whether they can be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """A table as a dump has it: its rows, and a digest over them in the dump's order (hex)."""
+
+    rows: int
+    digest: str
+
+
+class ScratchDatabase(Protocol):
+    """A server of nobody else, reached by a socket in its own folder only."""
+
+    def load(self, dump: BinaryIO, stream: str, database: str | None) -> None:
+        """Load one stream, read to its end; `database` where the dump does not name its own.
+
+        Raises:
+            DrillError: the server refused something; the message has its own words.
+        """
+        ...
+
+    def query(self, sql: str, database: str | None, limit: timedelta) -> Sequence[Sequence[str]]:
+        """Run one statement; return its rows, each value as text (`NULL` for none).
+
+        Raises:
+            DrillError: the server refused it, or it took longer.
+        """
+        ...
+
+    def databases(self) -> Sequence[str]:
+        """Return the names of the databases that were loaded, sorted."""
+        ...
+
+    def tables(self, database: str) -> Mapping[str, TableFacts]:
+        """Return the facts of all tables of a database, by the same rule as at the backup."""
+        ...
+
+    def close(self) -> None:
+        """End the server and remove its folder. Repeatable."""
+        ...
+
+
+class ScratchDatabases(Protocol):
+    """What starts such servers, of one product."""
+
+    def check(self) -> None:
+        """Make sure that it can be started here.
+
+        Raises:
+            DrillError: a program is missing; the hint is the command that installs it.
+        """
+        ...
+
+    def start(self, folder: Path) -> ScratchDatabase:
+        """Start a server in a private folder, that has room for it.
+
+        Raises:
+            DrillError: it did not start; the message has its own words.
+        """
+        ...
