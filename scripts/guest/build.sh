@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Build what the tests' guest boots from: a kernel of Debian's, taken from its package and
-# never installed, and a small initramfs. Kept in .guest/current; nothing to do when it is
+# never installed, and a small initramfs; and the same for disks that the tests start, where a
+# boot loader wants the kernel as it is packed. Kept in .guest/current; nothing to do when it is
 # there. Safe to interrupt and to run twice at once. Needs no root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$(cd "$here/../.." && pwd)/.guest
 PATH="$PATH:/usr/sbin:/sbin" # an ordinary user's path often lacks depmod
 modules="virtio_pci virtio_blk virtio_console 9pnet_virtio 9p overlay dm-mod dm-snapshot dm-thin-pool ext4 loop"
+disk_modules="virtio_pci virtio_blk virtio_console virtio_net e1000e ahci sd_mod ext4"
 needs="The build needs room for 500 MB in .guest, and Debian 12's linux-image-amd64."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -19,7 +21,7 @@ stop() {
 }
 
 # Print what the cache depends on besides the kernel, which stays as long as these do.
-inputs() { { echo "$modules" && cat "$here/build.sh" "$here/init"; } | sha256sum | cut -c1-16; }
+inputs() { { echo "$modules $disk_modules" && cat "$here/build.sh" "$here/init"; } | sha256sum | cut -c1-16; }
 
 # Print the name of the package that holds the newest kernel; nothing when the lists lack it.
 kernel_package() {
@@ -54,20 +56,20 @@ unpack_kernel() {
             "$needs"
 }
 
-# Pack the initramfs $3 from busybox, init and the modules of kernel version $2 under $1.
+# Pack the initramfs $3 from busybox, init and the modules $4 of kernel version $2 under $1.
 pack_initramfs() {
-    local tree=$1/initramfs module kind file
+    local tree=$3.tree kind file
     mkdir -p "$tree"/{bin,proc,sys,dev,ro,rw,newroot,modules}
     cp "$(command -v busybox)" "$tree/bin/busybox"
     install -m 755 "$here/init" "$tree/init"
-    depmod -b "$1/package" "$2"
     # shellcheck disable=SC2086  # a list of words
-    modprobe -d "$1/package" -S "$2" --show-depends -a $modules | while read -r kind file _; do
+    modprobe -d "$1/package" -S "$2" --show-depends -a $4 | while read -r kind file _; do
         [ "$kind" = insmod ] && ! [ -e "$tree/modules/${file##*/}" ] || continue
         cp "$file" "$tree/modules/"
         echo "${file##*/}" >>"$tree/order"
     done
     (cd "$tree" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$3"
+    rm -rf "$tree"
 }
 
 build() {
@@ -87,7 +89,10 @@ build() {
         "could not unpack the kernel's package: ${said%%$'\n'*}" "$needs"
     mkdir "$work/built"
     unpack_kernel "$work/package/boot/vmlinuz-$version" "$work/built/vmlinux"
-    pack_initramfs "$work" "$version" "$work/built/initramfs.gz"
+    cp "$work/package/boot/vmlinuz-$version" "$work/built/vmlinuz"
+    depmod -b "$work/package" "$version"
+    pack_initramfs "$work" "$version" "$work/built/initramfs.gz" "$modules"
+    pack_initramfs "$work" "$version" "$work/built/disk.gz" "$disk_modules"
     inputs >"$work/built/inputs"
     # ORDER: `current` names a folder only once all of it is there.
     local name
