@@ -5,13 +5,13 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from snapvault.errors import ConfigError, SnapVaultError
+from snapvault.errors import ConfigError, SnapVaultError, StateError, refusal_of_state
 
 # A full check reads the whole file; a larger one shows its damage when it is read.
 _CHECKED_BYTES = 16 << 20
@@ -20,7 +20,6 @@ _CHECKED_BYTES = 16 << 20
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 _SHORT_READ = sqlite3.SQLITE_IOERR_SHORT_READ
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 
@@ -35,8 +34,9 @@ class UntrustedError(Exception):
 class Layout:
     """What a file must be: `what` names it to people, `probes` are queries that must be possible.
 
-    `schema` are statements that make the tables. Another process may keep the file for
-    `busy_seconds`; then the error is a `busy_error`.
+    `schema` are statements that make the tables. `additions` are tables that the first files of
+    this version did not have, each with the statements that make it and what belongs to it.
+    Another process may keep the file for `busy_seconds`; then the error is a `busy_error`.
     """
 
     what: str
@@ -44,8 +44,9 @@ class Layout:
     version: int
     schema: str
     probes: tuple[str, ...]
+    additions: Mapping[str, str] = field(default_factory=dict)
     busy_seconds: float = 10.0
-    busy_error: type[SnapVaultError] = ConfigError
+    busy_error: type[SnapVaultError] = StateError
 
 
 class DatabaseFile:
@@ -59,7 +60,8 @@ class DatabaseFile:
         """Open the file, or make it and its folder.
 
         Raises:
-            ConfigError: it cannot be used, and it `must_open`; otherwise each call tries again.
+            StateError, ConfigError: it cannot be used, and it `must_open`; otherwise each call
+            tries again.
             The layout's `busy_error`: another process keeps it.
         """
         self._path = path
@@ -86,7 +88,7 @@ class DatabaseFile:
         """Run an action; when it meets damage, run it once more on an empty file.
 
         Raises:
-            ConfigError, or the layout's `busy_error`: the file cannot be used.
+            StateError, ConfigError, or the layout's `busy_error`: the file cannot be used.
         """
         with self._lock:
             if self._database is not None and _inode(self._path) != self._inode:
@@ -145,7 +147,8 @@ class DatabaseFile:
                 database = self._connect_or_replace()
                 self._inode = _inode(self._path)
         except OSError as error:
-            raise self._unusable(error.strerror or str(error)) from error
+            kind = refusal_of_state(error)
+            raise self._unusable(kind, error.strerror or str(error)) from error
         except (UntrustedError, sqlite3.Error) as error:
             raise self._translated(error) from error
         return database
@@ -167,15 +170,17 @@ class DatabaseFile:
                 f"another process has kept it for {self._layout.busy_seconds:.0f} s",
                 hint=f'See which one: fuser -v "{self._path}".',
             )
-        if code in _FULL:
-            return self._unusable(str(error), hint=f'Look for room in "{self._path.parent}".')
-        return self._unusable(str(error))
+        return self._unusable(StateError, str(error))
 
-    def _unusable(self, reason: str, *, hint: str | None = None) -> ConfigError:
-        return ConfigError(
+    def _unusable(
+        self, kind: type[StateError] | type[ConfigError], reason: str
+    ) -> StateError | ConfigError:
+        folder = self._path.parent
+        return kind(
             f'could not use {self._layout.what} "{self._path}": {reason.lower()}',
-            hint=hint
-            or f'state_dir must be a folder that this user can write: "{self._path.parent}".',
+            hint=f'Look for room in "{folder}", and whether it can be written.'
+            if kind.retryable
+            else f'state_dir must be a folder that this user can write: "{folder}".',
         )
 
 
@@ -215,6 +220,9 @@ def _prepare(database: sqlite3.Connection, path: Path, layout: Layout) -> None:
         raise UntrustedError(f"no {layout.what}: it belongs to another program")
     if (version := _value(database, "PRAGMA user_version")) != layout.version:
         raise UntrustedError(f"version {version}, where this release uses {layout.version}")
+    for table, statements in layout.additions.items():
+        if not _has(database, table):
+            database.executescript(f"BEGIN IMMEDIATE; {statements}; COMMIT;")
     if path.stat().st_size <= _CHECKED_BYTES:
         verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
@@ -227,6 +235,11 @@ def _prepare(database: sqlite3.Connection, path: Path, layout: Layout) -> None:
 
 def _value(database: sqlite3.Connection, query: str) -> int:
     return int(database.execute(query).fetchone()[0])
+
+
+def _has(database: sqlite3.Connection, table: str) -> bool:
+    query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+    return database.execute(query, (table,)).fetchone() is not None
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The history of a host: runs, alarms, and how far each schedule was followed.
+"""The history of a host: runs, drills, alarms, and how far each schedule was followed.
 
 It can be lost: what was backed up is in the vaults. Then only what happened is forgotten.
 """
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.runs import Alarm, Progress, Run, SourceKey
 
 
@@ -81,10 +82,29 @@ class History(Protocol):
         """End an alarm and return it; None if it was not up."""
         ...
 
-    def expire(self, before: datetime) -> int:
-        """Forget runs and alarms that ended before then, with their logs; return how many runs.
+    def add_drill(self, summary: DrillSummary) -> None:
+        """Remember what a drill showed of a source. Safe to repeat.
 
-        The newest successful run of each source stays.
+        Of several for one source under one drill's id, the worst stays: failed, then skipped.
+        """
+        ...
+
+    def drills(self, key: SourceKey | None = None, *, limit: int = 100) -> list[DrillSummary]:
+        """Return drills, newest end first: of one source, or of all."""
+        ...
+
+    def last_drills(self, verdict: Verdict | None = None) -> Mapping[SourceKey, DrillSummary]:
+        """Return each source's newest drill, or the newest that ended so; without one: left out."""
+        ...
+
+    def expire(self, before: datetime) -> int:
+        """Forget runs, drills and alarms that ended before then, with the runs' logs.
+
+        The newest successful run of each source stays, and so does its newest drill of each
+        verdict.
+
+        Returns:
+            How many runs are forgotten.
         """
         ...
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from snapvault.adapters.histories.sqlite import SqliteHistory
+from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.runs import Alarm, Failure, Run, RunState, SourceKey, Trigger
 from snapvault.ports.history import History
 from tests.support.simulation import MemoryHistory
@@ -72,6 +73,27 @@ MISSED = Run(
     missed=5,
 )
 OF_SHOP = replace(DONE, id="20261120T014500Z-00000005", key=SHOP, started=NIGHT + HOUR / 4)
+DRILL = DrillSummary(
+    id="20261120T040000Z-000000d1",
+    key=WEB,
+    kind="boot",
+    point="3f2a9c0d1e4b5a67",
+    ended=NIGHT + 3 * HOUR,
+    verdict=Verdict.PASSED,
+    seconds_to_ready=93.25,
+    age=9000.5,
+    reason="all checks passed",
+)
+FAILED_DRILL = replace(
+    DRILL,
+    id="20261121T040000Z-000000d2",
+    point=None,
+    ended=NIGHT + DAY,
+    verdict=Verdict.FAILED,
+    seconds_to_ready=None,
+    age=None,
+    reason='console showed no "ü"',
+)
 ALARM = Alarm(str(WEB), "rpo", "too old", "Look.", NIGHT)
 
 
@@ -193,6 +215,49 @@ def test_the_earliest_sight_of_a_source_stays(history: History) -> None:
     assert history.handled() == {}
 
 
+# --- drills ---------------------------------------------------------------------------------
+
+
+def test_a_history_without_drills_says_so(history: History) -> None:
+    assert history.drills() == []
+    assert history.last_drills() == {}
+    assert history.last_drills(Verdict.PASSED) == {}
+
+
+def test_drills_come_back_as_they_were_added_newest_end_first(history: History) -> None:
+    of_shop = replace(DRILL, key=SHOP, ended=DRILL.ended + HOUR)
+    for drill in (DRILL, FAILED_DRILL, of_shop):
+        history.add_drill(drill)
+
+    assert history.drills() == [FAILED_DRILL, of_shop, DRILL]
+    assert history.drills(limit=1) == [FAILED_DRILL]
+    assert history.drills(WEB) == [FAILED_DRILL, DRILL]
+    assert history.drills(SourceKey("offsite", "web")) == []
+
+
+def test_the_last_drill_and_the_last_good_one_of_each_source_are_known(history: History) -> None:
+    older = replace(DRILL, id="20261119T040000Z-000000d0", ended=DRILL.ended - DAY)
+    of_shop = replace(FAILED_DRILL, key=SHOP)
+    for drill in (FAILED_DRILL, older, DRILL, of_shop):
+        history.add_drill(drill)
+
+    assert history.last_drills() == {WEB: FAILED_DRILL, SHOP: of_shop}
+    assert history.last_drills(Verdict.PASSED) == {WEB: DRILL}
+    assert history.last_drills(Verdict.SKIPPED) == {}
+
+
+@pytest.mark.parametrize("first", [Verdict.FAILED, Verdict.SKIPPED, Verdict.PASSED])
+def test_the_worst_step_of_a_drill_counts_for_its_source(history: History, first: Verdict) -> None:
+    steps = [replace(DRILL, verdict=each, kind=each.value) for each in Verdict]
+    steps.sort(key=lambda step: step.verdict is not first)
+
+    for step in steps:
+        history.add_drill(step)
+
+    assert history.drills() == [replace(DRILL, verdict=Verdict.FAILED, kind="failed")]
+    assert history.last_drills(Verdict.PASSED) == {}
+
+
 # --- alarms ---------------------------------------------------------------------------------
 
 
@@ -243,6 +308,19 @@ def test_what_ended_long_ago_is_forgotten(sqlite_history: History) -> None:
     assert count == 3
     assert sqlite_history.runs() == [AT_WORK, second, OF_SHOP]
     assert sqlite_history.alarms(up=False) == [replace(ALARM, raised=NIGHT + HOUR)]
+
+
+def test_of_old_drills_the_newest_of_each_verdict_stays(sqlite_history: History) -> None:
+    older = replace(DRILL, id="20261119T040000Z-000000d0", ended=DRILL.ended - DAY)
+    again = replace(FAILED_DRILL, id="20261122T040000Z-000000d3", ended=NIGHT + 2 * DAY)
+    for drill in (older, DRILL, FAILED_DRILL, again):
+        sqlite_history.add_drill(drill)
+
+    sqlite_history.expire(DRILL.ended)
+
+    assert sqlite_history.drills() == [again, FAILED_DRILL, DRILL]
+    sqlite_history.expire(NIGHT + 10 * DAY)
+    assert sqlite_history.drills() == [again, DRILL]
 
 
 def test_what_ended_since_is_kept(sqlite_history: History) -> None:

@@ -15,6 +15,7 @@ from snapvault.config.problems import Problem
 from snapvault.config.zones import zone_named
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.errors import SnapVaultError
+from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import Notice, NoticeKind
 from snapvault.model.policy import CommandSpec, Policy, Schedule, SourceSpec, StreamSpec
 from snapvault.model.runs import Alarm, Failure, PointSummary, Run, RunState, SourceKey
@@ -45,6 +46,7 @@ class MemoryHistory:
         self.marks: dict[tuple[str, SourceKey], datetime] = {}
         self.schedule_of: dict[SourceKey, str] = {}
         self.all_alarms: list[Alarm] = []
+        self.drills_by_id: dict[tuple[str, SourceKey], DrillSummary] = {}
         self.fault: SnapVaultError | None = None
         self.after_write: Callable[[str], None] = lambda _: None
         self.calls = 0
@@ -137,6 +139,23 @@ class MemoryHistory:
         self.all_alarms[number] = replace(self.all_alarms[number], cleared=at)
         self.after_write(f"cleared {kind}")
         return self.all_alarms[number]
+
+    def add_drill(self, summary: DrillSummary) -> None:
+        self._check()
+        known = self.drills_by_id.get((summary.id, summary.key))
+        worst_first = [Verdict.FAILED, Verdict.SKIPPED, Verdict.PASSED]
+        if known is None or worst_first.index(known.verdict) >= worst_first.index(summary.verdict):
+            self.drills_by_id[summary.id, summary.key] = summary
+        self.after_write("drill")
+
+    def drills(self, key: SourceKey | None = None, *, limit: int = 100) -> list[DrillSummary]:
+        self._check()
+        found = [each for each in self.drills_by_id.values() if key in {None, each.key}]
+        return sorted(found, key=lambda each: (each.ended, each.id), reverse=True)[:limit]
+
+    def last_drills(self, verdict: Verdict | None = None) -> Mapping[SourceKey, DrillSummary]:
+        found = [each for each in self.drills(limit=10**9) if verdict in {None, each.verdict}]
+        return {each.key: each for each in reversed(found)}
 
     def expire(self, before: datetime) -> int:
         raise NotImplementedError

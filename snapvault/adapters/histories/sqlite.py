@@ -5,7 +5,6 @@ All of it can be lost, so a file that cannot be trusted is set aside, and an emp
 place.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -13,55 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from snapvault import clock
-from snapvault.adapters.database import DatabaseFile, Layout, UntrustedError
-from snapvault.adapters.histories import records
+from snapvault.adapters.database import DatabaseFile, UntrustedError
+from snapvault.adapters.histories import drills, entries, layout, records
+from snapvault.adapters.histories.layout import ALARM_COLUMNS
+from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.runs import Alarm, Run, RunState, SourceKey
-
-# `key` is `vault/source`; neither name can have a slash.
-_SCHEMA = """
-CREATE TABLE run (
-    id TEXT PRIMARY KEY,
-    key TEXT NOT NULL,
-    state TEXT NOT NULL,
-    started TEXT NOT NULL,
-    ended TEXT,
-    point TEXT,
-    content TEXT NOT NULL,
-    digest BLOB NOT NULL
-);
-CREATE INDEX run_by_time ON run (started, id);
-CREATE INDEX run_by_key ON run (key, started, id);
-CREATE INDEX run_at_work ON run (started, id) WHERE state = 'running';
-CREATE INDEX run_by_point ON run (point) WHERE point IS NOT NULL;
-CREATE TABLE mark (
-    kind TEXT NOT NULL,
-    key TEXT NOT NULL,
-    at TEXT NOT NULL,
-    PRIMARY KEY (kind, key)
-) WITHOUT ROWID;
-CREATE TABLE alarm (
-    subject TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    message TEXT NOT NULL,
-    hint TEXT,
-    raised TEXT NOT NULL,
-    cleared TEXT
-);
-CREATE UNIQUE INDEX alarm_up ON alarm (subject, kind) WHERE cleared IS NULL;
-CREATE INDEX alarm_by_time ON alarm (raised);
-"""
-_ALARM = "subject, kind, message, hint, raised, cleared"
-_LAYOUT = Layout(
-    what="history",
-    application_id=0x53564C48,  # "SVLH", in the header of every history file
-    version=1,
-    schema=_SCHEMA,
-    probes=(
-        "SELECT id, key, state, started, ended, point, content, digest FROM run LIMIT 1",
-        "SELECT kind, key, at FROM mark LIMIT 1",
-        f"SELECT {_ALARM} FROM alarm LIMIT 1",  # noqa: S608 -- only constants
-    ),
-)
 
 # Goes from key to key by the index, however many runs lie between them.
 _LATEST = """
@@ -104,7 +59,7 @@ class SqliteHistory:
         Raises:
             ConfigError: the state folder cannot be used, and the history `must_open` now.
         """
-        self._file = DatabaseFile(path, _LAYOUT, must_open=must_open)
+        self._file = DatabaseFile(path, layout.LAYOUT, must_open=must_open)
         self._expire_logs = expire_logs
 
     @property
@@ -133,7 +88,7 @@ class SqliteHistory:
             None if run.ended is None else clock.to_text(run.ended),
             run.point,
             content,
-            _digest(run.id, content),
+            entries.digest_of(run.id, content),
         )
         self._file.write(
             lambda database: database.execute(
@@ -209,7 +164,7 @@ class SqliteHistory:
         """Return alarms, newest first."""
         up_only = "AND cleared IS NULL" if up else ""
         query = (
-            f"SELECT {_ALARM} FROM alarm WHERE raised >= ? {up_only} "  # noqa: S608 -- only constants
+            f"SELECT {ALARM_COLUMNS} FROM alarm WHERE raised >= ? {up_only} "  # noqa: S608 -- only constants
             "ORDER BY raised DESC, subject, kind"
         )
         start = "" if since is None else clock.to_text(since)
@@ -230,7 +185,7 @@ class SqliteHistory:
                 return False
             cleared = None if alarm.cleared is None else clock.to_text(alarm.cleared)
             database.execute(
-                f"INSERT INTO alarm ({_ALARM}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 -- only constants
+                f"INSERT INTO alarm ({ALARM_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 -- only constants
                 (
                     alarm.subject,
                     alarm.kind,
@@ -253,12 +208,37 @@ class SqliteHistory:
 
         return self._file.write(act)
 
+    def add_drill(self, summary: DrillSummary) -> None:
+        """Remember what a drill showed of a source."""
+        self._file.write(lambda database: drills.add(database, summary))
+
+    def drills(self, key: SourceKey | None = None, *, limit: int = 100) -> list[DrillSummary]:
+        """Return drills, newest end first."""
+        subject = None if key is None else str(key)
+
+        def act(database: sqlite3.Connection) -> list[DrillSummary]:
+            found = entries.listed(database, drills.KIND, subject=subject, limit=limit)
+            return [drills.read(text) for text in found]
+
+        return self._file.read(act)
+
+    def last_drills(self, verdict: Verdict | None = None) -> Mapping[SourceKey, DrillSummary]:
+        """Return each source's newest drill, or the newest that ended so."""
+        state = None if verdict is None else verdict.value
+
+        def act(database: sqlite3.Connection) -> Mapping[SourceKey, DrillSummary]:
+            found = map(drills.read, entries.newest(database, drills.KIND, state=state))
+            return {each.key: each for each in found}
+
+        return self._file.read(act)
+
     def expire(self, before: datetime) -> int:
-        """Forget runs and alarms that ended before then, and their logs."""
+        """Forget runs, drills and alarms that ended before then, and logs."""
         limit = clock.to_text(before)
 
         def act(database: sqlite3.Connection) -> int:
             database.execute("DELETE FROM alarm WHERE cleared < ?", (limit,))
+            entries.expire(database, drills.KIND, limit)
             gone = database.execute(
                 f"DELETE FROM run WHERE id IN ({_EXPIRED})",  # noqa: S608 -- only constants
                 {"before": limit},
@@ -312,18 +292,13 @@ def _read(rows: sqlite3.Cursor) -> list[Run]:
     """
     found = []
     for name, content, digest in rows:
-        # SQLite notices damage to its own structure, not to what it holds.
-        if _digest(name, content) != digest:
+        if entries.digest_of(name, content) != digest:
             raise UntrustedError(f'run "{name}" has changed')
         try:
             found.append(records.decode(content))
         except ValueError as error:
             raise UntrustedError(f'run "{name}": {error}') from error
     return found
-
-
-def _digest(name: str, content: str) -> bytes:
-    return hashlib.blake2b(f"{name} {content}".encode(), digest_size=16).digest()
 
 
 def _key(name: str) -> SourceKey:

@@ -2,6 +2,7 @@
 """The history's file: it is private and shared, and what is in it can be lost."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from snapvault.adapters.histories import records
 from snapvault.adapters.histories.sqlite import SqliteHistory
+from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.runs import Failure, Run, RunState, SourceKey, Trigger
 
 NIGHT = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
@@ -26,6 +28,7 @@ RUN = Run(
     Trigger.SCHEDULE,
     NIGHT,
 )
+DRILL = DrillSummary("d1", RUN.key, "boot", None, NIGHT, Verdict.PASSED, 1.5, None, "it boots")
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 moments = st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))
@@ -164,3 +167,29 @@ def test_a_run_that_an_earlier_release_wrote_is_read() -> None:
     del document["born"], document["stopped"]
 
     assert records.decode(json.dumps(document)) == RUN
+
+
+def test_a_history_file_of_an_earlier_release_goes_on(path: Path) -> None:
+    with closing(SqliteHistory(path)) as history:
+        history.put(RUN)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("DROP TABLE entry")
+        raw.commit()
+
+    with closing(SqliteHistory(path)) as history:
+        history.add_drill(DRILL)
+
+        assert not history.was_reset
+        assert history.runs() == [RUN]
+        assert history.drills() == [DRILL]
+
+
+def test_a_drill_that_has_changed_resets_the_history(path: Path) -> None:
+    with closing(SqliteHistory(path)) as history:
+        history.add_drill(DRILL)
+        with closing(sqlite3.connect(path)) as raw:
+            raw.execute("UPDATE entry SET content = replace(content, 'passed', 'failed')")
+            raw.commit()
+
+        assert history.drills() == []
+        assert history.was_reset
