@@ -24,7 +24,7 @@ from benchmarks.lab import (
     write_settings,
 )
 from benchmarks.measure import BenchmarkError, Runner
-from snapvault.adapters.sources.qmp import Qmp
+from snapvault.adapters.qmp import Qmp
 from snapvault.model.ranges import Range
 from tests.support import keys
 from tests.support.ebs_fake import EbsFake

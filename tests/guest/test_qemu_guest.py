@@ -12,8 +12,8 @@ from shutil import rmtree
 
 import pytest
 
+from snapvault.adapters.qmp import Agent
 from snapvault.adapters.sources.qemu import QemuSource
-from snapvault.adapters.sources.qmp import Agent
 from snapvault.model.policy import QemuSpec
 from snapvault.ports.source import Consistency, Quiesce
 from tests.support.events import RecordedEvents

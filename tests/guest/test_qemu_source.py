@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from snapvault.adapters.qmp import Qmp, _Line
 from snapvault.adapters.sources.qemu import QemuSource
 from snapvault.adapters.sources.qemu_leftovers import take_down
-from snapvault.adapters.sources.qmp import Qmp, _Line
 from snapvault.errors import QuiesceError, SnapshotOverflowError, SourceError
 from snapvault.model.policy import QemuSpec
 from snapvault.ports.source import Changes, Consistency, DiskStream, Quiesce, View
@@ -437,7 +437,7 @@ def test_a_guest_with_an_agent_is_frozen_for_the_moment_alone(
 def test_a_silent_agent_is_an_error_and_the_machine_goes_on(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snapvault.adapters.sources.qmp.AGENT_TIMEOUT", 0.3)
+    monkeypatch.setattr("snapvault.adapters.qmp.AGENT_TIMEOUT", 0.3)
     with FakeAgent(machine.folder, silent_at="guest-sync-delimited") as agent:
         night = Night(machine, tmp_path, agent=agent.path)
         with pytest.raises(QuiesceError, match="the guest agent does not answer"):
@@ -518,7 +518,7 @@ def test_disks_are_picked_by_device_or_node(machine: Machine, tmp_path: Path) ->
 def test_a_dead_socket_and_a_busy_one_are_clear(
     machine: Machine, night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snapvault.adapters.sources.qmp._GREETING_TIMEOUT", 0.3)
+    monkeypatch.setattr("snapvault.adapters.qmp._GREETING_TIMEOUT", 0.3)
     with Qmp(machine.qmp), pytest.raises(SourceError, match="does not answer") as caught:
         night.source().open()
     machine.stop()

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from snapvault.adapters.sources.qmp import Qmp
+from snapvault.adapters.qmp import Qmp
 from snapvault.ports.source import Consistency
 from tests.support.seaweed import _die_with_parent
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from snapvault import clock
 from snapvault.adapters import command
+from snapvault.adapters.qmp import Agent, Qmp
 from snapvault.adapters.sources import nbd, qemu_thaw
 from snapvault.adapters.sources.qemu_disks import DEFINITION, MachineDisk, Mark, choose, tag_of
 from snapvault.adapters.sources.qemu_fleece import GRANULARITY, Fleece, require_room
 from snapvault.adapters.sources.qemu_leftovers import settle, take_down
-from snapvault.adapters.sources.qmp import Agent, Qmp
 from snapvault.errors import SourceError
 from snapvault.model.policy import QemuSpec
 from snapvault.ports.events import Events

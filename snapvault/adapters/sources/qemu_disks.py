@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
-from snapvault.adapters.sources.qmp import Qmp
+from snapvault.adapters.qmp import Qmp
 from snapvault.errors import SourceError
 from snapvault.model.policy import is_name
 

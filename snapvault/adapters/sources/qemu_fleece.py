@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from snapvault.adapters import command
+from snapvault.adapters.qmp import Qmp, QmpError
 from snapvault.adapters.sources import nbd
 from snapvault.adapters.sources.qemu_disks import MachineDisk, Mark, bitmaps
 from snapvault.adapters.sources.qemu_leftovers import merged, removed, take_down
-from snapvault.adapters.sources.qmp import Qmp, QmpError
 from snapvault.errors import SnapshotOverflowError, SourceError
 from snapvault.units import format_size
 

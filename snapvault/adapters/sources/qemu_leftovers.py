@@ -4,8 +4,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from snapvault.adapters.qmp import Qmp, QmpError
 from snapvault.adapters.sources.qemu_disks import Bitmap, MachineDisk, Mark, bitmaps
-from snapvault.adapters.sources.qmp import Qmp, QmpError
 from snapvault.errors import SourceError
 from snapvault.ports.events import Events
 

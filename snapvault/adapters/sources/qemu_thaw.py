@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from snapvault import clock
-from snapvault.adapters.sources.qmp import Agent
+from snapvault.adapters.qmp import Agent
 from snapvault.errors import SourceError
 
 _PATIENCE = 600.0  # seconds that the agent may be too busy to answer: freezing, perhaps

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from snapvault.adapters.qmp import Agent, Qmp, QmpError
 from snapvault.adapters.sources import qemu_thaw
 from snapvault.adapters.sources.qemu_disks import Mark
-from snapvault.adapters.sources.qmp import Agent, Qmp, QmpError
 from snapvault.errors import QuiesceError, SourceError
 from snapvault.ports.source import Consistency
 from tests.support.qemu import FakeAgent, until
@@ -193,7 +193,7 @@ def test_a_signal_while_the_guest_is_thawed_leaves_it_thawed(
 def test_whoever_thaws_for_a_dead_run_asks_until_the_agent_answers(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snapvault.adapters.sources.qmp.AGENT_TIMEOUT", 0.2)
+    monkeypatch.setattr("snapvault.adapters.qmp.AGENT_TIMEOUT", 0.2)
     monkeypatch.setattr("snapvault.adapters.sources.qemu_thaw._PAUSE", 0.01)
     with FakeAgent(folder, silent_at="guest-sync-delimited") as fake:
         fake.state = "frozen"

@@ -179,6 +179,17 @@ class Qmp:
                 raise SourceError(f"QEMU did not {what} within {self._timeout:.0f} seconds")
             clock.sleep(0.02)
 
+    def take_events(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return the events so far, by asking QEMU something, and forget them.
+
+        Raises:
+            SourceError: it did not answer, or is gone.
+        """
+        with self._lock:
+            self._ask("query-status", {}, ())
+            taken, self.events = self.events, []
+        return taken
+
     @property
     def peer(self) -> int:
         """The process that listens, or 0 where the kernel does not tell."""
@@ -216,6 +227,15 @@ class Agent:
         """
         with self._connected() as line:
             self._call(line, "guest-ping")
+
+    def call(self, name: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Run a command of the agent and return its answer.
+
+        Raises:
+            QuiesceError: it does not answer, or refuses.
+        """
+        with self._connected() as line:
+            return self._call(line, name, arguments)
 
     @contextmanager
     def frozen(self) -> Iterator[Consistency]:
@@ -296,9 +316,9 @@ class Agent:
             if clock.monotonic() > deadline:
                 raise SourceError(f"{line.what} does not answer")
 
-    def _call(self, line: _Line, name: str) -> Any:
+    def _call(self, line: _Line, name: str, arguments: Mapping[str, object] | None = None) -> Any:
         try:
-            line.send(_message(name))
+            line.send(_message(name, arguments))
             message = line.take(clock.monotonic() + self._timeout)
         except SourceError as error:
             raise QuiesceError(
