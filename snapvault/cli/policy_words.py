@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+from snapvault.cli.drill_words import drill_document, drill_lines
 from snapvault.cli.kinds import source_document, source_lines
 from snapvault.model.notices import Wish
 from snapvault.model.policy import Hints, Limits, Objectives, Policy, Retention, Retry, Schedule
@@ -29,6 +30,7 @@ def policy_lines(policy: Policy, settings: Settings, next_runs: Sequence[str]) -
         ("RPO", [_span(policy.objectives.rpo, "the newest restore point is at most {} old")]),
         ("RTO", [_span(policy.objectives.rto, "a restore takes at most {}")]),
         ("drills", [_span(policy.objectives.drill, "the newest that went well is at most {} old")]),
+        ("rehearses", _drill(policy)),
         ("suspicious", [_suspicious(policy.objectives)]),
         ("retries", [_retry(policy)]),
         ("limits", [*_limits(policy.limits, settings.limits), *_together(settings.limits)]),
@@ -53,18 +55,7 @@ def policy_document(policy: Policy, settings: Settings) -> dict[str, Any]:
         "file": str(policy.path),
         "vault": policy.vault,
         "enabled": policy.enabled,
-        "schedule": None
-        if schedule is None
-        else {
-            "cron": schedule.cron,
-            "every_seconds": _seconds(schedule.every),
-            "timezone": schedule.timezone,
-            "jitter_seconds": _seconds(schedule.jitter),
-            "catch_up": schedule.catch_up,
-            "window": None
-            if schedule.window is None
-            else f"{schedule.window.start:%H:%M}-{schedule.window.end:%H:%M}",
-        },
+        "schedule": _schedule_document(schedule),
         "objectives": {
             "rpo_seconds": _seconds(objectives.rpo),
             "rto_seconds": _seconds(objectives.rto),
@@ -98,6 +89,27 @@ def policy_document(policy: Policy, settings: Settings) -> dict[str, Any]:
             "full_read_every_seconds": _seconds(policy.hints.full_read_every),
         },
         "sources": [source_document(source) for source in policy.sources],
+        "drill": None
+        if policy.drill is None
+        else {
+            "schedule": _schedule_document(policy.drill.schedule),
+            **drill_document(policy.drill),
+        },
+    }
+
+
+def _schedule_document(schedule: Schedule | None) -> dict[str, Any] | None:
+    if schedule is None:
+        return None
+    return {
+        "cron": schedule.cron,
+        "every_seconds": _seconds(schedule.every),
+        "timezone": schedule.timezone,
+        "jitter_seconds": _seconds(schedule.jitter),
+        "catch_up": schedule.catch_up,
+        "window": None
+        if schedule.window is None
+        else f"{schedule.window.start:%H:%M}-{schedule.window.end:%H:%M}",
     }
 
 
@@ -116,6 +128,12 @@ def rate_words(rate: int) -> str:
         if factor <= rate < 1000 * factor and rate % (factor // 10) == 0:
             return f"{rate / factor:g} {unit}/s"
     return f"{format_size(rate)}/s"
+
+
+def _drill(policy: Policy) -> list[str]:
+    if policy.drill is None:
+        return []
+    return [schedule_words(policy.drill.schedule), *drill_lines(policy.drill)]
 
 
 def _span(duration: timedelta | None, sentence: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic.json_schema import GenerateJsonSchema
 
 from snapvault.config.document import Document, read_document
+from snapvault.config.drills import drill_faults, drill_spec
 from snapvault.config.limits import run_limits
 from snapvault.config.problems import Problem, ProblemError, nearest_hint, quoted
 from snapvault.config.shapes import ObjectivesShape, PolicyShape, RetryShape, SettingsShape
@@ -150,6 +151,7 @@ def _read_policy(
             *_vault_faults(document, shape, settings),
             *_twins(document, shape, seen),
             *_notify_faults(document, shape, settings),
+            *drill_faults(document, shape.drill, shape.sources),
         ]
         return faults or _policy(document, shape)
     except ProblemError as error:
@@ -210,6 +212,7 @@ def _policy(document: Document, shape: PolicyShape) -> Policy:
         retry=_retry(shape.retry),
         limits=run_limits(shape.limits),
         notify=None if shape.notify is None else tuple(shape.notify),
+        drill=drill_spec(document, shape.drill),
     )
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of the two kinds of files, key by key; docs/policies.md says the same in prose.
 
-The sources of a policy are in kinds.py; the parts of both that concern the daemon in daemon.py,
-limits.py and notify.py.
+The sources of a policy are in kinds.py, its drill in drills.py, its schedule in schedules.py; the
+parts of both that concern the daemon in daemon.py, limits.py and notify.py.
 """
 
 from datetime import timedelta
@@ -11,17 +11,16 @@ from typing import Annotated, Final, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from snapvault.config.daemon import DaemonShape
+from snapvault.config.drills import DrillShape
 from snapvault.config.kinds import SourceShape
 from snapvault.config.limits import HostLimitsShape, LimitsShape
 from snapvault.config.notify import NotifierName, NotifierShape
+from snapvault.config.schedules import ScheduleShape
 from snapvault.config.strict import Shape
 from snapvault.config.values import (
     Count,
-    Cron,
-    DayWindow,
     DurationOrNever,
     EndpointUrl,
-    Interval,
     JobCount,
     KeyText,
     LeastSize,
@@ -35,36 +34,11 @@ from snapvault.config.values import (
     StoreUrl,
     UpToAWeek,
     VolumeSize,
-    ZoneName,
 )
 from snapvault.model import policy, settings
 from snapvault.units import format_duration
 
 _RETRY: Final = policy.Retry()
-
-
-class ScheduleShape(Shape):
-    """When to run: `cron` or `every`."""
-
-    cron: Cron | None = None
-    """Minute, hour, day of month, month, day of week."""
-    every: Interval | None = None
-    """The time from one run to the next."""
-    timezone: ZoneName | None = None
-    """An IANA time zone; left out: the host's own."""
-    jitter: UpToAWeek = timedelta(0)
-    """The longest random delay before a run."""
-    catch_up: bool = True
-    """Whether a missed run is made up for."""
-    window: DayWindow | None = None
-    """The span of the day in which runs may start."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.cron is None) == (self.every is None):
-            names = "none" if self.cron is None else "both"
-            raise ValueError(f'expected exactly one of "cron" and "every", found {names}')
-        return self
 
 
 class ObjectivesShape(Shape):
@@ -167,6 +141,8 @@ class PolicyShape(Shape):
     """What each run may take."""
     notify: Names | None = None
     """Notifiers of the settings to tell; left out: all; empty: nobody."""
+    drill: DrillShape | None = None
+    """How restores are rehearsed; left out: they are not."""
 
 
 class VaultShape(Shape):

@@ -22,6 +22,8 @@ _EXPECTED: Final = {
     "string_type": "text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a mapping",

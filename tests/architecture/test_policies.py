@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from snapvault.config.document import read_document
+from snapvault.config.drills import DrillShape
 from snapvault.config.kinds import HooksShape, MysqlShape, SourceShape, StreamShape
 from snapvault.config.policies import check_policies, load_policies, policy_schema, settings_schema
 from snapvault.config.settings import load_settings
@@ -45,12 +46,20 @@ SMALLEST_WAYS: dict[str, dict[str, Any]] = {
     "ping": {"url": "https://h"},
 }
 
+# What a drill is for, and what it needs.
+SMALLEST_DRILLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "boot": ("image", {"checks": [{"agent": True}]}),
+    "database": ("mysql", {"checks": [{"sql": "x", "at_least": 1}]}),
+    "files": ("directory", {}),
+}
+
 HOOKS = tuple(HooksShape.model_fields)
 JSON_TYPES: dict[str, Any] = {
     "array": list,
     "boolean": bool,
     "integer": int,
     "null": type(None),
+    "number": (int, float),
     "object": dict,
     "string": str,
 }
@@ -69,10 +78,9 @@ def keys_of(shape: type[Shape], prefix: str = "") -> Iterator[tuple[str, Any]]:
         inner = field.annotation
         if get_origin(inner) is types.UnionType:
             inner = next(each for each in get_args(inner) if each is not type(None))
-        if get_origin(inner) is dict:
-            key, inner = f"{key}.NAME", get_args(inner)[-1]
-        if get_origin(inner) is list:
-            key, inner = f"{key}[]", get_args(inner)[-1]
+        while get_origin(inner) in (dict, list):
+            key += ".NAME" if get_origin(inner) is dict else "[]"
+            inner = get_args(inner)[-1]
         if isinstance(inner, type) and issubclass(inner, Shape) and listed_here(shape, name):
             yield from keys_of(inner, f"{key}.")
 
@@ -85,7 +93,7 @@ def listed_here(shape: type[Shape], name: str) -> bool:
         return name != "mariadb"
     if shape is HooksShape:
         return name == "before"
-    return (shape, name) != (MysqlShape, "lvm")
+    return (shape, name) not in ((MysqlShape, "lvm"), (DrillShape, "schedule"))
 
 
 def written(default: object) -> str:
@@ -178,10 +186,34 @@ def test_the_manuals_example_of_a_policys_key_is_read(tmp_path: Path, key: str) 
     if key.startswith("sources.NAME.hooks"):
         hooks = {"before": {"run": ["x"]}, "freeze": ["x"]}
         document["sources"]["NAME"] = {"lvm": SMALLEST["lvm"], "hooks": hooks}
+    if key.startswith("drill"):
+        put_drill(document, key)
     put_example(document, key, rows_of(POLICIES_PART)[key][3])
     (tmp_path / "policies/p.yaml").write_text(yaml.safe_dump(document).replace("NAME", "n"))
 
     load_policies(load_settings(tmp_path / "snapvault.yaml"))
+
+
+def put_drill(document: dict[str, Any], key: str) -> None:
+    """Put a drill around a key of one, without what the key's example stands in for."""
+    match = re.fullmatch(r"drill\.steps\[\]\.NAME\.(\w+)(?:\.checks\[\]\.(\w+)|.*)", key)
+    kind, drill = SMALLEST_DRILLS[match[1] if match else "files"]
+    checks = {
+        "console": {},
+        "agent": {},
+        "port": {},
+        "run": {},
+        "status": {"run": ["x"]},
+        "output": {"run": ["x"]},
+        "expect": {"sql": "x"},
+    }
+    if match and match[2] in checks:
+        drill = {"checks": [checks[match[2]]]}
+    document["sources"]["NAME"] = {kind: SMALLEST[kind]}
+    step = {match[1] if match else "files": dict(drill)}
+    document["drill"] = {"steps": [{"NAME": step}]}
+    if key == "drill.within":
+        document["drill"]["point"] = "random"
 
 
 def put_example(document: dict[str, Any], key: str, example: str) -> None:
