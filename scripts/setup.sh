@@ -8,7 +8,8 @@
 #
 # System programs that are missing are installed with apt-get as root, and otherwise named
 # with the command that installs them. Quick when nothing changed, and safe to repeat after
-# an interruption. PYTHON names the Python to use.
+# an interruption. PYTHON names the Python to use; without it, what runs as a service is made
+# with the system's.
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -41,14 +42,34 @@ stamp=$venv/setup.stamp
 # Print the first Python that is new enough, not as a virtual environment names it, for that
 # may be the one to be made again; fail when there is none.
 find_python() {
-    local candidate
-    for candidate in "${PYTHON:-python3}" /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+    local candidate first=python3
+    [ "$purpose" = develop ] || first=/usr/bin/python3
+    for candidate in "${PYTHON:-$first}" /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             "$candidate" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))'
             return
         fi
     done
     return 1
+}
+
+# Tell whether something lies in somebody's home, wherever a link to it is.
+is_at_home() {
+    local home place
+    place=$(realpath -m "$1")
+    for home in /home /root /run/user "${HOME-}"; do
+        [ "${#home}" -le 1 ] || [[ "$place" != "${home%/}"/* ]] || return 0
+    done
+    return 1
+}
+
+# A service is kept out of people's homes (ProtectHome=), and so is every user but their owner.
+refuse_python_at_home() {
+    local python
+    if is_at_home "$venv" || ! python=$(find_python) || ! is_at_home "$python"; then return 0; fi
+    say "Python \"$(realpath "$python")\" lies in a home folder, where a service cannot reach it"
+    say "Name another with PYTHON=/path/to/python3, or install one: sudo apt-get install python3 python3-venv"
+    exit 1
 }
 
 # Print the packages after the first word when the program it names is missing.
@@ -183,6 +204,7 @@ if [ "$purpose" = run ] && ! [ -e "$stamp" ] && [ -e "$venv" ] && [ -n "$(ls -A 
     exit 1
 fi
 
+[ "$purpose" = develop ] || refuse_python_at_home
 install_missing
 if [ "$purpose" = develop ]; then
     scripts/guest/build.sh || say "going on without the guest; the tests that run in it will fail"

@@ -105,11 +105,13 @@ class Machine:
     replaced: dict[str, str] = field(default_factory=dict)
     typed: set[str] = field(default_factory=set)
 
-    def make(self, target: str, *variables: str) -> "subprocess.CompletedProcess[str]":
+    def make(
+        self, target: str, *variables: str, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             ["make", "--no-print-directory", target, f"DESTDIR={self.folder}", *variables],
             cwd=ROOT,
-            env={**os.environ, "PYTHON": str(self.folder / "stand-in")},
+            env={**os.environ, "PYTHON": str(self.folder / "stand-in"), **environment},
             capture_output=True,
             text=True,
             timeout=300,
@@ -281,6 +283,51 @@ def test_places_that_cannot_be_right_are_refused(machine: Machine, variable: str
     assert done.returncode != 0
     assert "is not an absolute path" in done.stderr
     assert not (machine.folder / "etc").exists()
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> dict[str, str]:
+    """Return what lets every Python tell that it was asked for an environment, and make none."""
+    (tmp_path / "venv.py").write_text(
+        "import sys\nif __name__ == '__main__': sys.exit('asked ' + sys.executable)\n"
+    )
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_the_systems_python_goes_before_another_that_is_first_in_the_path(
+    machine: Machine, tmp_path: Path, asked: dict[str, str]
+) -> None:
+    (tmp_path / "python3").symlink_to(machine.folder / "stand-in")
+
+    done = machine.make("install", PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON="", **asked)
+
+    assert "asked /usr/bin/python3" in done.stderr
+
+
+def test_a_python_in_a_home_folder_serves_its_owner_and_no_service(
+    machine: Machine, tmp_path: Path, asked: dict[str, str]
+) -> None:
+    home = tmp_path / "home"
+    (home / "lib").mkdir(parents=True)
+    script(home / "lib/python3.13", (machine.folder / "stand-in").read_text())
+    (tmp_path / "python3").symlink_to(home / "lib/python3.13")
+    environment = {**asked, "HOME": str(home), "PYTHON": str(tmp_path / "python3")}
+
+    refused = machine.make("install", **environment)
+    own = subprocess.run(
+        [ROOT / "scripts/setup.sh", "--runtime", home / "snapvault"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert refused.returncode != 0
+    assert f'Python "{home}/lib/python3.13" lies in a home folder' in refused.stderr
+    assert "sudo apt-get install python3" in refused.stderr
+    assert not (machine.folder / "opt").exists()
+    assert f"asked {sys.executable}" in own.stderr
 
 
 # --- from nothing to the second night --------------------------------------------------------
