@@ -102,6 +102,13 @@ missing_packages() {
     need lvm lvm2
     need thin_delta thin-provisioning-tools
     need virsh libvirt-clients
+    # File systems of all sorts, made without mounting; and the mounting of backups.
+    need mkfs.xfs xfsprogs
+    need mkntfs ntfs-3g
+    need mkfs.vfat dosfstools
+    need mcopy mtools
+    need sfdisk fdisk
+    need fusermount3 fuse3
     # Servers of databases, of which the tests start their own.
     need mariadbd mariadb-server-core # without the service that mariadb-server brings
     need mariadb-dump mariadb-client
@@ -194,7 +201,11 @@ install_copy() (
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' EXIT
     cp -R pyproject.toml setup.py README.md LICENSE snapvault "$copy"
-    pip_install "$copy"
+    # What looks into file systems must be compiled on some platforms; backups do not need it.
+    pip_install "${copy}[files]" || {
+        say "without what looks into file systems: files and mount will not work"
+        pip_install "$copy"
+    }
 )
 
 # SAFETY: only a folder that this program made, and marked so before anything else, is emptied.
@@ -227,7 +238,7 @@ fi
 echo unfinished >"$stamp"
 say "installing SnapVault into $venv"
 if [ "$purpose" = develop ]; then
-    pip_install --editable '.[test,dev]'
+    pip_install --editable '.[files,test,dev]'
 else
     install_copy
 fi
