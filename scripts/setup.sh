@@ -189,8 +189,10 @@ content() {
     } | sha256sum
 }
 
+try_pip() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
 pip_install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" && return
+    try_pip "$@" && return
     say "pip could not install everything; mend what it says above and run this again"
     exit 1
 }
@@ -202,7 +204,7 @@ install_copy() (
     trap 'rm -rf "$copy"' EXIT
     cp -R pyproject.toml setup.py README.md LICENSE snapvault "$copy"
     # What looks into file systems must be compiled on some platforms; backups do not need it.
-    pip_install "${copy}[files]" || {
+    try_pip "${copy}[files]" || {
         say "without what looks into file systems: files and mount will not work"
         pip_install "$copy"
     }
