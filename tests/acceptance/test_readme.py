@@ -7,6 +7,7 @@ Only names that lead out of a scratch folder are replaced, and what asks a perso
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,28 @@ class Scratch:
 
     def type(self, machine: str, code: str) -> str:
         """Run a block of the README in bash, in a machine's home folder."""
+        with self.start(machine, code) as process:
+            said, _ = process.communicate()
+        assert process.returncode == 0, said
+        return said
+
+    def interrupt(self, machine: str, code: str, *, once: str) -> None:
+        """Run a command that goes on for ever, and press Ctrl-C once it has said something."""
+        with self.start(machine, f"exec {code}") as process:
+            assert process.stdout
+            said = ""
+            while once not in said:
+                line = process.stdout.readline()
+                assert line, said
+                said += line
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate()
+        assert process.returncode == 128 + signal.SIGINT, rest
+
+    def start(self, machine: str, code: str) -> "subprocess.Popen[str]":
         home = self.folder / machine
-        done = subprocess.run(
+        settings = {"host": "../etc/snapvault/snapvault.yaml", "recovery": "restore.yaml"}
+        return subprocess.Popen(
             ["bash", "-e", "-o", "pipefail", "-c", self.text(code)],
             cwd=home,
             env={
@@ -50,23 +71,21 @@ class Scratch:
                 **s3.server().environment(),
                 "HOME": str(home),
                 "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
-                "SNAPVAULT_CONFIG": f"{self.folder}/etc/snapvault/snapvault.yaml",
+                "SNAPVAULT_CONFIG": str(home / settings[machine]),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
 
 
 @pytest.fixture
 def scratch() -> Iterator[Scratch]:
     with tempfile.TemporaryDirectory(prefix="svr-", dir="/tmp") as name:
         folder = Path(name)
-        for inner in ("bin", "host", "recovery", "dev", "etc/own"):
+        # The last is one that `make install` makes.
+        for inner in ("bin", "host", "recovery", "dev", "own/ssh", "etc/snapvault/policies"):
             (folder / inner).mkdir(parents=True)
         (folder / "bin" / "snapvault").write_text(
             f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} "
@@ -76,18 +95,22 @@ def scratch() -> Iterator[Scratch]:
         (folder / "root.raw").write_bytes(ROOT_DISK)
         (folder / "dev" / "data").write_bytes(DATA_DISK)
         (folder / "dev" / "new").write_bytes(bytes(len(ROOT_DISK)))
-        (folder / "etc" / "own" / "hostname").write_text("host1\n")
+        (folder / "dev" / "old").write_bytes(b"older" + ROOT_DISK[5:])
+        (folder / "own" / "hostname").write_text("host1\n")
+        (folder / "own" / "ssh" / "config").write_text("here\n")
         yield Scratch(
             folder,
             {
-                "make setup && export PATH": "ignored",
+                "scripts/setup.sh --runtime ~/snapvault": "mkdir -p ~/snapvault && "
+                f"ln -s {name}/bin ~/snapvault/bin",
                 "gpg --quick-generate": "gpg --batch --passphrase '' --quick-generate",
                 "/etc/snapvault": f"{name}/etc/snapvault",
                 "/var/lib/snapvault": f"{name}/state",
                 "/var/lib/libvirt/images/web01-root.raw": f"{name}/root.raw",
                 "/dev/vg0/web01-data": f"{name}/dev/data",
                 "/dev/vg0/new": f"{name}/dev/new",
-                '"-", /etc]': f'"-", {name}/etc/own]',
+                "/dev/vg0/old": f"{name}/dev/old",
+                "{path: /etc}": f"{{path: {name}/own}}",
                 "s3://backups/vault1": f"s3://{s3.BUCKET}/{s3.fresh_prefix()}",
                 "region: eu-west-1": f"endpoint_url: {s3.server().endpoint_url}\n"
                 "    region: us-east-1",
@@ -100,12 +123,12 @@ def scratch() -> Iterator[Scratch]:
 
 def test_the_readmes_first_backup_and_restore_work_as_they_stand(scratch: Scratch) -> None:
     readme = (ROOT / "README.md").read_text()
-    first = readme[readme.index("## Ten lines") : readme.index("## What it promises")]
-    make_recovery_key, set_up, settings, policy, back_up, away, restore, by_hand = CODE.findall(
-        first
-    )
+    shown = CODE.findall(readme[: readme.index("## What it promises")])
+    install, in_a_folder, make_recovery_key, set_up, settings, policy, back_up, *back = shown
+    away, restore, serve, by_hand = back
     copy_bucket, run_script = by_hand.splitlines()
     etc = scratch.folder / "etc" / "snapvault"
+    assert install == "make install\n"  # test_install.py types it
 
     (scratch.folder / "recovery" / ".gnupg").mkdir(mode=0o700)
     scratch.type("recovery", make_recovery_key)
@@ -116,16 +139,19 @@ def test_the_readmes_first_backup_and_restore_work_as_they_stand(scratch: Scratc
     (etc / "policies" / "nightly.yaml").write_text(scratch.text(policy))
     backed_up = scratch.type("host", back_up)
     (scratch.folder / "recovery" / "restore.yaml").write_text(scratch.text(away))
-    restored = scratch.type("recovery", restore)
+    restored = scratch.type("recovery", in_a_folder + restore)
+    scratch.interrupt("recovery", serve, once="nbd+unix:")
     fetch(scratch, copy_bucket)
     scratch.type("recovery", run_script)
 
     assert backed_up.count("backed up source") == 2
-    assert "etc/own/hostname" in restored
+    assert "./ssh/config" in restored
     recovery = scratch.folder / "recovery"
     assert (recovery / "restored" / "root").read_bytes() == ROOT_DISK
     assert (recovery / "restored" / "data").read_bytes() == DATA_DISK
-    assert (scratch.folder / "dev" / "new").read_bytes() == ROOT_DISK
+    for device in ("new", "old"):
+        assert (scratch.folder / "dev" / device).read_bytes() == ROOT_DISK
+    assert (recovery / "etc" / "ssh" / "config").read_text() == "here\n"
     assert "hostname" in scratch.type("recovery", "tar -tf ~/etc.tar")
 
 
