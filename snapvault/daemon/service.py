@@ -20,6 +20,7 @@ from snapvault.adapters.recording import is_at_work, new_run_id
 from snapvault.adapters.systemd import Systemd
 from snapvault.config.zones import zone_named
 from snapvault.daemon import rules
+from snapvault.daemon.expiry import expire
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.daemon.telling import Telling
 from snapvault.daemon.web.server import StatusServer
@@ -278,7 +279,7 @@ class Service:
 
     def _expire(self) -> None:
         try:
-            self._history.expire(clock.now() - self._rules.settings.daemon.keep_history)
+            expire(self._history, self._rules.settings.daemon.keep_history, clock.now())
         except SnapVaultError as error:
             self._events.warn("history.failed", str(error), hint=error.hint)
 

@@ -54,7 +54,8 @@ class Run:
 
     `due` is the moment the schedule asked for it, the same for all attempts at it; None: asked for
     by hand. `attempt` counts from 1. Of a missed one, `missed` is how many moments in a row
-    nothing ran at, `due` the last of them, and `started` and `ended` are when that was noticed.
+    nothing ran at, `due` the last of them, `started` and `ended` are when that was noticed, and
+    `reason` is why, one line.
     `point` is the restore point made, `taken_at` its time, `size` its bytes. Counters are the
     point's: whole numbers with their unit in the name. `pid` is of the process at work, `born` when
     the kernel started it, in ticks since the host's start: numbers of processes are used again.
@@ -71,6 +72,7 @@ class Run:
     ended: datetime | None = None
     attempt: int = 1
     missed: int = 0
+    reason: str | None = None
     pid: int | None = None
     born: int | None = None
     stopped: bool = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The history of a host: runs, drills, alarms, and how far each schedule was followed.
+"""The history of a host: runs, drills, verifies, alarms, and how far schedules were followed.
 
 It can be lost: what was backed up is in the vaults. Then only what happened is forgotten.
 """
@@ -9,7 +9,10 @@ from datetime import datetime
 from typing import Protocol
 
 from snapvault.model.drills import DrillSummary, Verdict
+from snapvault.model.notices import NotifierStanding
 from snapvault.model.runs import Alarm, Progress, Run, SourceKey
+from snapvault.model.status import Following
+from snapvault.model.verifies import VerifySummary
 
 
 class History(Protocol):
@@ -97,11 +100,51 @@ class History(Protocol):
         """Return each source's newest drill, or the newest that ended so; without one: left out."""
         ...
 
-    def expire(self, before: datetime) -> int:
-        """Forget runs, drills and alarms that ended before then, with the runs' logs.
+    def add_verify(self, summary: VerifySummary) -> None:
+        """Remember a verify, and count its requests. Safe to repeat."""
+        ...
 
-        The newest successful run of each source stays, and so does its newest drill of each
-        verdict.
+    def verifies(self) -> list[VerifySummary]:
+        """Return what counts of all verifies, newest first.
+
+        That is of each vault, level and choice of sources the newest that found something, the
+        newest that was clean, and the newest that was a clean sample.
+        """
+        ...
+
+    def requests(self) -> Mapping[str, int]:
+        """Return what runs and verifies asked of each vault's store, forgotten ones included."""
+        ...
+
+    def set_notifiers(self, standings: Sequence[NotifierStanding]) -> None:
+        """Remember how the notifiers stand, in place of what was known."""
+        ...
+
+    def notifiers(self) -> list[NotifierStanding]:
+        """Return how the notifiers stood, as `set_notifiers` was told."""
+        ...
+
+    def set_following(self, following: Following | None) -> None:
+        """Leave what a scheduler goes by for other processes; None: it goes by nothing more."""
+        ...
+
+    def following(self) -> Following | None:
+        """Return what a scheduler left; it may be dead."""
+        ...
+
+    def started_by(self, share: float) -> datetime | None:
+        """Return when the first run started that is not among this oldest share; None: no run."""
+        ...
+
+    def expired(self) -> datetime | None:
+        """Return when `expire` was called last, by its own `now`."""
+        ...
+
+    def expire(self, before: datetime, *, now: datetime) -> int:
+        """Forget runs, drills, verifies and alarms that ended before then, and the runs' logs.
+
+        The newest successful run of each source stays, its newest drill of each verdict, and what
+        `verifies` returns.
 
         Returns:
             How many runs are forgotten.

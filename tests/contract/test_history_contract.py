@@ -10,7 +10,11 @@ import pytest
 
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.model.drills import DrillSummary, Verdict
+from snapvault.model.notices import NotifierStanding
+from snapvault.model.policy import Objectives
 from snapvault.model.runs import Alarm, Failure, Run, RunState, SourceKey, Trigger
+from snapvault.model.status import Following, Watched
+from snapvault.model.verifies import VerifySummary
 from snapvault.ports.history import History
 from tests.support.simulation import MemoryHistory
 
@@ -19,6 +23,7 @@ SHOP = SourceKey("offsite", "shop")
 NIGHT = datetime(2026, 11, 20, 1, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+NOW = NIGHT + 30 * DAY
 
 DONE = Run(
     id="20261120T013000Z-00000001",
@@ -71,6 +76,7 @@ MISSED = Run(
     ended=NIGHT + 3 * DAY,
     due=NIGHT + 3 * DAY - HOUR,
     missed=5,
+    reason="its run of 00:30 was still at work",
 )
 OF_SHOP = replace(DONE, id="20261120T014500Z-00000005", key=SHOP, started=NIGHT + HOUR / 4)
 DRILL = DrillSummary(
@@ -93,6 +99,45 @@ FAILED_DRILL = replace(
     seconds_to_ready=None,
     age=None,
     reason='console showed no "ü"',
+)
+VERIFY = VerifySummary(
+    id="20261120T050000Z-000000e1",
+    vault="offsite",
+    source=None,
+    level="data",
+    share=100.0,
+    ended=NIGHT + 4 * HOUR,
+    seconds=75.5,
+    points=12,
+    findings=0,
+    requests=40,
+)
+DAMAGED = replace(
+    VERIFY,
+    id="20261121T050000Z-000000e2",
+    share=12.5,
+    ended=NIGHT + DAY,
+    findings=2,
+    message='volume "ü" is damaged',
+)
+STANDING = NotifierStanding(
+    "ops", NIGHT, NIGHT + HOUR, "the server refused", 5, failures=4, lost=1, dropped=2, waiting=3
+)
+FOLLOWING = Following(
+    pid=4711,
+    is_round=True,
+    sources=(
+        Watched(
+            WEB,
+            "nightly",
+            ("lvm", "image"),
+            enabled=True,
+            objectives=Objectives(rpo=26 * HOUR, drill=7 * DAY, min_size_percent=12.5),
+            first_due=NIGHT,
+            retry_at=NIGHT + HOUR,
+        ),
+        Watched(SHOP, "by-hand", ("mysql",), enabled=False, objectives=Objectives()),
+    ),
 )
 ALARM = Alarm(str(WEB), "rpo", "too old", "Look.", NIGHT)
 
@@ -258,6 +303,53 @@ def test_the_worst_step_of_a_drill_counts_for_its_source(history: History, first
     assert history.last_drills(Verdict.PASSED) == {}
 
 
+# --- verifies and requests ------------------------------------------------------------------
+
+
+def test_of_verifies_the_newest_of_each_level_and_end_counts(history: History) -> None:
+    older = replace(VERIFY, id="e0", ended=VERIFY.ended - DAY)
+    sample = replace(VERIFY, id="e3", share=5.0, ended=NIGHT + 2 * DAY)
+    of_shop = replace(VERIFY, id="e4", source="shop", ended=NIGHT + 3 * DAY)
+    objects = replace(VERIFY, id="e5", level="objects", ended=NIGHT + 4 * DAY)
+    elsewhere = replace(VERIFY, id="e6", vault="near", ended=NIGHT + 5 * DAY)
+    for verify in (DAMAGED, older, VERIFY, elsewhere, sample, objects, of_shop):
+        history.add_verify(verify)
+
+    assert history.verifies() == [elsewhere, objects, of_shop, sample, DAMAGED, VERIFY]
+
+
+def test_requests_of_runs_and_verifies_are_counted_once(history: History) -> None:
+    counted = replace(DONE, counters={"requests": 5})
+    elsewhere = replace(counted, id="other", key=SourceKey("near", "web01"))
+    fill(history, counted, AT_WORK, replace(counted, counters={"requests": 7}), elsewhere)
+    for verify in (VERIFY, VERIFY, DAMAGED):
+        history.add_verify(verify)
+
+    assert history.requests() == {"offsite": 7 + 40 + 40, "near": 5}
+
+
+# --- what a daemon leaves for others --------------------------------------------------------
+
+
+def test_how_notifiers_stand_is_replaced(history: History) -> None:
+    assert history.notifiers() == []
+    history.set_notifiers([STANDING, NotifierStanding("gone")])
+
+    history.set_notifiers([replace(STANDING, waiting=0), NotifierStanding("boss")])
+
+    assert history.notifiers() == [NotifierStanding("boss"), replace(STANDING, waiting=0)]
+
+
+def test_what_a_scheduler_goes_by_is_left_and_taken_away(history: History) -> None:
+    assert history.following() is None
+
+    history.set_following(FOLLOWING)
+
+    assert history.following() == FOLLOWING
+    history.set_following(None)
+    assert history.following() is None
+
+
 # --- alarms ---------------------------------------------------------------------------------
 
 
@@ -302,7 +394,7 @@ def test_what_ended_long_ago_is_forgotten(sqlite_history: History) -> None:
     sqlite_history.clear_alarm(ALARM.subject, ALARM.kind, NIGHT + HOUR)
     sqlite_history.raise_alarm(replace(ALARM, raised=NIGHT + HOUR))
 
-    count = sqlite_history.expire(NIGHT + 10 * DAY)
+    count = sqlite_history.expire(NIGHT + 10 * DAY, now=NOW)
 
     # The newest success of each source stays, and so does what is not over.
     assert count == 3
@@ -316,15 +408,47 @@ def test_of_old_drills_the_newest_of_each_verdict_stays(sqlite_history: History)
     for drill in (older, DRILL, FAILED_DRILL, again):
         sqlite_history.add_drill(drill)
 
-    sqlite_history.expire(DRILL.ended)
+    sqlite_history.expire(DRILL.ended, now=NOW)
 
     assert sqlite_history.drills() == [again, FAILED_DRILL, DRILL]
-    sqlite_history.expire(NIGHT + 10 * DAY)
+    sqlite_history.expire(NIGHT + 10 * DAY, now=NOW)
     assert sqlite_history.drills() == [again, DRILL]
+
+
+def test_requests_of_forgotten_runs_stay_counted(sqlite_history: History) -> None:
+    counted = replace(DONE, counters={"requests": 5})
+    fill(sqlite_history, counted, replace(counted, id="newer", started=NIGHT + HOUR))
+
+    forgotten = sqlite_history.expire(NIGHT + 10 * DAY, now=NOW)
+
+    assert forgotten == 1
+    assert sqlite_history.requests() == {"offsite": 10}
+
+
+def test_when_it_was_expired_last_is_remembered(sqlite_history: History) -> None:
+    assert sqlite_history.expired() is None
+
+    sqlite_history.expire(NIGHT, now=NOW)
+    sqlite_history.expire(NIGHT, now=NOW - DAY)
+
+    assert sqlite_history.expired() == NOW - DAY
+
+
+@pytest.mark.parametrize(
+    ("share", "first"), [(0.0, DONE), (0.24, DONE), (0.25, OF_SHOP), (0.75, AT_WORK)]
+)
+def test_the_oldest_share_of_the_runs_ends_at_a_time(
+    history: History, share: float, first: Run
+) -> None:
+    assert history.started_by(share) is None
+
+    fill(history, AT_WORK, FAILED, OF_SHOP, DONE)
+
+    assert history.started_by(share) == first.started
 
 
 def test_what_ended_since_is_kept(sqlite_history: History) -> None:
     fill(sqlite_history, DONE, FAILED)
 
-    assert sqlite_history.expire(FAILED.started) == 0
+    assert sqlite_history.expire(FAILED.started, now=NOW) == 0
     assert sqlite_history.runs() == [FAILED, DONE]

@@ -4,6 +4,7 @@
 Nothing in it waits, and all of it is the same each time.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,12 @@ from snapvault.config.zones import zone_named
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.errors import SnapVaultError
 from snapvault.model.drills import DrillSummary, Verdict
-from snapvault.model.notices import Notice, NoticeKind
+from snapvault.model.notices import Notice, NoticeKind, NotifierStanding
 from snapvault.model.policy import CommandSpec, Policy, Schedule, SourceSpec, StreamSpec
 from snapvault.model.runs import Alarm, Failure, PointSummary, Run, RunState, SourceKey
 from snapvault.model.settings import DaemonSettings, Settings
+from snapvault.model.status import Following
+from snapvault.model.verifies import VerifySummary
 from snapvault.ports.events import Progress
 from snapvault.ports.jobs import Order
 
@@ -47,6 +50,9 @@ class MemoryHistory:
         self.schedule_of: dict[SourceKey, str] = {}
         self.all_alarms: list[Alarm] = []
         self.drills_by_id: dict[tuple[str, SourceKey], DrillSummary] = {}
+        self.verifies_by_id: dict[str, VerifySummary] = {}
+        self.standings: list[NotifierStanding] = []
+        self.left: Following | None = None
         self.fault: SnapVaultError | None = None
         self.after_write: Callable[[str], None] = lambda _: None
         self.calls = 0
@@ -157,7 +163,53 @@ class MemoryHistory:
         found = [each for each in self.drills(limit=10**9) if verdict in {None, each.verdict}]
         return {each.key: each for each in reversed(found)}
 
-    def expire(self, before: datetime) -> int:
+    def add_verify(self, summary: VerifySummary) -> None:
+        self._check()
+        self.verifies_by_id[summary.id] = summary
+        self.after_write("verify")
+
+    def verifies(self) -> list[VerifySummary]:
+        self._check()
+        oldest_first = sorted(self.verifies_by_id.values(), key=lambda each: (each.ended, each.id))
+        newest = {
+            (each.vault, each.level, each.source, bool(each.findings), each.is_clean): each
+            for each in oldest_first
+        }
+        return sorted(newest.values(), key=lambda each: (each.ended, each.id), reverse=True)
+
+    def requests(self) -> Mapping[str, int]:
+        self._check()
+        counts: Counter[str] = Counter()
+        for run in self.by_id.values():
+            counts[run.key.vault] += run.counters.get("requests", 0)
+        for verify in self.verifies_by_id.values():
+            counts[verify.vault] += verify.requests
+        return +counts
+
+    def set_notifiers(self, standings: Sequence[NotifierStanding]) -> None:
+        self._check()
+        self.standings = sorted(standings, key=lambda each: each.name)
+
+    def notifiers(self) -> list[NotifierStanding]:
+        self._check()
+        return list(self.standings)
+
+    def set_following(self, following: Following | None) -> None:
+        self._check()
+        self.left = following
+
+    def following(self) -> Following | None:
+        self._check()
+        return self.left
+
+    def started_by(self, share: float) -> datetime | None:
+        moments = sorted(run.started for run in self.runs(limit=10**9))
+        return moments[int(len(moments) * share)] if moments else None
+
+    def expired(self) -> datetime | None:
+        raise NotImplementedError
+
+    def expire(self, before: datetime, *, now: datetime) -> int:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -91,6 +91,11 @@ def newest(database: sqlite3.Connection, kind: str, *, state: str | None = None)
     return _checked(database.execute(_NEWEST, {"kind": kind, "state": state}))
 
 
+def clear(database: sqlite3.Connection, kind: str) -> None:
+    """Forget all of a kind."""
+    database.execute("DELETE FROM entry WHERE kind = ?", (kind,))
+
+
 def expire(database: sqlite3.Connection, kind: str, before: str) -> None:
     """Forget the entries from before a time, but for each subject's newest of each state."""
     database.execute(_EXPIRE, {"kind": kind, "before": before})

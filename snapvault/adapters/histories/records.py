@@ -24,6 +24,7 @@ def encode(run: Run) -> str:
         "ended": _written(run.ended),
         "attempt": run.attempt,
         "missed": run.missed,
+        "reason": run.reason,
         "pid": run.pid,
         "born": run.born,
         "stopped": run.stopped,
@@ -62,8 +63,9 @@ def decode(text: str) -> Run:
             ended=_read(document["ended"]),
             attempt=document["attempt"],
             missed=document["missed"],
+            reason=document.get("reason"),  # what earlier releases wrote has none of these three
             pid=document["pid"],
-            born=document.get("born"),  # what earlier releases wrote has neither
+            born=document.get("born"),
             stopped=document.get("stopped", False),
             point=document["point"],
             taken_at=_read(document["taken_at"]),

@@ -6,17 +6,20 @@ place.
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from snapvault import clock
 from snapvault.adapters.database import DatabaseFile, UntrustedError
-from snapvault.adapters.histories import drills, entries, layout, records
+from snapvault.adapters.histories import entries, layout, records, summaries, totals
 from snapvault.adapters.histories.layout import ALARM_COLUMNS
 from snapvault.model.drills import DrillSummary, Verdict
+from snapvault.model.notices import NotifierStanding
 from snapvault.model.runs import Alarm, Run, RunState, SourceKey
+from snapvault.model.status import Following
+from snapvault.model.verifies import VerifySummary
 
 # Goes from key to key by the index, however many runs lie between them.
 _LATEST = """
@@ -90,11 +93,12 @@ class SqliteHistory:
             content,
             entries.digest_of(run.id, content),
         )
-        self._file.write(
-            lambda database: database.execute(
-                "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
-            )
-        )
+
+        def act(database: sqlite3.Connection) -> None:
+            totals.add_run(database, run.key.vault, run.id, run.counters.get("requests", 0))
+            database.execute("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+        self._file.write(act)
 
     def get(self, run: str) -> Run | None:
         """Return the run of that id."""
@@ -210,35 +214,64 @@ class SqliteHistory:
 
     def add_drill(self, summary: DrillSummary) -> None:
         """Remember what a drill showed of a source."""
-        self._file.write(lambda database: drills.add(database, summary))
+        self._file.write(lambda database: summaries.add_drill(database, summary))
 
     def drills(self, key: SourceKey | None = None, *, limit: int = 100) -> list[DrillSummary]:
         """Return drills, newest end first."""
-        subject = None if key is None else str(key)
-
-        def act(database: sqlite3.Connection) -> list[DrillSummary]:
-            found = entries.listed(database, drills.KIND, subject=subject, limit=limit)
-            return [drills.read(text) for text in found]
-
-        return self._file.read(act)
+        return self._file.read(lambda database: summaries.drills(database, key, limit=limit))
 
     def last_drills(self, verdict: Verdict | None = None) -> Mapping[SourceKey, DrillSummary]:
         """Return each source's newest drill, or the newest that ended so."""
-        state = None if verdict is None else verdict.value
+        return self._file.read(lambda database: summaries.last_drills(database, verdict))
 
-        def act(database: sqlite3.Connection) -> Mapping[SourceKey, DrillSummary]:
-            found = map(drills.read, entries.newest(database, drills.KIND, state=state))
-            return {each.key: each for each in found}
+    def add_verify(self, summary: VerifySummary) -> None:
+        """Remember a verify, and count its requests."""
+        self._file.write(lambda database: summaries.add_verify(database, summary))
 
-        return self._file.read(act)
+    def verifies(self) -> list[VerifySummary]:
+        """Return what counts of all verifies, newest first."""
+        return self._file.read(summaries.verifies)
 
-    def expire(self, before: datetime) -> int:
-        """Forget runs, drills and alarms that ended before then, and logs."""
+    def requests(self) -> Mapping[str, int]:
+        """Return what runs and verifies asked of each vault's store."""
+        return self._file.read(totals.requests)
+
+    def set_notifiers(self, standings: Sequence[NotifierStanding]) -> None:
+        """Remember how the notifiers stand."""
+        self._file.write(lambda database: summaries.set_notifiers(database, standings))
+
+    def notifiers(self) -> list[NotifierStanding]:
+        """Return how the notifiers stood."""
+        return self._file.read(summaries.notifiers)
+
+    def set_following(self, following: Following | None) -> None:
+        """Leave what a scheduler goes by for other processes."""
+        self._file.write(lambda database: summaries.set_following(database, following))
+
+    def following(self) -> Following | None:
+        """Return what a scheduler left."""
+        return self._file.read(summaries.following)
+
+    def started_by(self, share: float) -> datetime | None:
+        """Return when the first run started that is not among this oldest share."""
+        query = (
+            "SELECT started FROM run ORDER BY started, id LIMIT 1 "
+            "OFFSET (SELECT CAST(count(*) * ? AS INTEGER) FROM run)"
+        )
+        row = self._file.read(lambda database: database.execute(query, (share,)).fetchone())
+        return None if row is None else clock.from_text(row[0])
+
+    def expired(self) -> datetime | None:
+        """Return when `expire` was called last."""
+        return self._file.read(summaries.expired)
+
+    def expire(self, before: datetime, *, now: datetime) -> int:
+        """Forget runs, drills, verifies and alarms that ended before then, and logs."""
         limit = clock.to_text(before)
 
         def act(database: sqlite3.Connection) -> int:
             database.execute("DELETE FROM alarm WHERE cleared < ?", (limit,))
-            entries.expire(database, drills.KIND, limit)
+            summaries.expire(database, limit, now)
             gone = database.execute(
                 f"DELETE FROM run WHERE id IN ({_EXPIRED})",  # noqa: S608 -- only constants
                 {"before": limit},

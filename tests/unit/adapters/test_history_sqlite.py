@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapvault.adapters.histories import records
+from snapvault.adapters.database import UntrustedError
+from snapvault.adapters.histories import plain, records
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.runs import Failure, Run, RunState, SourceKey, Trigger
@@ -45,6 +46,7 @@ runs = st.builds(
     ended=st.none() | moments,
     attempt=numbers,
     missed=numbers,
+    reason=st.none() | st.text(),
     pid=st.none() | numbers,
     point=st.none() | st.text(),
     taken_at=st.none() | moments,
@@ -129,7 +131,7 @@ def test_logs_go_with_the_runs(path: Path) -> None:
     asked: list[datetime] = []
 
     with closing(SqliteHistory(path, expire_logs=asked.append)) as history:
-        history.expire(NIGHT)
+        history.expire(NIGHT, now=NIGHT)
 
     assert asked == [NIGHT]
 
@@ -164,7 +166,7 @@ def test_the_latest_runs_are_found_without_reading_all(path: Path) -> None:
 
 def test_a_run_that_an_earlier_release_wrote_is_read() -> None:
     document = json.loads(records.encode(RUN))
-    del document["born"], document["stopped"]
+    del document["born"], document["stopped"], document["reason"]
 
     assert records.decode(json.dumps(document)) == RUN
 
@@ -172,16 +174,19 @@ def test_a_run_that_an_earlier_release_wrote_is_read() -> None:
 def test_a_history_file_of_an_earlier_release_goes_on(path: Path) -> None:
     with closing(SqliteHistory(path)) as history:
         history.put(RUN)
+        history.put(replace(RUN, id="counted", counters={"requests": 12}))
     with closing(sqlite3.connect(path)) as raw:
         raw.execute("DROP TABLE entry")
+        raw.execute("DROP TABLE total")
         raw.commit()
 
     with closing(SqliteHistory(path)) as history:
         history.add_drill(DRILL)
 
         assert not history.was_reset
-        assert history.runs() == [RUN]
+        assert len(history.runs()) == 2
         assert history.drills() == [DRILL]
+        assert history.requests() == {"offsite": 12}
 
 
 def test_a_drill_that_has_changed_resets_the_history(path: Path) -> None:
@@ -193,3 +198,17 @@ def test_a_drill_that_has_changed_resets_the_history(path: Path) -> None:
 
         assert history.drills() == []
         assert history.was_reset
+
+
+def test_what_a_later_release_has_added_to_a_drill_is_passed_over() -> None:
+    document = json.loads(plain.written(DRILL)) | {"weather": {"sun": 5}}
+
+    read = plain.read(json.dumps(document), DrillSummary, verdict=Verdict)
+
+    assert read == DRILL
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": {"x": 1}}'])
+def test_what_is_no_drill_is_not_trusted(text: str) -> None:
+    with pytest.raises(UntrustedError):
+        plain.read(text, DrillSummary, verdict=Verdict)
