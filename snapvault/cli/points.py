@@ -9,12 +9,12 @@ import typer
 from snapvault import clock
 from snapvault.cli.session import Session
 from snapvault.cli.words import local
-from snapvault.errors import ConfigError, NoRestorePointError, SnapVaultError
+from snapvault.errors import ConfigError, IntegrityError, NoRestorePointError, SnapVaultError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from snapvault.engine.vault import Inventory
+    from snapvault.engine.vault import Held, Inventory
 
 
 def inventory_of(session: Session, vault: str, source: str | None = None) -> "Inventory":
@@ -64,6 +64,67 @@ def find_vault(session: Session, wanted: str | None, source: str) -> str:
     if failed:
         raise failed[0]
     raise no_such_source(source, known, ", ".join(names))
+
+
+def find_point(session: Session, wanted: str | None, named: str) -> "tuple[str, Held]":
+    """Return the newest point of a source, or the one with an id, and the name of its vault.
+
+    A source whose name reads like an id goes first. Says what is wrong with manifests.
+
+    Raises:
+        NoRestorePointError: neither is there; the nearest are named.
+        ConfigError: several vaults have the source, and none was named.
+        IntegrityError: one of the source's manifests is wrong: which is the newest is unknown.
+    """
+    from snapvault.model import selection
+
+    inventories = _inventories(session, session.vault_names(wanted))
+    holding = [name for name, inventory in inventories.items() if inventory.of(named)]
+    if holding:
+        name = holding[0] if len(holding) == 1 else find_vault(session, wanted, named)
+        inventory = inventory_of(session, name, named)
+        if inventory.problems:
+            raise IntegrityError(
+                f'cannot tell which restore point of source "{named}" is the newest: '
+                f"{inventory.problems[0]}",
+                hint=f'Look at "snapvault list {named}", then name a point.',
+            )
+        newest = selection.newest([held.point for held in inventory.of(named)], named)
+        return name, next(held for held in inventory.held if held.point is newest)
+    for inventory in inventories.values():
+        warn_of_problems(session, inventory)
+    there = [
+        (name, held)
+        for name, inventory in inventories.items()
+        for held in inventory.held
+        if not held.missing
+    ]
+    try:
+        chosen = selection.by_id([held.point for _, held in there], named.lower())
+    except NoRestorePointError as error:
+        sources = ", ".join(sorted({held.point.source for _, held in there}))
+        more = f" Or name a source: {sources}." if sources else ""
+        raise NoRestorePointError(str(error), hint=f"{error.hint or ''}{more}".strip()) from error
+    return next(each for each in there if each[1].point is chosen)
+
+
+def _inventories(session: Session, names: Iterable[str]) -> "dict[str, Inventory]":
+    """Return what each vault holds; one that cannot be looked into is told, and left out.
+
+    Raises:
+        SnapVaultError: none of them can be looked into.
+    """
+    found: dict[str, Inventory] = {}
+    failed: list[SnapVaultError] = []
+    for name in names:
+        try:
+            found[name] = inventory_of(session, name)
+        except SnapVaultError as error:
+            failed.append(error)
+            session.console.warning(f'cannot look into vault "{name}": {error}')
+    if failed and not found:
+        raise failed[0]
+    return found
 
 
 def require_source(session: Session, vault: str, inventory: "Inventory", source: str) -> None:

@@ -28,7 +28,9 @@ def command(
     point: Annotated[
         str,
         typer.Argument(
-            metavar="POINT", help='Its id, or the beginning of it, as "snapvault list" shows it.'
+            metavar="POINT",
+            help='Its id, or the beginning of it, as "snapvault list" shows it;'
+            " or a source, which means its newest one.",
         ),
     ],
     vault: VaultOption = None,
@@ -42,29 +44,15 @@ def command(
     what this host remembers, and only if it was made here.
 
     Examples:
+      snapvault show web01
       snapvault show 3f2a
       snapvault show 3f2a --log
       snapvault show 3f2a9c0d1e4b5a67 --json
     """
-    from snapvault.model import selection
     from snapvault.wiring import history
 
     run = session(context)
-    found: list[tuple[str, Held]] = []
-    failed: list[SnapVaultError] = []
-    for name in run.vault_names(vault):
-        try:
-            inventory = points.inventory_of(run, name)
-        except SnapVaultError as error:
-            failed.append(error)
-            run.console.warning(f'cannot look into vault "{name}": {error}')
-            continue
-        points.warn_of_problems(run, inventory)
-        found += [(name, held) for held in inventory.held if not held.missing]
-    if failed and not found:
-        raise failed[0]
-    chosen = selection.by_id([held.point for _, held in found], point.lower())
-    name, held = next(each for each in found if each[1].point is chosen)
+    name, held = points.find_point(run, vault, point)
     made_by = _run_of(run, held)
     logs = history.run_logs(run.settings)
     path = logs.path(made_by.id) if made_by is not None else None

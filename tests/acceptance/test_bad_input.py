@@ -194,6 +194,22 @@ def test_a_point_that_does_not_exist_names_the_nearest(used: Host) -> None:
         said = used.fails(16, *command, point[:5] + "zzz")
 
         assert point in said
+    assert "Or name a source: shop, web01." in used.fails(16, "show", "web02")
+
+
+def test_show_takes_a_source_for_its_newest_point_unless_that_is_unknown(used: Host) -> None:
+    used.does("backup", "web01")
+    newest = used.points("web01")[-1]["id"]
+
+    shown = used.does("show", "web01", "--json").json
+    points = used.folder.parent / "vault/points"
+    (points / "web01/20990101T000000Z-0123456789abcdef.point").write_bytes(b"nonsense")
+    said = used.fails(13, "show", "web01")
+    other = used.does("show", "shop", "--json").json
+
+    assert shown["id"] == newest
+    assert 'cannot tell which restore point of source "web01" is the newest' in said
+    assert other["source"] == "shop"
 
 
 @pytest.mark.parametrize(
