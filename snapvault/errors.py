@@ -5,7 +5,8 @@ One class per remedy, not per place that raises it. `docs/errors.md` is the same
 for operators; a test keeps the two equal.
 """
 
-from typing import ClassVar
+import errno
+from typing import ClassVar, Final
 
 EXIT_DONE = 0
 EXIT_BUG = 1
@@ -153,3 +154,34 @@ class DrillError(SnapVaultError):
 
 class MachineError(DrillError):
     """A machine could not be started, or did not do what was asked of it."""
+
+
+class HostError(SnapVaultError):
+    """This host does not let us work just now: a port is taken, a folder is full."""
+
+    exit_status = 20
+    retryable = True
+
+
+class StateError(HostError):
+    """The state folder, or another folder of ours, is full or cannot be used just now."""
+
+
+# What the operating system says where trying again cannot help: only a person changes it.
+_FOR_A_PERSON: Final = frozenset(
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+    )
+)
+
+
+def refusal_of_state(error: OSError) -> type[StateError] | type[ConfigError]:
+    """Return the class of error that what the operating system says of a folder of ours is."""
+    return ConfigError if error.errno in _FOR_A_PERSON else StateError

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from snapvault import clock
-from snapvault.errors import ConfigError, LockHeldError
+from snapvault.errors import LockHeldError, SnapVaultError, refusal_of_state
 
 # LIMIT: a command line can be megabytes long (Linux); the record tells enough in a part.
 _COMMAND_CHARACTERS = 500
@@ -75,7 +75,7 @@ class SourceLock:
 
         Raises:
             LockHeldError: another run holds it; the message says which, and since when.
-            ConfigError: the lock file cannot be made or written.
+            StateError, ConfigError: the lock file cannot be made or written.
         """
         if self._descriptor is not None:
             raise ValueError(f"lock is held already: {self._path}")
@@ -140,11 +140,15 @@ class SourceLock:
             f'"ps -fp {holder.pid}".',
         )
 
-    def _unusable(self, error: OSError) -> ConfigError:
+    def _unusable(self, error: OSError) -> SnapVaultError:
         reason = (error.strerror or str(error)).lower()
-        return ConfigError(
+        kind = refusal_of_state(error)
+        folder = self._path.parent
+        return kind(
             f'could not use lock file "{self._path}": {reason}',
-            hint=f'state_dir must be a folder that this user can write: "{self._path.parent}".',
+            hint=f'Look for room in "{folder}", and whether it can be written.'
+            if kind.retryable
+            else f'state_dir must be a folder that this user can write: "{folder}".',
         )
 
 

@@ -60,7 +60,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="Exit statuses: 0 done, 2 wrong usage, 3 partly done, 10 to 19 named failures;"
+    epilog="Exit statuses: 0 done, 2 wrong usage, 3 partly done, 10 to 20 named failures;"
     " docs/errors.md explains them.",
 )
 def options(

@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import FrameType
 
 from snapvault.cli.console import json_log
-from snapvault.errors import EXIT_BUG, ConfigError, SnapVaultError
+from snapvault.errors import EXIT_BUG, SnapVaultError, refusal_of_state
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STATUS_OF_SIGNAL = 128
@@ -117,11 +117,11 @@ def show(error: SnapVaultError, *, about: str = "") -> None:
         print(f"hint: {error.hint}", file=sys.stderr)
 
 
-def _named(error: OSError) -> ConfigError:
+def _named(error: OSError) -> SnapVaultError:
     """Return what the operating system refused as an error with a remedy."""
     reason = (error.strerror or str(error)).lower()
     where = f'"{error.filename}"' if error.filename else "stdout or a temporary file"
-    return ConfigError(
+    return refusal_of_state(error)(
         f"could not use {where}: {reason}",
         hint="Make room there, or see to it that this user may read and write it.",
     )

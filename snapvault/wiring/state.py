@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from snapvault.errors import ConfigError, SealError
+from snapvault.errors import SealError, SnapVaultError, refusal_of_state
 from snapvault.model.settings import Settings
 
 # What the operating system says when a state folder is full, read-only or somebody else's.
@@ -43,7 +43,7 @@ def try_state(settings: Settings) -> int:
     """Write into the state folder and return the bytes that are free there.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        StateError, ConfigError: it cannot be made or written.
     """
     import shutil
     import tempfile
@@ -62,7 +62,7 @@ def make_private(folder: Path) -> None:
     """Make a folder of the state, for this user alone; one that is there stays as it is.
 
     Raises:
-        ConfigError: it cannot be made.
+        StateError, ConfigError: it cannot be made.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,12 +70,16 @@ def make_private(folder: Path) -> None:
         raise _state_failed(folder, error) from error
 
 
-def _state_failed(folder: Path, error: OSError) -> ConfigError:
+def _state_failed(folder: Path, error: OSError) -> SnapVaultError:
     reason = (error.strerror or str(error)).lower()
     name = error.filename if isinstance(error.filename, str | Path) else folder
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = "Free room there, or set state_dir in the settings to a folder that has more."
+    elif error.errno in (errno.EROFS, errno.EIO):
+        hint = "Look at the disk behind it, or set state_dir in the settings to another folder."
     else:
         hint = "Run as the user who owns it, or set state_dir in the settings to another folder."
     where = "" if str(name) == str(folder) else f': "{name}"'
-    return ConfigError(f'could not work in state folder "{folder}": {reason}{where}', hint=hint)
+    return refusal_of_state(error)(
+        f'could not work in state folder "{folder}": {reason}{where}', hint=hint
+    )

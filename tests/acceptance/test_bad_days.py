@@ -289,6 +289,29 @@ def test_a_state_folder_that_cannot_be_is_named(used: Host) -> None:
         assert "state_dir" in said
 
 
+@pytest.mark.parametrize("command", ["backup", "run-due", "daemon"])
+def test_a_state_folder_without_room_is_no_fault_of_the_settings(used: Host, command: str) -> None:
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+        "sys.argv = sys.argv[1:]; runpy.run_module('snapvault', run_name='__main__')"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "snapvault", *used.command(command)[3:]],
+        env=used.surroundings(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 20, done.stderr
+    assert f'"{used.state}' in done.stderr
+    assert "hint: Look for room in" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_stdout_on_a_full_disk_is_an_error(used: Host, recovery: Host) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(

@@ -25,7 +25,7 @@ from snapvault.adapters.sources.whole import WholeSource
 from snapvault.adapters.stores.directory import DirectoryStore
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.throttle import Traffic
-from snapvault.errors import ConfigError, SealError, SourceError
+from snapvault.errors import SealError, SourceError, StateError
 from snapvault.model.policy import (
     KINDS,
     CommandSpec,
@@ -117,7 +117,7 @@ def test_a_source_that_finds_the_state_folder_full_names_the_folder(
     policy = Policy("nightly", tmp_path, "offsite", (spec,))
     vault = replace(kit.host(), sealer=NoRoom(error))
 
-    with pytest.raises(ConfigError, match="no space left") as caught:
+    with pytest.raises(StateError, match="no space left") as caught:
         back_up(vault, policy, spec)
 
     assert str(vault.state) in str(caught.value)

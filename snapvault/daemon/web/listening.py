@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from snapvault.daemon.web.access import is_loopback
-from snapvault.errors import ConfigError
+from snapvault.errors import ConfigError, HostError, SnapVaultError
 
 _LISTENING: Final = "0A"  # TCP_LISTEN in proc(5), /proc/net/tcp
 _BACKLOG: Final = 64
@@ -19,8 +19,9 @@ def listen(host: str, port: int, *, with_token: bool) -> socket.socket:
     """Return a socket that listens there; port 0 is a free one.
 
     Raises:
-        ConfigError: the port is taken, the address is not this machine's, or it can be
-            reached from outside and there is no token.
+        HostError: the port is taken.
+        ConfigError: the address is not this machine's, or it can be reached from outside and
+            there is no token.
     """
     where = address_text(host, port)
     try:
@@ -59,10 +60,10 @@ def address_text(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _refusal(error: OSError, where: str, port: int) -> ConfigError:
+def _refusal(error: OSError, where: str, port: int) -> SnapVaultError:
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(port)
-        return ConfigError(
+        return HostError(
             f'could not serve the status page at "{where}": the port is taken'
             + (f" by {holder}" if holder else ""),
             hint=f'{_CHANGE}, or find who listens with "ss -ltnp sport = :{port}".',

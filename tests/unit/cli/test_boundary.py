@@ -16,6 +16,7 @@ from snapvault.errors import (
     ConfigError,
     LockHeldError,
     SnapVaultError,
+    StateError,
     StoreError,
 )
 
@@ -60,15 +61,26 @@ def test_a_bug_shows_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert "please report it" in said
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, StateError),
+        (errno.EROFS, StateError),
+        (errno.EIO, StateError),
+        (errno.EACCES, ConfigError),
+    ],
+)
 def test_what_an_operating_system_may_refuse_is_no_bug(
-    number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    number: int,
+    expected: type[SnapVaultError],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(boundary, "_forget_output", lambda: None)
 
     status = raising(OSError(number, os.strerror(number), "/var/lib/x"))
 
-    assert status == ConfigError.exit_status
+    assert status == expected.exit_status
     assert '"/var/lib/x"' in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from snapvault import clock
 from snapvault.daemon.web.server import StatusServer
-from snapvault.errors import ConfigError
+from snapvault.errors import ConfigError, HostError
 from snapvault.model.status import Status
 from tests.support.events import RecordedEvents
 from tests.support.status_builder import failing, quiet_host
@@ -399,7 +399,7 @@ def test_a_port_that_is_taken_is_named_with_who_has_it(serve: Serve) -> None:
         assert holder.stdout is not None
         port = int(holder.stdout.readline())
 
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(HostError) as caught:
             serve(port=port)
 
         holder.communicate("")
