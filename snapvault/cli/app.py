@@ -14,7 +14,10 @@ from snapvault.cli import (
     catalog,
     daemon,
     doctor,
+    drill_reports,
+    files,
     init,
+    mount,
     notify,
     policy,
     restore,
@@ -113,6 +116,11 @@ def options(
     context.obj = Session(config=config, json=json, quiet=quiet, verbose=verbose)
 
 
+_drill = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Rehearse restores, and show what the rehearsals showed.",
+)
 _policy = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -157,11 +165,33 @@ app.command(
     epilog=SHARED,
 )(serve.command)
 app.command(
+    "mount",
+    help=_help(mount.command),
+    short_help="Show a restore point's disks and their files as a folder.",
+    epilog=SHARED,
+)(mount.command)
+app.command(
+    "files",
+    help=_help(files.command),
+    short_help="List files on a restore point's disks, or bring some back.",
+    epilog=SHARED,
+)(files.command)
+app.command(
     "verify",
     help=_help(verify.command),
     short_help="Verify that what the vault holds is whole.",
     epilog=SHARED,
 )(verify.command)
+app.add_typer(_drill, name="drill", short_help="Rehearse restores, and report.")
+_drill.command("list", help=_help(drill_reports.list_drills), epilog=SHARED)(
+    drill_reports.list_drills
+)
+_drill.command(
+    "report",
+    help=_help(drill_reports.report),
+    short_help="Show the report of a drill, or of a month, quarter or year.",
+    epilog=SHARED,
+)(drill_reports.report)
 app.add_typer(_policy, name="policy", short_help="Check and show policies.")
 _policy.command(
     "check",

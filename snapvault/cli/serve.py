@@ -3,35 +3,24 @@
 
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snapvault.cli import points, serve_places
+from snapvault.cli import disks, points, serve_places
 from snapvault.cli.list import VaultOption
 from snapvault.cli.serve_places import Place
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document
-from snapvault.errors import (
-    IntegrityError,
-    KeyMissingError,
-    NoRestorePointError,
-    RestoreError,
-    SnapVaultError,
-)
-from snapvault.units import format_count, format_size, parse_size
+from snapvault.units import format_size
 
 if TYPE_CHECKING:
     import socket
-    from datetime import datetime
 
     from snapvault.adapters.nbd_server import NbdServer
     from snapvault.engine.random_access import OpenPoint
-    from snapvault.engine.vault import Held, Inventory, Vault
-    from snapvault.model.point import StreamRecord
+    from snapvault.engine.vault import Held
 
 _FOLDER = "serve-"
 
@@ -112,144 +101,23 @@ def command(
     run = session(context)
     moment = points.moment_of(at)
     place = serve_places.parse(listen)
-    limit = _size(cache)
-    name, found = _find(run, vault, point, moment)
+    limit = disks.size_of(cache)
+    name, found = disks.find(run, vault, point, moment)
     with ExitStack() as stack:
         opened = stack.enter_context(run.open(name))
-        held, streams = found, _disks(found, stream or [])
+        held, streams = found, disks.disks_of(found, stream or [])
         run.console.subject = held.point.source
         folder = stack.enter_context(own_folder(run.settings.state_dir, _FOLDER))
-        served = stack.enter_context(_open(opened, held, streams, folder, limit))
-        _prove(opened, served)
+        served = stack.enter_context(disks.open_disks(opened, held, streams, folder, limit))
+        disks.prove(opened, served)
         listener, place = serve_places.listen(stack, place, folder)
         server: NbdServer = stack.enter_context(_server(listener, served, run))
         # ORDER: clients first, then what they wait for: none is told of an error that is none.
         stack.callback(served.cache.close)
         stack.callback(server.hang_up)
-        stack.callback(_say_what_was_fetched, run, served)
+        stack.callback(disks.say_what_was_fetched, run, served)
         _report(run, name, held, served, place)
         threading.Event().wait()
-
-
-def _size(text: str) -> int:
-    try:
-        size = parse_size(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--cache") from error
-    if size <= 0:
-        raise typer.BadParameter("a cache has some room", param_hint="--cache")
-    return size
-
-
-def _find(
-    run: Session, vault: str | None, wanted: str, moment: "datetime | None"
-) -> "tuple[str, Held]":
-    """Return the restore point that is meant, and the name of its vault."""
-    from snapvault.model import selection
-
-    inventories = _inventories(run, vault)
-    holding = [name for name, each in inventories.items() if each.of(wanted)]
-    if holding:
-        name = holding[0] if len(holding) == 1 else points.find_vault(run, vault, wanted)
-        inventory = inventories[name]
-        if moment is None and inventory.problems:
-            raise IntegrityError(
-                f'cannot tell which restore point of source "{wanted}" is the newest: '
-                f"{inventory.problems[0]}",
-                hint=f'Look at "snapvault list {wanted}", then name a point, or a time with --at.',
-            )
-        held = inventory.of(wanted)
-        there = [each.point for each in held]
-        chosen = (
-            selection.newest(there, wanted)
-            if moment is None
-            else selection.at(there, wanted, moment)
-        )
-    else:
-        if moment is not None:
-            known = {each: None for inv in inventories.values() for each in inv.sources()}
-            raise points.no_such_source(wanted, known, ", ".join(inventories))
-        everything = [
-            (name, each)
-            for name, inventory in inventories.items()
-            for each in inventory.held
-            if not each.missing
-        ]
-        chosen = _by_id([each.point for _, each in everything], wanted)
-        name, _ = next(each for each in everything if each[1].point is chosen)
-        inventory = inventories[name]
-    points.warn_of_problems(run, inventory)
-    return name, next(each for each in inventory.held if each.point is chosen)
-
-
-def _inventories(run: Session, vault: str | None) -> "dict[str, Inventory]":
-    found: dict[str, Inventory] = {}
-    failed: list[SnapVaultError] = []
-    for name in run.vault_names(vault):
-        try:
-            found[name] = points.inventory_of(run, name)
-        except SnapVaultError as error:
-            failed.append(error)
-            run.console.warning(f'cannot look into vault "{name}": {error}')
-    if not found:
-        raise failed[0]
-    return found
-
-
-def _by_id(there: "Sequence[Any]", wanted: str) -> Any:
-    from snapvault.model import selection
-
-    try:
-        return selection.by_id(there, wanted.lower())
-    except NoRestorePointError as error:
-        sources = ", ".join(sorted({each.source for each in there}))
-        more = f" Or name a source: {sources}." if sources else ""
-        raise NoRestorePointError(str(error), hint=f"{error.hint or ''}{more}".strip()) from error
-
-
-def _disks(held: "Held", wanted: Sequence[str]) -> "tuple[StreamRecord, ...]":
-    """Return the streams to serve: all disks, or those that were named."""
-    disks = {stream.name: stream for stream in held.point.streams if stream.engine == "blocks"}
-    about = f'source "{held.point.source}" at restore point {held.point.point}'
-    if not disks:
-        raise RestoreError(
-            f"{about} has no disk, and only disks can be served",
-            hint='Bring its streams back with "snapvault restore".',
-        )
-    for name in wanted:
-        if name not in disks:
-            raise RestoreError(
-                f'{about} has no disk "{name}"', hint=f"Its disks are: {', '.join(disks)}."
-            )
-    return tuple(stream for name, stream in disks.items() if not wanted or name in wanted)
-
-
-def _open(
-    vault: "Vault", held: "Held", streams: "tuple[StreamRecord, ...]", folder: Path, limit: int
-) -> Any:
-    from snapvault.engine.contents import look_up
-    from snapvault.engine.random_access import open_point
-
-    return open_point(vault, look_up(vault, held.point, streams), folder=folder, limit=limit)
-
-
-def _prove(vault: "Vault", served: "OpenPoint") -> None:
-    """Read one block, so that a key that is not here is told now, and not to a guest."""
-    for disk in served.disks:
-        if disk.first_data is None:
-            continue
-        try:
-            disk.read(disk.first_data, 1)
-        except KeyMissingError as error:
-            readers = ", ".join(vault.sealer.recipients)
-            raise KeyMissingError(
-                f'cannot open the data of vault "{vault.name}" on this machine: {error}',
-                hint="That is how it should be on a backup host. Serve on a machine whose"
-                f" gnupg_home has the secret half of a recovery key: {readers}.",
-            ) from error
-        except IntegrityError:
-            pass  # it was told, and the other blocks may be what somebody needs
-        return
 
 
 def _server(listener: "socket.socket", served: "OpenPoint", run: Session) -> "NbdServer":
@@ -282,11 +150,3 @@ def _report(run: Session, vault: str, held: "Held", served: "OpenPoint", place: 
         lines += [f"  {each}" for each in place.commands(disk.name).values()]
     run.report(document, lines)
     sys.stdout.flush()
-
-
-def _say_what_was_fetched(run: Session, served: "OpenPoint") -> None:
-    cache = served.cache
-    run.console.note(
-        f"fetched {cache.fetched:,} of {format_count(cache.volumes, 'volume')}, "
-        f"{format_size(cache.fetched_bytes)} of data"
-    )
