@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from snapvault.cli.drill_words import drill_document, drill_lines
 from snapvault.cli.kinds import source_document, source_lines
+from snapvault.cli.rehearsal_words import drill_document, drill_lines
 from snapvault.model.notices import Wish
 from snapvault.model.policy import Hints, Limits, Objectives, Policy, Retention, Retry, Schedule
 from snapvault.model.settings import HostLimits, NotifierSettings, PingSettings, Settings

@@ -198,8 +198,8 @@ def test_the_words_of_a_policy_say_what_is_rehearsed(host: Settings, write: Writ
         "                shop: is loaded into a private server: tables as at the backup, SELECT 1",
         (
             "                web01: starts at once, from the vault (512.0 MiB, 1 processor):"
-            ' console shows "login:", guest agent answers, port 22 answers, systemctl is-system-running'
-            " ends with 1"
+            ' console shows "login:", guest agent answers, port 22 answers,'
+            " systemctl is-system-running ends with 1"
         ),
         (
             '                etc: 5% of the data is proven, "hostname" is there, files are compared'
