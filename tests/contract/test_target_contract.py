@@ -2,6 +2,7 @@
 """What every target does, wherever the bytes go."""
 
 import mmap
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 
 from snapvault.adapters.targets.device import DeviceTarget
 from snapvault.adapters.targets.file import FileTarget
+from snapvault.adapters.targets.qcow2 import Qcow2Target
 from snapvault.ports.target import Target
 from tests.support.targets import MemoryTarget
 from tests.unit.adapters.targets.devices import block_device
@@ -55,12 +57,27 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
 
 
 @pytest.fixture
+def qcow2(tmp_path: Path) -> Iterator[Made]:
+    path = tmp_path / "disk.qcow2"
+    target = Qcow2Target.create(path, SIZE, force=False)
+
+    def content() -> bytes:
+        raw = tmp_path / "disk.raw"
+        subprocess.run(["qemu-img", "check", "-q", path], check=True)
+        subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw], check=True)
+        return raw.read_bytes()[:SIZE]  # QEMU sees whole sectors
+
+    yield Made(target, content, lambda: [each.name for each in tmp_path.iterdir()])
+    target.abort()
+
+
+@pytest.fixture
 def memory() -> Made:
     target = MemoryTarget(SIZE)
     return Made(target, lambda: target.content or b"", list)
 
 
-@pytest.fixture(params=["file_unnamed", "file_named", "device", "memory"])
+@pytest.fixture(params=["file_unnamed", "file_named", "device", "qcow2", "memory"])
 def made(request: pytest.FixtureRequest) -> Made:
     found: Made = request.getfixturevalue(request.param)
     return found
@@ -198,7 +215,7 @@ def test_abort_after_commit_has_no_effect(made: Made) -> None:
     assert made.content() == bytes(SIZE)
 
 
-@pytest.mark.parametrize("kind", ["file_unnamed", "file_named"])
+@pytest.mark.parametrize("kind", ["file_unnamed", "file_named", "qcow2"])
 def test_ranges_of_a_file_that_were_never_written_read_as_zeros(
     request: pytest.FixtureRequest, kind: str
 ) -> None:

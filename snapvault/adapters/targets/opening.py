@@ -5,13 +5,18 @@ import os
 import stat
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
+from snapvault.adapters.targets import qcow2
 from snapvault.adapters.targets.device import DeviceTarget
 from snapvault.adapters.targets.file import FileTarget, require_free
 from snapvault.adapters.targets.problems import could_not
 from snapvault.errors import RestoreError
 from snapvault.ports.target import Target
 from snapvault.units import format_size
+
+RAW: Final = "raw"
+QCOW2: Final = "qcow2"
 
 
 class TargetKind(Enum):
@@ -85,17 +90,24 @@ def _refuse_file_among_devices(path: Path, final: Path) -> None:
         )
 
 
-def open_target(path: Path, size: int, data_bytes: int, *, force: bool) -> Target:
+def open_target(
+    path: Path, size: int, data_bytes: int, *, force: bool, image_format: str = RAW
+) -> Target:
     """Open the file or block device at `path` for a stream of `size` bytes.
 
     `data_bytes` of them are not zeros: a file needs room for those only. Room is checked
-    before anything is created.
+    before anything is created. `image_format` is RAW or QCOW2, which only a file can be.
 
     Raises:
         TargetNotEmptyError: without `force`, something would be overwritten.
         RestoreError: the path stands for something else, or there is no room.
     """
     kind = kind_of(path)
+    if image_format != RAW and kind not in (TargetKind.FILE, TargetKind.MISSING):
+        raise RestoreError(
+            f'cannot restore to "{path}" as {image_format}: it is no file',
+            hint="Leave out --format: what a device holds is raw.",
+        )
     if kind is TargetKind.DEVICE:
         return DeviceTarget.open(path, size, force=force)
     if kind is TargetKind.STREAM:
@@ -105,5 +117,8 @@ def open_target(path: Path, size: int, data_bytes: int, *, force: bool) -> Targe
         )
     final = require_free(path, force=force)
     _refuse_file_among_devices(path, final)
-    require_room(final.parent, data_bytes, what=f'file "{path}"')
+    needed = data_bytes if image_format == RAW else qcow2.room_for(size, data_bytes)
+    require_room(final.parent, needed, what=f'file "{path}"')
+    if image_format == QCOW2:
+        return qcow2.Qcow2Target.create(path, size, force=force)
     return FileTarget.create(path, size, force=force)
