@@ -33,6 +33,15 @@ def restore(vault: Vault, contents: Contents, targets: Sequence[Target]) -> None
         raise
 
 
+def room_needed(extents: ExtentMap, grain: int) -> int:
+    """Return how many bytes a stream takes where room is taken in grains, and zeros take none."""
+    data = extents.place != ZERO
+    first = extents.starts()[data] // np.uint64(grain)
+    last = (extents.starts()[data] + extents.length[data] - np.uint64(1)) // np.uint64(grain)
+    shared = int(np.count_nonzero(first[1:] == last[:-1]))
+    return (int((last - first).sum()) + len(first) - shared) * grain
+
+
 def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Plan) -> None:
     digests = [
         BlockDigest(stream, contents.hash_key) if stream.engine == "blocks" else None
