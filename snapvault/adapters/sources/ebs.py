@@ -269,7 +269,11 @@ class EbsSource:
 
     def _facts(self, session: _Session, volume: Volume) -> dict[str, str]:
         facts = {"volume": volume.id, "region": session.clients.region}
-        return {**facts, "device": volume.device} if volume.device else facts
+        if volume.device:
+            facts["device"] = volume.device
+        if volume.is_boot:
+            facts["boot"] = "yes"
+        return facts
 
 
 class _View:
