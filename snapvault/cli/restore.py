@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snapvault import clock
-from snapvault.cli import in_order, points, restore_ebs, restore_in_place, restore_new, restore_tree
+from snapvault.cli import (
+    in_order,
+    points,
+    restore_ebs,
+    restore_in_place,
+    restore_lvm,
+    restore_machine,
+    restore_new,
+    restore_tree,
+)
+from snapvault.cli.restored import Restored, report
 from snapvault.cli.session import Session, session
-from snapvault.cli.words import local, point_document, size_in_full
+from snapvault.cli.words import local
 from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
-from snapvault.units import format_duration
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from snapvault.adapters.targets.ebs import Made
     from snapvault.engine.vault import Held, Inventory, Vault
     from snapvault.model.point import StreamRecord
 
@@ -30,7 +38,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             "--to",
             metavar="TARGET",
             help='A file, block device or pipe, or "-" for stdout; for several streams a folder;'
-            " ebs:REGION for new EBS snapshots.",
+            " lvm:GROUP for new logical volumes, ebs:REGION for new EBS snapshots.",
         ),
     ],
     at: Annotated[
@@ -82,6 +90,14 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             help="Make TARGET, which is there, what it was: fetch and write only what differs.",
         ),
     ] = False,
+    image_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="What disks are written as, in files: raw or qcow2.",
+        ),
+    ] = restore_machine.RAW,
     vault: Annotated[
         str | None,
         typer.Option(
@@ -145,40 +161,48 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     if to == in_order.STDOUT:
         _check_stdout(run, force=force)
     place = restore_ebs.place_of(to, path)
+    volumes = restore_lvm.place_of(to, path)
+    is_path = place is None and volumes is None and to != in_order.STDOUT
+    restore_machine.require_format(image_format, is_file=is_path and not path, in_place=in_place)
     if in_place:
         restore_in_place.require_possible(to, is_ebs=place is not None, paths=path)
-    made: list[Made] = []
-    changed: restore_in_place.Done | None = None
     started = clock.monotonic()
     name = points.find_vault(run, vault, source)
     with run.open(name) as opened:
         held = _choose(run, opened, source, moment, point)
         streams = _streams(held, stream)
+        named = stream is not None
         run.console.subject = source
         try:
-            paths = (
-                restore_tree.wanted(held, streams, to, path or [])
-                if place is None and not in_place
-                else ()
-            )
-            if in_place:
-                as_file = stream is not None or len(streams) == 1
-                changed = restore_in_place.restore(
-                    run, opened, held, streams, to, as_file=as_file, force=force
+            if place is not None:
+                done = restore_ebs.restore(run, opened, held, streams, place, named=named)
+            elif volumes is not None:
+                done = restore_lvm.restore(
+                    run,
+                    opened,
+                    held,
+                    streams,
+                    volumes,
+                    named=named,
+                    in_place=in_place,
+                    force=force,
                 )
-                targets = list(changed.targets)
-            elif place is not None:
-                made = restore_ebs.restore(run, opened, held, streams, place)
-                targets = [each.snapshot for each in made]
-            elif paths:
+            elif in_place:
+                done = restore_in_place.restore(
+                    run, opened, held, streams, to, named=named, force=force
+                )
+            elif paths := restore_tree.wanted(held, streams, to, path or []):
                 restore_tree.restore(run, opened, held, streams[0], to, paths, force=force)
-                targets = [to]
+                done = Restored(
+                    streams, [to], restore_tree.part_of(paths), each=[{"paths": list(paths)}]
+                )
             else:
-                targets = _restore(run, opened, held, streams, to, named=stream, force=force)
+                done = _restore(
+                    run, opened, held, streams, to, image_format, named=named, force=force
+                )
         except KeyMissingError as error:
             raise _without_key(error, opened) from error
-    restored = list(zip(streams, targets, strict=True))
-    _report(run, name, held, restored, started, paths, made=made, changed=changed)
+    report(run, name, held, done, started)
 
 
 def _check_stdout(run: Session, *, force: bool) -> None:
@@ -251,18 +275,20 @@ def _restore(
     held: "Held",
     streams: "tuple[StreamRecord, ...]",
     to: str,
+    image_format: str,
     *,
-    named: str | None,
+    named: bool,
     force: bool,
-) -> list[str]:
-    """Restore to wherever `to` is; return the target of each stream."""
-    from snapvault.engine.contents import look_up
+) -> Restored:
+    """Restore to a file, a device or what takes bytes in order; or several streams to a folder."""
     from snapvault.wiring import restoring
 
-    as_file = named is not None or len(streams) == 1
+    as_file = named or len(streams) == 1
     kind = "stream" if to == in_order.STDOUT else restoring.target_kind(Path(to))
     if as_file:
         _refuse_folder(held, streams[0], to, kind)
+        if image_format != restore_machine.RAW:
+            restore_machine.require_disks(held, streams, become=f"a {image_format} image")
     elif kind not in {"folder", "missing"}:
         raise RestoreError(
             f'source "{held.point.source}" has {len(streams)} streams, which need a folder: '
@@ -275,14 +301,39 @@ def _restore(
         f'restoring source "{held.point.source}" from restore point {held.point.point}, '
         f"taken {local(held.point.taken_at)}"
     )
-    if as_file and kind == "stream":
+    if as_file and kind == "stream" and image_format == restore_machine.RAW:
         in_order.restore(run, vault, held, streams, to)
-        return [to]
-    paths = [Path(to)] if as_file else [Path(to) / stream.name for stream in streams]
-    contents = look_up(vault, held.point, streams)
+        return Restored(streams, [to])
+    return _to_files(run, vault, held, streams, to, image_format, as_file=as_file, force=force)
+
+
+def _to_files(
+    run: Session,
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    to: str,
+    image_format: str,
+    *,
+    as_file: bool,
+    force: bool,
+) -> Restored:
+    from snapvault.engine.contents import look_up
+
     folder = None if as_file else Path(to)
-    restore_new.restore(run, vault, contents, paths, folder=folder, force=force)
-    return [str(path) for path in paths]
+    paths = [Path(to)]
+    if folder is not None:
+        paths = [folder / restore_machine.file_name(stream, image_format) for stream in streams]
+        restore_machine.require_free(folder, streams, force=force)
+    formats = [restore_machine.format_of(stream, image_format) for stream in streams]
+    contents = look_up(vault, held.point, streams)
+    restore_new.restore(run, vault, contents, paths, folder=folder, force=force, formats=formats)
+    done = Restored(streams, [str(path) for path in paths])
+    if folder is not None:
+        done.lines, done.document, done.each = restore_machine.finish(
+            run, streams, paths, image_format, folder=folder, force=force
+        )
+    return done
 
 
 def _refuse_folder(held: "Held", stream: "StreamRecord", to: str, kind: str) -> None:
@@ -301,53 +352,3 @@ def _without_key(error: SnapVaultError, vault: "Vault") -> KeyMissingError:
         hint="That is how it should be on a backup host. Restore on a machine whose gnupg_home has "
         f"the secret half of a recovery key: {readers}.",
     )
-
-
-def _report(
-    run: Session,
-    vault: str,
-    held: "Held",
-    restored: "list[tuple[StreamRecord, str]]",
-    started: float,
-    paths: tuple[str, ...],
-    *,
-    made: "list[Made]",
-    changed: "restore_in_place.Done | None",
-) -> None:
-    seconds = clock.monotonic() - started
-    document = {
-        **point_document(vault, held),
-        "seconds": round(seconds, 3),
-        "restored": [
-            {
-                "stream": stream.name,
-                "target": target,
-                "size_bytes": stream.size,
-                "digest": stream.digest,
-                **({"paths": list(paths)} if paths else {}),
-                **(restore_ebs.document(made[number]) if made else {}),
-                **(changed.of_stream(number) if changed else {}),
-            }
-            for number, (stream, target) in enumerate(restored)
-        ],
-        **(changed.document() if changed else {}),
-    }
-    lines = [
-        f'restored {restore_tree.part_of(paths)}stream "{stream.name}" of source '
-        f'"{held.point.source}" to {_named(target)}: {size_in_full(stream.size)}, '
-        f"content digest verified ({stream.digest})"
-        for stream, target in restored
-    ] + (changed.lines() if changed else restore_ebs.lines(made))
-    end = (
-        f"restore point {held.point.point}, taken {local(held.point.taken_at)}, "
-        f"restored in {format_duration(seconds)}"
-    )
-    if any(target == in_order.STDOUT for _, target in restored):
-        for line in (*lines, end):
-            run.console.note(line)
-    else:
-        run.report(document, [*lines, end])
-
-
-def _named(target: str) -> str:
-    return "stdout" if target == in_order.STDOUT else f'"{target}"'

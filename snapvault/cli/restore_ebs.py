@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from snapvault.cli import restore_machine
+from snapvault.cli.restored import Restored
 from snapvault.cli.session import Session
 from snapvault.cli.words import local
-from snapvault.errors import ConfigError, RestoreError
+from snapvault.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +43,10 @@ def restore(
     held: "Held",
     streams: "tuple[StreamRecord, ...]",
     place: "EbsPlace",
-) -> "list[Made]":
-    """Restore disks, each to a snapshot; return what was made, one for each stream.
+    *,
+    named: bool,
+) -> Restored:
+    """Restore disks, each to a snapshot.
 
     Raises:
         RestoreError: a stream is no disk, or AWS refused.
@@ -51,7 +55,8 @@ def restore(
     from snapvault.engine.restore import restore as restore_all
     from snapvault.wiring import restoring
 
-    _require_disks(held, streams)
+    streams = restore_machine.disks(run, held, streams, named=named)
+    restore_machine.require_disks(held, streams, become="an EBS snapshot")
     with restoring.ebs_restore(place) as ebs:
         run.console.note(
             f'restoring source "{held.point.source}" from restore point {held.point.point}, '
@@ -79,10 +84,16 @@ def restore(
                 target.abort()
                 _say_what_is_left(run, target)
             raise
-    return [target.made for target in targets]
+    made = [target.made for target in targets]
+    return Restored(
+        streams,
+        [each.snapshot for each in made],
+        each=[_document(each) for each in made],
+        lines=_lines(made),
+    )
 
 
-def lines(made: "Sequence[Made]") -> list[str]:
+def _lines(made: "Sequence[Made]") -> list[str]:
     """Name what was made, for people."""
     found = []
     for each in made:
@@ -95,7 +106,7 @@ def lines(made: "Sequence[Made]") -> list[str]:
     return found
 
 
-def document(made: "Made") -> dict[str, Any]:
+def _document(made: "Made") -> dict[str, Any]:
     """Name what was made, for programs."""
     return {
         "snapshot": made.snapshot,
@@ -105,19 +116,6 @@ def document(made: "Made") -> dict[str, Any]:
         "volume": made.volume,
         "zone": made.zone,
     }
-
-
-def _require_disks(held: "Held", streams: "tuple[StreamRecord, ...]") -> None:
-    disks = [stream.name for stream in held.point.streams if stream.kind == "disk"]
-    for stream in streams:
-        if stream.kind != "disk":
-            raise RestoreError(
-                f'stream "{stream.name}" of source "{held.point.source}" is no disk, and cannot '
-                "become an EBS snapshot",
-                hint=f"Choose a disk with --stream: {', '.join(disks)}."
-                if disks
-                else "Restore it to a file.",
-            )
 
 
 def _description(held: "Held", stream: "StreamRecord") -> str:

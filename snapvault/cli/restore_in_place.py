@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from snapvault.cli import in_order, restore_new
+from snapvault.cli import in_order, restore_machine, restore_new
+from snapvault.cli.restored import Restored
 from snapvault.cli.session import Session
 from snapvault.cli.words import local, size_in_full
 from snapvault.errors import RestoreError
@@ -24,7 +25,7 @@ _OPTION = "--in-place"
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class _Done:
     """What was done: `results` has None for a disk that was missing, and was made.
 
     `fetched` and `full` are numbers of volumes and their bytes, as they are stored: those that
@@ -87,10 +88,37 @@ def restore(
     streams: "tuple[StreamRecord, ...]",
     to: str,
     *,
-    as_file: bool,
+    named: bool,
     force: bool,
-) -> Done:
+) -> Restored:
     """Restore disks in place: one to `to`, several in that folder, where those missing are made.
+
+    Raises:
+        RestoreError: a target is not there, in use, or does not fit; or a stream is no disk.
+    """
+    from snapvault.wiring import restoring
+
+    is_machine = not named and len(streams) > 1
+    streams = restore_machine.disks(run, held, streams, named=named)
+    is_folder = is_machine and restoring.target_kind(Path(to)) == "folder"
+    as_file = len(streams) == 1 and not is_folder
+    paths = [Path(to)] if as_file else [Path(to) / stream.name for stream in streams]
+    _require_there(held, streams, to, as_file=as_file)
+    folder = None if as_file else Path(to)
+    return restore_to(run, vault, held, streams, paths, folder=folder, force=force)
+
+
+def restore_to(
+    run: Session,
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    paths: Sequence[Path],
+    *,
+    folder: Path | None = None,
+    force: bool,
+) -> Restored:
+    """Restore each disk to its path, in place; those missing in `folder` are made, if it is given.
 
     Raises:
         RestoreError: a target is not there, in use, or does not fit; or a stream is no disk.
@@ -101,10 +129,8 @@ def restore(
     from snapvault.engine.in_place import require_disks, restore_in_place, volumes_of
 
     source = held.point.source
-    paths = [Path(to)] if as_file else [Path(to) / stream.name for stream in streams]
-    _require_there(held, streams, to, as_file=as_file)
     require_disks(source, streams)
-    present = [as_file or path.exists() for path in paths]
+    present = [folder is None or path.exists() for path in paths]
     with ExitStack() as stack:
         targets: list[InPlaceTarget] = []
         for stream, path, is_there in zip(streams, paths, present, strict=True):
@@ -121,15 +147,22 @@ def restore(
         volumes, size = volumes_of(made)
         if made.streams:
             new = [path for path, is_there in zip(paths, present, strict=True) if not is_there]
-            restore_new.restore(run, vault, made, new, folder=Path(to), force=False)
+            restore_new.restore(run, vault, made, new, folder=folder, force=False)
         done = restore_in_place(vault, contents.only(present), targets)
     results = iter(done.streams)
-    return Done(
+    told = _Done(
         streams,
         tuple(str(path) for path in paths),
         tuple(next(results) if is_there else None for is_there in present),
         (volumes + done.volumes, size + done.volume_bytes),
         volumes_of(contents),
+    )
+    return Restored(
+        streams,
+        told.targets,
+        each=[told.of_stream(number) for number in range(len(streams))],
+        document=told.document(),
+        lines=told.lines(),
     )
 
 

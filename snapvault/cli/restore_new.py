@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restoring disks and dumps to new files, or over the whole of a block device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from snapvault import clock
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from snapvault.engine.contents import Contents
     from snapvault.engine.vault import Vault
     from snapvault.model.point import Point, StreamRecord
+    from snapvault.ports.target import Target
 
 
 def restore(
@@ -25,8 +27,13 @@ def restore(
     *,
     folder: Path | None,
     force: bool,
+    formats: Sequence[str] = (),
+    make: "Mapping[int, Callable[[int], Target]]" = MappingProxyType({}),
 ) -> None:
     """Restore each stream to its path; with several, in `folder`, which is made if it is missing.
+
+    `formats` are those of the files, raw unless they are given. `make` makes the targets of the
+    streams, by their number, that are no files or devices yet.
 
     Raises:
         RestoreError: a target is not free, or there is no room.
@@ -44,8 +51,18 @@ def restore(
     try:
         if folder is not None:
             restoring.require_room(folder, sum(needed), what=f'source "{contents.point.source}"')
-        for stream, path, data_bytes in zip(contents.streams, paths, needed, strict=True):
-            targets.append(restoring.target_of(path, stream.size, data_bytes, force=force))
+        for number, (stream, path) in enumerate(zip(contents.streams, paths, strict=True)):
+            if number in make:
+                targets.append(make[number](number))
+                continue
+            target = restoring.target_of(
+                path,
+                stream.size,
+                needed[number],
+                force=force,
+                image_format=formats[number] if formats else "raw",
+            )
+            targets.append(target)
         with ExitStack() as stack:
             for stream, path in zip(contents.streams, paths, strict=True):
                 stack.enter_context(_marked(run, contents.point, stream, path))

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restoring disks to new logical volumes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from snapvault.cli import restore_in_place, restore_machine, restore_new
+from snapvault.cli.restored import Restored
+from snapvault.cli.session import Session
+from snapvault.cli.words import local
+from snapvault.errors import ConfigError, RestoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from snapvault.adapters.targets.lvm import LvmRestore, LvmTarget
+    from snapvault.adapters.targets.lvm_address import LvmPlace
+    from snapvault.engine.vault import Held, Vault
+    from snapvault.model.point import StreamRecord
+
+_PREFIX = "lvm:"
+
+
+def place_of(to: str, paths: "Sequence[str] | None") -> "LvmPlace | None":
+    """Return the place that an address names; None if it is none, but a path."""
+    if not to.startswith(_PREFIX):
+        return None
+    from snapvault.wiring import restoring
+
+    if paths:
+        raise typer.BadParameter("paths are restored into a folder, not to LVM", param_hint="--to")
+    try:
+        return restoring.lvm_place(to)
+    except ConfigError as error:
+        text = f"{error}. {error.hint}" if error.hint else str(error)
+        raise typer.BadParameter(text, param_hint="--to") from error
+
+
+def restore(
+    run: Session,
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    place: "LvmPlace",
+    *,
+    named: bool,
+    in_place: bool,
+    force: bool,
+) -> Restored:
+    """Restore disks, each to a new volume; with `force` or `in_place` over those that are there.
+
+    Raises:
+        RestoreError: a stream is no disk, a name is taken, there is no room, or LVM refused.
+    """
+    from snapvault.wiring import restoring
+
+    streams = restore_machine.disks(run, held, streams, named=named)
+    restore_machine.require_disks(held, streams, become="a logical volume")
+    if place.name is not None and len(streams) > 1:
+        raise RestoreError(
+            f'source "{held.point.source}" has {len(streams)} disks, and '
+            f'"{place.group}/{place.name}" is one volume',
+            hint=f"Name the group alone, lvm:{place.group}, or choose a disk with --stream: "
+            + ", ".join(stream.name for stream in streams)
+            + ".",
+        )
+    group = restoring.lvm_restore(place)
+    names = [place.name_of(held.point.source, stream.name) for stream in streams]
+    paths = [group.path_of(name) for name in names]
+    if in_place:
+        return restore_in_place.restore_to(run, vault, held, streams, paths, force=force)
+    new = [not (force and group.is_there(name)) for name in names]
+    run.console.note(
+        f'restoring source "{held.point.source}" from restore point {held.point.point}, '
+        f'taken {local(held.point.taken_at)}, to volume group "{place.group}"'
+    )
+    _restore(run, vault, held, streams, group, names, new)
+    return Restored(streams, [str(path) for path in paths])
+
+
+def _restore(
+    run: Session,
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    group: "LvmRestore",
+    names: "Sequence[str]",
+    new: "Sequence[bool]",
+) -> None:
+    from snapvault.engine.contents import look_up
+    from snapvault.engine.restore import room_needed
+
+    for name, is_new in zip(names, new, strict=True):
+        if is_new:
+            group.require_free(name)
+    contents = look_up(vault, held.point, streams)
+    needed = [room_needed(extents, group.grain) for extents in contents.maps]
+    sizes = [stream.size for stream in streams]
+    rows = zip(sizes, needed, new, strict=True)
+    group.require_room([(size, data) for size, data, is_new in rows if is_new])
+    made: list[LvmTarget] = []
+
+    def target(number: int) -> "LvmTarget":
+        found = group.target(names[number], sizes[number])
+        made.append(found)
+        return found
+
+    paths: list[Path] = [group.path_of(name) for name in names]
+    try:
+        restore_new.restore(
+            run,
+            vault,
+            contents,
+            paths,
+            folder=None,
+            force=True,
+            make={number: target for number, is_new in enumerate(new) if is_new},
+        )
+    except BaseException:
+        for each in made:
+            if each.left_behind is not None:
+                run.console.warn("lvm.left_behind", each.left_behind)
+        raise
