@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from snapvault.engine import fetch, sequence
+from snapvault.engine import drill_reports, fetch, sequence
 from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
 from snapvault.engine.pipeline import ordered, threads
@@ -84,6 +84,8 @@ class Verification:
             metadata = [each for each in users if not each.name.startswith(names.VOLUMES)]
             findings += self._findings(self._damaged(metadata, known), users)
             findings += self._restorable(held)
+        if self.level is not Level.OBJECTS and source is None:
+            findings += self._drill_reports()
         return Report(
             self.level, len(held), len(users), self._read_bytes, tuple(dict.fromkeys(findings))
         )
@@ -109,6 +111,13 @@ class Verification:
                 Finding(f'object "{names.EMERGENCY_SCRIPT}" is not what a trusted host signed', ())
             ]
         return []
+
+    def _drill_reports(self) -> list[Finding]:
+        """Prove the signatures of drill reports, which no manifest vouches for."""
+        reports = list(drill_reports.listed(self.vault).values())
+        self._read_bytes += sum(found.size for found in reports)
+        problems = drill_reports.check_signatures(self.vault, reports)
+        return [Finding(str(problem), ()) for problem in problems]
 
     def _references(
         self, held: Iterable[Held]

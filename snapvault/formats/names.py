@@ -15,10 +15,12 @@ POINTS = "points/"
 VOLUMES = "volumes/"
 META = "meta/"
 LISTS = "lists/"
+DRILLS = "drills/"
 
 _POINT = re.compile(
     r"points/(?P<source>[a-z0-9][a-z0-9._-]*)/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9a-f]{16})\.point"
 )
+_DRILL = re.compile(r"drills/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9A-Za-z][0-9A-Za-z-]{0,63})\.report")
 _VOLUME_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -30,6 +32,11 @@ def new_point_id() -> str:
 def new_volume_id() -> str:
     """Return a fresh random id of a volume: 32 hexadecimal digits."""
     return secrets.token_hex(16)
+
+
+def new_drill_id() -> str:
+    """Return a fresh random id of a drill: 16 hexadecimal digits."""
+    return secrets.token_hex(8)
 
 
 def is_volume_id(text: str) -> bool:
@@ -71,6 +78,17 @@ def volume(volume_id: str) -> str:
 def volume_list(sha256: str) -> str:
     """Return the name of a list of volumes."""
     return f"{LISTS}{sha256}.list"
+
+
+def drill_report(started: datetime, drill_id: str) -> str:
+    """Return the name of a drill's report; names sort by time."""
+    return f"{DRILLS}{clock.to_name(started)}-{drill_id}.report"
+
+
+def parse_drill_report(name: str) -> str | None:
+    """Return the drill's id that a report's name holds; None for other names."""
+    found = _DRILL.fullmatch(name)
+    return found["id"] if found else None
 
 
 def public_key(fingerprint: str) -> str:

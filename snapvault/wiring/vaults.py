@@ -106,6 +106,21 @@ def open_keys(settings: VaultSettings) -> Sealer:
     )
 
 
+def open_report_keys(settings: VaultSettings, vault_keys: Sealer) -> Sealer:
+    """Return the keys of drill reports of a vault; as the adapter's.
+
+    Raises:
+        KeyMissingError, ConfigError, SealError: as `open_report_sealer`.
+    """
+    from snapvault.adapters.sealers.reports import open_report_sealer
+
+    return open_report_sealer(
+        _gnupg_home(settings),
+        vault_keys,
+        passphrase_file=str(settings.passphrase_file) if settings.passphrase_file else None,
+    )
+
+
 def _gnupg_home(settings: VaultSettings) -> Path:
     return settings.gnupg_home or Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
 

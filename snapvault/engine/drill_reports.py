@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports of drills in a vault: put, listed, read, and believed only from those who may sign.
+
+A report is sealed to the recovery keys and to every trusted host, and signed around that by a
+trusted host or a recovery key. So its signature is checked without a private key. What was read
+is kept below the state folder, without pictures and consoles; a cache, like the catalog.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from snapvault.engine.files import write_durably
+from snapvault.engine.pipeline import WORKERS, ordered, threads
+from snapvault.engine.vault import Vault
+from snapvault.errors import (
+    DrillError,
+    IntegrityError,
+    KeyMissingError,
+    ObjectMissingError,
+    SnapVaultError,
+)
+from snapvault.formats import drill_report, names
+from snapvault.model.drills import DrillReport
+from snapvault.ports.sealer import Readers, Sealer, Signed
+from snapvault.ports.store import StoredObject
+
+MOST_BYTES: Final = 64 << 20
+"""The largest report that is stored or read. A screenshot has a few MiB, a console far less."""
+
+_GONE = "Somebody deleted it or the vault was rolled back; compare with another copy of the vault."
+
+
+@dataclass(frozen=True, slots=True)
+class HeldReport:
+    """A report that may be believed, with its object's name and who signed it.
+
+    The report's vault is the name that this host knows the vault by; `vault_id` is the vault's own.
+    """
+
+    report: DrillReport
+    name: str
+    signer: str
+    vault_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Reports, oldest first, and what is wrong with others. Pictures and consoles are left out.
+
+    `left_out` is how many were not looked at yet, because no more than so many were to be.
+    """
+
+    held: tuple[HeldReport, ...]
+    problems: tuple[SnapVaultError, ...] = ()
+    left_out: int = 0
+
+
+def put(vault: Vault, keys: Sealer, report: DrillReport) -> str:
+    """Store a report and return its object's name. `keys` signs, and seals to all who may read.
+
+    Raises:
+        SealError, StoreError: it could not be signed, sealed or stored; then it is not there.
+        DrillError: it is larger than a report may be.
+    """
+    content = drill_report.encode(report, vault.record.vault)
+    if len(content) > MOST_BYTES // 2:
+        raise DrillError(
+            f"report of drill {report.id} has {len(content)} bytes, at most {MOST_BYTES // 2}"
+            " can be stored"
+        )
+    message = keys.sign(keys.seal(content, Readers.RECOVERY))
+    name = names.drill_report(report.started, report.id)
+    vault.store.put(name, message)
+    vault.events.emit("drill.stored", drill=report.id, size_bytes=len(message))
+    return name
+
+
+def read(vault: Vault, name: str) -> HeldReport:
+    """Return a whole report.
+
+    Raises:
+        IntegrityError: it is damaged, out of place, or of a signer who is not trusted.
+        KeyMissingError: no key here opens it.
+    """
+    return _read(vault, vault.store.stat(name))
+
+
+def listed(vault: Vault) -> dict[str, StoredObject]:
+    """Return what the vault has in place of reports, by name; one listing."""
+    return {found.name: found for found in vault.store.names(names.DRILLS)}
+
+
+def collect(
+    vault: Vault,
+    *,
+    wanted: Callable[[str], bool] = lambda _: True,
+    most: int | None = None,
+) -> Reports:
+    """Return the reports whose names are wanted, each fetched and proven once on this host.
+
+    At most so many are fetched, the newest. One that was seen and is gone is a problem.
+
+    Raises:
+        StoreError: the vault cannot be listed or read.
+        SealError: gpg or its agent cannot be used.
+    """
+    there = listed(vault)
+    shelf = _Shelf(vault)
+    held: list[HeldReport] = []
+    problems: list[SnapVaultError] = []
+    fresh: list[StoredObject] = []
+    for name, found in there.items():
+        if names.parse_drill_report(name) is None or not wanted(name):
+            continue
+        kept = shelf.get(found)
+        if kept is None:
+            fresh.append(found)
+        elif kept.signer in trusted(vault):
+            held.append(kept)
+        else:
+            problems.append(_untrusted(name, kept.signer))
+    fresh.reverse()
+    looked_at = fresh if most is None else fresh[:most]
+
+    def look(found: StoredObject) -> HeldReport | SnapVaultError:
+        try:
+            return _read(vault, found)
+        except (IntegrityError, KeyMissingError, ObjectMissingError) as error:
+            return error
+
+    with threads(WORKERS, "report") as pool:
+        outcomes = ordered(look, looked_at, ahead=2 * WORKERS, pool=pool)
+        for found, outcome in zip(looked_at, outcomes, strict=True):
+            if isinstance(outcome, SnapVaultError):
+                problems.append(outcome)
+            else:
+                held.append(shelf.put(found, outcome))
+    problems += [_gone(name) for name in shelf.names() if name not in there and wanted(name)]
+    held.sort(key=lambda each: (each.report.started, each.name))
+    return Reports(tuple(held), tuple(problems), len(fresh) - len(looked_at))
+
+
+def check_signatures(vault: Vault, found: Iterable[StoredObject]) -> list[IntegrityError]:
+    """Return what is wrong with reports as far as it shows without a private key."""
+
+    def look(each: StoredObject) -> IntegrityError | None:
+        try:
+            _proven(vault, each)
+        except IntegrityError as error:
+            return error
+        return None
+
+    reports = [each for each in found if names.parse_drill_report(each.name) is not None]
+    with threads(WORKERS, "report") as pool:
+        return [error for error in ordered(look, reports, ahead=2 * WORKERS, pool=pool) if error]
+
+
+def trusted(vault: Vault) -> frozenset[str]:
+    """Return whose signature on a report counts.
+
+    Those of hosts that the settings trust, and of the recovery keys: who can read all that was
+    backed up can vouch for having restored it.
+    """
+    return vault.sealer.trusted | frozenset(vault.sealer.recipients)
+
+
+def _read(vault: Vault, found: StoredObject) -> HeldReport:
+    signed = _proven(vault, found)
+    try:
+        content = vault.sealer.open(signed.content)
+    except KeyMissingError as error:
+        raise KeyMissingError(
+            f'drill report "{found.name}" is sealed to other keys than those of this host',
+            hint="Hosts read the reports made while they were the vault's signer or among its"
+            " trusted_signers; whoever has the recovery key reads all.",
+        ) from error
+    except IntegrityError as error:
+        raise IntegrityError(f'drill report "{found.name}" is damaged: {error}') from error
+    try:
+        vault_id, report = drill_report.decode_as(found.name, content)
+    except IntegrityError as error:
+        if f'"{found.name}"' in str(error):
+            raise
+        raise type(error)(f'drill report "{found.name}": {error}', hint=error.hint) from error
+    if vault_id != vault.record.vault:
+        raise IntegrityError(f'drill report "{found.name}" belongs to another vault, "{vault_id}"')
+    return HeldReport(_here(report, vault.name), found.name, signed.fingerprint, vault_id)
+
+
+def _proven(vault: Vault, found: StoredObject) -> Signed:
+    """Return what a trusted signer signed, still sealed."""
+    if found.size > MOST_BYTES:
+        raise IntegrityError(
+            f'drill report "{found.name}" has {found.size} bytes, which no report has'
+        )
+    try:
+        signed = vault.sealer.read_signed(vault.store.get(found.name))
+    except IntegrityError as error:
+        raise IntegrityError(
+            f'drill report "{found.name}" is not to be trusted: {error}'
+        ) from error
+    if signed.fingerprint not in trusted(vault):
+        raise _untrusted(found.name, signed.fingerprint)
+    return signed
+
+
+def _untrusted(name: str, fingerprint: str) -> IntegrityError:
+    return IntegrityError(
+        f'drill report "{name}" is signed by {fingerprint}, which the settings do not trust',
+        hint="If that is another host of yours, add it to trusted_signers.",
+    )
+
+
+def _gone(name: str) -> IntegrityError:
+    return IntegrityError(f'drill report "{name}" was in the vault and is gone', hint=_GONE)
+
+
+def _here(report: DrillReport, vault: str) -> DrillReport:
+    """Return a report with the vault's name on this host."""
+    steps = (replace(step, key=step.key._replace(vault=vault)) for step in report.steps)
+    return replace(report, vault=vault, steps=tuple(steps))
+
+
+class _Shelf:
+    """Reports that were proven once, one file each below the state folder.
+
+    A file is the SHA-256 of what follows it, so that a damaged one is read from the vault again.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._folder = vault.state / "drills"
+
+    def names(self) -> list[str]:
+        """Return the names of the objects that are on the shelf, sorted."""
+        with suppress(FileNotFoundError):
+            kept = (names.DRILLS + path.stem for path in self._folder.glob("*.json"))
+            return sorted(name for name in kept if names.parse_drill_report(name) is not None)
+        return []
+
+    def get(self, found: StoredObject) -> HeldReport | None:
+        """Return a report as it was proven, if the object still has its size."""
+        try:
+            digest, _, kept = self._path(found.name).read_bytes().partition(b"\n")
+            if hashlib.sha256(kept).hexdigest().encode() != digest:
+                return None
+            entry = json.loads(kept)
+            if entry["name"] != found.name or entry["size"] != found.size:
+                return None
+            vault_id, report = drill_report.decode(entry["report"].encode())
+            here = _here(report, self._vault.name)
+            return HeldReport(here, found.name, entry["signer"], vault_id)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IntegrityError):
+            return None
+
+    def put(self, found: StoredObject, held: HeldReport) -> HeldReport:
+        """Keep a report without what is large, and return it so; a full disk is no failure."""
+        steps = (replace(step, console="", screenshot=None) for step in held.report.steps)
+        lean = replace(held, report=replace(held.report, steps=tuple(steps)))
+        entry = {
+            "name": found.name,
+            "size": found.size,
+            "signer": held.signer,
+            "report": drill_report.encode(lean.report, held.vault_id).decode(),
+        }
+        kept = json.dumps(entry).encode()
+        with suppress(OSError):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            digest = hashlib.sha256(kept).hexdigest().encode()
+            write_durably(self._path(found.name), [digest, b"\n", kept])
+        return lean
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name.removeprefix(names.DRILLS)}.json"
