@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault import clock
-from snapvault.cli.failures import Outcomes
+from snapvault.cli.failures import Outcomes, show_problems
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import CONSISTENCY, local, point_document
 from snapvault.errors import ConfigError, SnapVaultError
 from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
+    from snapvault.config.problems import Problem
     from snapvault.engine.vault import Held, Vault
     from snapvault.model.policy import Policy, SourceSpec
 
@@ -37,7 +38,8 @@ def command(
     The first run stores everything, each later one what changed since. A run that was
     killed is taken up by the next: what it had uploaded is not sent again. When one
     source fails the others go on, and the exit status is 3; it is the error's own when
-    all failed.
+    all failed. A policy that is wrong is a failure too: stderr says what is wrong with
+    it, and the others are followed.
 
     With --json, the report is a list with an object for each source. Its keys are always
     the same: "error" is null for a restore point that was made; for a source that
@@ -50,17 +52,26 @@ def command(
     run = session(context)
     outcomes = Outcomes()
     documents: list[dict[str, Any]] = []
-    for vault, jobs in groupby(_jobs(run, sources or ()), key=lambda job: job[0].vault):
-        _back_up_vault(run, vault, list(jobs), outcomes, documents)
+    jobs, wrong = _jobs(run, sources or ())
+    for vault, group in groupby(jobs, key=lambda job: job[0].vault):
+        _back_up_vault(run, vault, list(group), outcomes, documents)
+    # After those of sources, whose status counts where nothing was backed up.
+    outcomes.errors += wrong
     if run.json:
         run.report(documents, ())
     return outcomes.status
 
 
-def _jobs(run: Session, names: Sequence[str]) -> "list[Job]":
-    from snapvault.config.policies import load_policies, select_sources
+def _jobs(run: Session, names: Sequence[str]) -> "tuple[list[Job], list[SnapVaultError]]":
+    """Return what to back up, and what is wrong with policies that should be backed up too."""
+    from snapvault.config.policies import read_policies, select_sources
 
-    policies = load_policies(run.settings)
+    policies, problems = read_policies(run.settings)
+    wrong = show_problems(problems)
+    if names:
+        wrong = _wrong_of(names, policies, problems)
+    elif problems and not any(policy.enabled for policy in policies):
+        return [], wrong
     if not policies:
         raise ConfigError(
             f'folder "{run.settings.policies_dir}" has no policy, so there is nothing to back up',
@@ -74,7 +85,29 @@ def _jobs(run: Session, names: Sequence[str]) -> "list[Job]":
             hint='Enable one, or name a source: "snapvault backup SOURCE".',
         )
     order = list(run.settings.vaults)
-    return sorted(jobs, key=lambda job: order.index(job[0].vault))
+    return sorted(jobs, key=lambda job: order.index(job[0].vault)), wrong
+
+
+def _wrong_of(
+    names: Sequence[str], policies: "Sequence[Policy]", problems: "Sequence[Problem]"
+) -> list[SnapVaultError]:
+    """Return what is wrong with the files that name one of these sources besides a right one.
+
+    Raises:
+        ConfigError: no right policy has one of the sources, and a wrong one has it or may.
+    """
+    from snapvault.config.claims import claims_of
+    from snapvault.config.problems import ProblemError
+
+    if not problems:
+        return []
+    claims = claims_of(problems)
+    known = dict.fromkeys(source.name for policy in policies for source in policy.sources)
+    for name in names:
+        if name not in known:
+            raise claims.missing(name, known)
+    named = {path for name in names for path in claims.of(name)}
+    return [ProblemError(problem) for problem in problems if problem.path in named]
 
 
 def _back_up_vault(

@@ -1,10 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work on several things, of which some may fail: going on, and the status at the end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from snapvault.cli import boundary
 from snapvault.errors import EXIT_DONE, EXIT_PARTIAL, SnapVaultError
+
+if TYPE_CHECKING:
+    from snapvault.config.problems import Problem
+
+
+def show_problems(problems: "Iterable[Problem]") -> list[SnapVaultError]:
+    """Say all that is wrong with files, each in a line with its hint, and return the errors."""
+    from snapvault.config.problems import ProblemError
+
+    errors: list[SnapVaultError] = [ProblemError(problem) for problem in problems]
+    for error in errors:
+        boundary.show(error)
+    return errors
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault.cli.console import one_line
+from snapvault.cli.failures import Outcomes, show_problems
 from snapvault.cli.session import session
 from snapvault.cli.words import table
 from snapvault.errors import EXIT_DONE, ConfigError
@@ -47,20 +48,25 @@ def check(context: typer.Context) -> int:
     return ConfigError.exit_status if problems else EXIT_DONE
 
 
-def list_policies(context: typer.Context) -> None:
+def list_policies(context: typer.Context) -> int:
     """List the policies with their vaults, schedules and sources.
+
+    Those that are wrong are left out, stderr says what is wrong with them, and the exit status
+    is 3; it is 10 if none is right.
 
     Example:
       snapvault policy list
     """
     from snapvault.cli.policy_words import policy_document, schedule_words
-    from snapvault.config.policies import load_policies
+    from snapvault.config.policies import read_policies
 
     run = session(context)
-    policies = load_policies(run.settings)
+    policies, problems = read_policies(run.settings)
+    outcomes = Outcomes(done=len(policies), errors=show_problems(problems))
     if not policies and not run.json:
-        run.console.note(f'folder "{run.settings.policies_dir}" has no policies')
-        return
+        if not problems:
+            run.console.note(f'folder "{run.settings.policies_dir}" has no policies')
+        return outcomes.status
     rows = [
         [
             policy.name,
@@ -74,6 +80,7 @@ def list_policies(context: typer.Context) -> None:
         [policy_document(policy, run.settings) for policy in policies],
         table(["POLICY", "VAULT", "RUNS", "SOURCES"], rows),
     )
+    return outcomes.status
 
 
 def show(
@@ -85,17 +92,27 @@ def show(
     """Show what a policy comes to, in plain words, and when it runs next.
 
     Times are in the policy's own time zone, in JSON in UTC. Values of environment variables
-    are left out.
+    are left out. What is wrong with other policies is said on stderr.
 
     Example:
       snapvault policy show nightly
     """
     from snapvault.cli.policy_words import policy_document, policy_lines
-    from snapvault.config.policies import load_policies
-    from snapvault.config.problems import nearest_hint, quoted
+    from snapvault.config.policies import read_policies
+    from snapvault.config.problems import ProblemError, nearest_hint, quoted
 
     run = session(context)
-    policies = {policy.name: policy for policy in load_policies(run.settings)}
+    found, problems = read_policies(run.settings)
+    policies = {policy.name: policy for policy in found}
+    named = [
+        problem
+        for problem in problems
+        if problem.path.stem == name or problem.path == run.settings.policies_dir
+    ]
+    if name not in policies and named:
+        show_problems(named[:-1])
+        raise ProblemError(named[-1])
+    show_problems(problems)
     if name not in policies:
         raise ConfigError(
             f"there is no policy {quoted(name)}",

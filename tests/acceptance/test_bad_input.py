@@ -41,11 +41,115 @@ def test_a_wrong_policy_is_named_with_file_line_and_field(
         assert f'field "{field}"' in said
 
 
-def test_a_wrong_policy_keeps_everything_from_running_that_needs_it(host: Host) -> None:
+WRONG = "vault: offsite\nsources: {db: 5}\n"
+TORN = "vault: offsite\nsources:\n  files: [\n"
+
+
+def broken(host: Host, **files: str) -> None:
+    """Put wrong policies beside a right one, `nightly` with the source `web01`."""
+    host.protect({"web01": shell("echo web")})
+    for name, text in files.items():
+        (host.folder / "policies" / f"{name}.yaml").write_text(text)
+
+
+def test_wrong_policies_alone_are_the_operators_to_mend(host: Host) -> None:
     (host.folder / "policies" / "nightly.yaml").write_text("vault: offsite\nsources: 5\n")
 
-    for command in (["backup"], ["policy", "list"]):
+    for command in (["backup"], ["policy", "list"], ["policy", "show", "nightly"]):
         assert 'line 2, field "sources"' in host.fails(10, *command)
+
+
+def test_a_wrong_policy_keeps_no_other_from_being_followed(host: Host) -> None:
+    broken(host, a=WRONG, z=TORN)
+    host.does("init")
+
+    ended = host.run("backup")
+
+    assert ended.status == 3
+    problems = [line for line in ended.stderr.splitlines() if line.startswith("snapvault: ")]
+    assert [Path(line.split('"')[1]).name for line in problems] == ["a.yaml", "z.yaml"]
+    assert 'backed up source "web01"' in ended.stdout
+    assert [point["source"] for point in host.points()] == ["web01"]
+
+
+def test_the_status_of_a_backup_is_that_of_its_sources_where_policies_are_wrong_too(
+    host: Host,
+) -> None:
+    broken(host, a=WRONG)
+    host.protect({"web01": shell("exit 1")})
+    host.does("init")
+
+    assert 'field "sources.db"' in host.fails(15, "backup")
+
+
+def test_a_source_is_backed_up_by_name_whatever_is_wrong_elsewhere(host: Host) -> None:
+    broken(host, a=WRONG, z=TORN)
+    host.does("init")
+
+    said = host.does("backup", "web01").stderr
+
+    assert 'a.yaml", line 2, field "sources.db": expected a mapping' in said
+    assert 'z.yaml", line 4' in said
+
+
+def test_a_source_of_a_wrong_policy_is_not_said_to_be_nowhere(host: Host) -> None:
+    broken(host, a=WRONG)
+    host.does("init")
+
+    named = host.fails(10, "backup", "web01", "db")
+    nowhere = host.fails(10, "backup", "dx")
+    broken(host, z=TORN)
+    perhaps = host.fails(10, "backup", "files")
+
+    folder = host.folder / "policies"
+    assert f'source "db" is in a policy that is wrong: file "{folder}/a.yaml"\n' in named
+    assert 'no policy has a source "dx"' in nowhere
+    assert 'no policy that can be read has a source "files"' in perhaps
+    assert f'It may be in "{folder}/z.yaml", which is wrong' in perhaps
+    assert host.points() == []
+
+
+def test_a_source_that_two_policies_claim_is_backed_up_by_the_first(host: Host) -> None:
+    broken(host)
+    host.protect({"web01": shell("echo other"), "db": shell("echo db")}, name="z")
+    host.does("init")
+
+    everything = host.run("backup", "--json")
+    by_name = host.run("backup", "web01", "--json")
+
+    for ended in (everything, by_name):
+        assert ended.status == 3
+        assert 'z.yaml", line 1, field "sources.web01": source "web01" is already' in ended.stderr
+        assert [(each["source"], each["error"]) for each in ended.json] == [("web01", None)]
+
+
+def test_a_folder_of_policies_that_is_not_there_hides_every_source(host: Host) -> None:
+    broken(host)
+    folder = host.folder / "policies"
+    folder.rename(host.folder / "elsewhere")
+
+    for command in (["backup"], ["backup", "web01"], ["policy", "show", "nightly"]):
+        said = host.fails(10, *command)
+
+        assert f'file "{folder}": there is no such folder of policies' in said
+        assert "hint: Make it, or name another" in said
+
+
+def test_right_policies_are_shown_beside_wrong_ones(host: Host) -> None:
+    broken(host, a=WRONG, z=TORN)
+
+    listed = host.run("policy", "list", "--json")
+    shown = host.does("policy", "show", "nightly")
+    wrong = host.fails(10, "policy", "show", "a")
+
+    assert listed.status == 3
+    assert [policy["name"] for policy in listed.json] == ["nightly"]
+    assert shown.stdout.startswith('policy "nightly"')
+    for said in (listed.stderr, shown.stderr):
+        assert 'a.yaml", line 2, field "sources.db"' in said
+        assert 'z.yaml", line 4' in said
+    assert 'a.yaml", line 2, field "sources.db"' in wrong
+    assert "z.yaml" not in wrong
 
 
 def test_policy_check_names_every_problem_and_its_report_is_for_programs_too(host: Host) -> None:
