@@ -39,9 +39,10 @@ def ext4(image: Path, tree: Path, size: int = 16 * MIB) -> Path:
 
 def xfs(image: Path, tree: Path) -> Path:
     """Make an XFS file system of a folder's content; of at least 300 MiB, most of it a hole."""
-    prototype = image.with_suffix(".proto")
+    prototype, copies = image.with_suffix(".proto"), image.with_suffix(".copies")
+    copies.mkdir()
     lines = ["/", "0 0", "d--755 0 0"]
-    _describe(tree, lines)
+    _describe(tree, lines, copies)
     prototype.write_text("\n".join([*lines, "$", ""]))
     _empty(image, 320 * MIB)
     _run("mkfs.xfs", "xfsprogs", "-q", "-f", "-p", str(prototype), str(image))
@@ -65,9 +66,11 @@ def vfat(image: Path, tree: Path) -> Path:
     return image
 
 
-def partitioned(image: Path, label: str, parts: list[str], content: dict[int, Path]) -> Path:
-    """Make a disk of 64 MiB; `parts` are lines for sfdisk, `content` goes to offsets in MiB."""
-    _empty(image, 64 * MIB)
+def partitioned(
+    image: Path, label: str, parts: list[str], content: dict[int, Path], *, size: int = 64 * MIB
+) -> Path:
+    """Make a disk; `parts` are lines for sfdisk, `content` goes to offsets in MiB."""
+    _empty(image, size)
     table = "\n".join([f"label: {label}", *parts, ""])
     _run("sfdisk", "fdisk", "-q", str(image), given=table.encode())
     for at, part in content.items():
@@ -78,12 +81,15 @@ def partitioned(image: Path, label: str, parts: list[str], content: dict[int, Pa
 def put(image: Path, offset: int, part: Path) -> None:
     """Write one file's bytes into another."""
     with image.open("r+b") as file, part.open("rb") as data:
-        file.seek(offset)
-        shutil.copyfileobj(data, file)
+        for at in range(0, part.stat().st_size, MIB):
+            piece = data.read(MIB)
+            if piece.strip(b"\0"):  # else it stays a hole
+                file.seek(offset + at)
+                file.write(piece)
 
 
-def _describe(folder: Path, lines: list[str]) -> None:
-    """Add a folder's content to a prototype of mkfs.xfs."""
+def _describe(folder: Path, lines: list[str], copies: Path) -> None:
+    """Add a folder's content to a prototype of mkfs.xfs; `copies` is for odd names."""
     for path in sorted(folder.iterdir()):
         name = path.name.replace(" ", "_")  # a prototype cannot have spaces
         mode = f"{path.lstat().st_mode & 0o777:03o}"
@@ -91,12 +97,12 @@ def _describe(folder: Path, lines: list[str]) -> None:
             lines.append(f"{name} l--777 0 0 {path.readlink()}")
         elif path.is_dir():
             lines.append(f"{name} d--{mode} 0 0")
-            _describe(path, lines)
+            _describe(path, lines, copies)
             lines.append("$")
         else:
             held = path
             if " " in str(path):
-                held = path.parent.parent / name
+                held = copies / name
                 shutil.copy(path, held)
             lines.append(f"{name} ---{mode} 0 0 {held}")
 
