@@ -200,7 +200,7 @@ def _step(found: Mapping[str, Any], vault_name: str) -> StepReport:
         rto=_maybe_seconds(found["rto_seconds"]),
         rpo=_maybe_seconds(found["rpo_seconds"]),
         counters={name: _whole(value) for name, value in found["counters"].items()},
-        facts={name: _text(found["facts"], name) for name in found["facts"]},
+        facts={name: _text({name: value}, name) for name, value in found["facts"].items()},
         hits=_texts(found, "hits"),
         commands=_texts(found, "commands"),
         console=_text(found, "console"),

@@ -35,7 +35,7 @@ def step(source: str = "web01", *, vault: str = "offsite", **more: Any) -> StepR
         restored=PASSED,
         validated=Result(Verdict.PASSED, "all checks passed"),
         cleaned=Result(Verdict.PASSED, "nothing is left"),
-        checks=(CheckResult("console shows login:", Verdict.PASSED, "line 212", 19.5),),
+        checks=(CheckResult('console shows "login:"', Verdict.PASSED, "line 212", 19.5),),
         seconds_to_ready=30.0,
         age=5 * 3600.0,
         rto=3600.0,
@@ -46,7 +46,7 @@ def step(source: str = "web01", *, vault: str = "offsite", **more: Any) -> StepR
 
 def failed(source: str = "web01", reason: str = "no login prompt", **more: Any) -> StepReport:
     """Return a step that was restored and did not come up."""
-    checks = (CheckResult("console shows login:", Verdict.FAILED, reason, 600.0),)
+    checks = (CheckResult('console shows "login:"', Verdict.FAILED, reason, 600.0),)
     values: dict[str, Any] = {
         "validated": Result(Verdict.FAILED, "1 of 1 checks failed", "Look at the console."),
         "checks": checks,

@@ -81,3 +81,29 @@ def test_ids_are_fresh_and_have_their_form() -> None:
 @pytest.mark.parametrize("text", ["", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "0" * 32 + "\n"])
 def test_other_texts_are_no_volume_ids(text: str) -> None:
     assert not names.is_volume_id(text)
+
+
+def test_a_drills_report_sorts_by_time_and_gives_its_id_back() -> None:
+    started = datetime(2026, 11, 20, 1, 30, 59, 999_999, tzinfo=UTC)
+    drill = names.new_drill_id()
+
+    name = names.drill_report(started, drill)
+
+    assert name == f"drills/20261120T013059Z-{drill}.report"
+    assert names.parse_drill_report(name) == drill
+    assert len(drill) == 16
+    assert int(drill, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "drills/20261120T013059Z-.report",
+        "drills/20261120T013059Z-../x.report",
+        "drills/20261120-0123456789abcdef.report",
+        "drills/20261120T013059Z-0123456789abcdef.report\n",
+        "points/20261120T013059Z-0123456789abcdef.report",
+    ],
+)
+def test_other_names_are_no_drill_reports(name: str) -> None:
+    assert names.parse_drill_report(name) is None
