@@ -14,6 +14,7 @@ from snapvault.cli import (
     catalog,
     daemon,
     doctor,
+    drill,
     drill_reports,
     files,
     init,
@@ -183,6 +184,12 @@ app.command(
     epilog=SHARED,
 )(verify.command)
 app.add_typer(_drill, name="drill", short_help="Rehearse restores, and report.")
+_drill.command(
+    "run",
+    help=_help(drill.run),
+    short_help="Rehearse restores now.",
+    epilog=SHARED,
+)(drill.run)
 _drill.command("list", help=_help(drill_reports.list_drills), epilog=SHARED)(
     drill_reports.list_drills
 )

@@ -216,9 +216,9 @@ class DrillShape(Shape):
     gnupg_home: PathText | None = None
     """GnuPG's folder with the recovery key; left out: the vault's."""
     passphrase_file: PathText | None = None
-    """A file with the passphrase of the recovery key; left out: the vault's."""
+    """A file with the passphrase of the recovery key."""
     scratch: PathText | None = None
-    """A folder for what is restored; left out: a private one in the state folder."""
+    """A folder for what is restored; left out: a private one in /var/tmp."""
 
     @field_validator("steps")
     @classmethod

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from snapvault.model.runs import SourceKey
+from snapvault.units import format_duration
 
 
 class Verdict(StrEnum):
@@ -63,9 +64,9 @@ class StepReport:
     `point` and `taken_at` are None if none was found. `seconds_to_ready` is the measured recovery
     time: from the step's start until its last check passed; None: never. `age` is the measured
     recovery point: from `taken_at` to the drill's start. `rto` and `rpo` are the policy's at that
-    time. `hits` are other restore points of the source that need an object found damaged.
-    `commands` repeat the step by hand. `console` is the end of the serial console, `screenshot`
-    a PNG.
+    time; `rpo` is None where an older point was rehearsed than the newest. `hits` are other restore
+    points of the source that need an object found damaged. `commands` repeat the step by hand.
+    `console` is the end of the serial console, `screenshot` a PNG.
     """
 
     key: SourceKey
@@ -92,6 +93,19 @@ class StepReport:
     screenshot: bytes | None = None
 
     @property
+    def findings(self) -> tuple[str, ...]:
+        """What took longer, or is older, than the policy's objectives allow; a line each."""
+        measured = (
+            ("recovery time", self.seconds_to_ready, "RTO", self.rto),
+            ("recovery point", self.age, "RPO", self.rpo),
+        )
+        return tuple(
+            f"the {what} of {format_duration(value)} exceeds the {name} of {format_duration(limit)}"
+            for what, value, name, limit in measured
+            if value is not None and limit is not None and value > limit
+        )
+
+    @property
     def verdict(self) -> Verdict:
         """Passed only if it was restored and validated; clean-up is a fact of its own."""
         verdicts = {self.restored.verdict, self.validated.verdict}
@@ -102,7 +116,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class DrillReport:
-    """One drill of one policy. `seed` is what a random point was chosen by.
+    """One drill of one policy. `seed` decided what chance did: a random point, and samples.
 
     `trigger` is `schedule` or `manual`; `problem` says why it ended before its steps did.
     """

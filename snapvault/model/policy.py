@@ -374,7 +374,8 @@ class DrillSpec:
 
     `schedule` None: only when asked. A random point is one of the last `within` (None: any kept).
     `gnupg_home` and `passphrase_file` are where the recovery key is for a drill; None: the
-    vault's own. `scratch` takes what is restored; None: a private folder below the state folder.
+    vault's own (with a `gnupg_home`: no passphrase). `scratch` takes what is restored; None:
+    a private folder in /var/tmp, since users of scratch servers may not enter the state folder.
     """
 
     steps: tuple[DrillStep, ...]
