@@ -2,7 +2,6 @@
 """`snapvault files` and `snapvault mount`, as somebody uses them who lost a file."""
 
 import filecmp
-import os
 import shutil
 import signal
 import subprocess
@@ -70,7 +69,7 @@ def test_file_systems_and_files_are_listed(machine: Host) -> None:
 @pytest.mark.parametrize("volume", ["root:1", "root:2"])
 def test_one_file_comes_back_and_little_is_fetched_for_it(machine: Host, volume: str) -> None:
     done = machine.run("-v", "files", "web01", f"{volume}/etc/hostname", "--to", "-")
-    stored = len(list((machine.state.parent.parent / "vault").rglob("vol*/*")))
+    stored = len(list((machine.state.parent.parent / "vault").glob("volumes/*/*")))
 
     assert done.status == 0, done.stderr
     assert done.stdout == "web01\n"
@@ -239,3 +238,19 @@ def test_only_an_empty_folder_is_mounted_at(
     make(folder)  # type: ignore[operator]
 
     assert message in machine.fails(16, "mount", "web01", str(folder))
+
+
+def test_what_is_damaged_is_named_and_nothing_of_it_comes_back(
+    machine: Host, tmp_path: Path
+) -> None:
+    for volume in (tmp_path / "vault").glob("volumes/*/*"):
+        data = volume.read_bytes()
+        volume.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    target = tmp_path / "restored"
+
+    said = machine.fails(13, "files", "web01", "root:1/srv", "--to", str(target))
+
+    assert "volume" in said
+    assert "damaged" in said
+    assert not target.exists()
+    assert not list(tmp_path.glob(".snapvault*"))
