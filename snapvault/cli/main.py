@@ -2,12 +2,9 @@
 """The command `snapvault`: from words to a command, and from what became of it to a status."""
 
 import io
-import re
+import signal
 import sys
 from collections.abc import Sequence
-
-from snapvault.cli import boundary
-from snapvault.errors import EXIT_USAGE
 
 _WITH_VALUE = ("--config", "--log-format")
 _WITHOUT = ("--json", "--quiet", "-q", "--verbose", "-v")
@@ -15,6 +12,11 @@ _WITHOUT = ("--json", "--quiet", "-q", "--verbose", "-v")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status; docs/errors.md lists them."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C while the rest is imported is no bug, and leaves nothing behind.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from snapvault.cli import boundary
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that this terminal cannot show is no reason to fail.
@@ -37,6 +39,10 @@ def _dispatch(words: Sequence[str]) -> int:
 
 def _refuse(error: Exception) -> int:
     """Say what is wrong with the command line."""
+    import re
+
+    from snapvault.errors import EXIT_USAGE
+
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(str(error), file=sys.stderr)
@@ -60,6 +66,8 @@ def _refuse(error: Exception) -> int:
 
 def _without_guesses(message: str) -> tuple[str, str]:
     """Split the parser's guesses at what was meant off its message; "" if it has none."""
+    import re
+
     found = re.search(r"[.]? ?\(?(?:Did you mean|Possible options:):? ([^)?]+)[)?]*$", message)
     if found is None:
         return message, ""

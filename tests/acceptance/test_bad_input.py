@@ -10,10 +10,45 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.program import Host, image, shell
+from tests.acceptance.program import ROOT, Host, image, shell
 from tests.support import keys
 
 pytestmark = pytest.mark.integration
+
+
+# --- the keyboard ---------------------------------------------------------------------------
+
+# Python imports this at its start: signals come at once when a module is about to be imported.
+IMPATIENT = """\
+import os, signal, sys
+class Impatient:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {numbers})
+            for number in {numbers}:
+                os.kill(os.getpid(), number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {numbers})
+sys.meta_path.insert(0, Impatient())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "numbers"),
+    [("cli.boundary", [2]), ("cli.app", [2, 15]), ("wiring.vaults", [1, 2, 15])],
+)
+def test_signals_that_come_early_and_at_once_are_no_bug(
+    module: str, numbers: list[int], used: Host, tmp_path: Path
+) -> None:
+    text = IMPATIENT.format(module=f"snapvault.{module}", numbers=numbers)
+    (tmp_path / "sitecustomize.py").write_text(text)
+    used.environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+    ended = used.run("list")
+
+    assert abs(ended.status) % 128 in numbers
+    assert ended.raw == b""
+    assert "Traceback" not in ended.stderr
 
 
 # --- files ----------------------------------------------------------------------------------
