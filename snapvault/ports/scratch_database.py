@@ -2,18 +2,11 @@
 """Private database servers that dumps are loaded into, to see whether they can be."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class TableFacts:
-    """A table as a dump has it: its rows, and a digest over them in the dump's order (hex)."""
-
-    rows: int
-    digest: str
+from snapvault.model.tables import TableFacts as TableFacts
 
 
 class ScratchDatabase(Protocol):
