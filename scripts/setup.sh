@@ -99,6 +99,13 @@ missing_packages() {
     need cpio cpio
     need depmod kmod
     need xz xz-utils
+    # Disks that machines start from, with a boot loader for each firmware.
+    need grub-mkimage grub-common
+    [ -d /usr/lib/grub/i386-pc ] || echo grub-pc-bin
+    [ -d /usr/lib/grub/x86_64-efi ] || echo grub-efi-amd64-bin
+    [ -e /usr/share/OVMF/OVMF_CODE_4M.fd ] || echo ovmf
+    need mkfs.vfat dosfstools
+    need mcopy mtools
     need lvm lvm2
     need thin_delta thin-provisioning-tools
     need virsh libvirt-clients

@@ -26,13 +26,25 @@ class Bus(StrEnum):
     SATA = "sata"
 
 
+class OnError(StrEnum):
+    """What the guest sees of a disk that cannot be read for now, or an overlay without room.
+
+    With `WAIT` it stands still, and goes on when the disk can be read again; with `REPORT` it gets
+    an I/O error.
+    """
+
+    WAIT = "wait"
+    REPORT = "report"
+
+
 @dataclass(frozen=True, slots=True)
 class MachineDisk:
     """One disk, in the order in which the machine gets them. Never written to.
 
     `location` is an absolute path, or an NBD address (`nbd+unix:///root?socket=/run/x`); `format`
     is `raw` or `qcow2`. What the guest writes goes to `overlay`, a qcow2 image that is made
-    unless it exists, or, if None, to one that is gone when the machine ends.
+    unless it exists, or, if None, to one that is gone when the machine ends. An overlay that has
+    all of the disk in it is used alone.
     """
 
     name: str
@@ -47,7 +59,8 @@ class MachineSpec:
 
     `forwards` are TCP ports of the guest that can be reached from here, at free ports of 127.0.0.1;
     without any the machine has no network card at all. Nothing of the guest gets out of it either
-    way. `boot_disk` is the disk that firmware is chosen by and started from.
+    way. `boot_disk` is the disk that firmware is chosen by and started from. `variables` is a file
+    with the settings of a UEFI firmware, made unless it exists; None: they begin empty each time.
     """
 
     disks: tuple[MachineDisk, ...]
@@ -57,6 +70,8 @@ class MachineSpec:
     bus: Bus = Bus.VIRTIO
     forwards: tuple[int, ...] = ()
     boot_disk: int = 0
+    on_error: OnError = OnError.REPORT
+    variables: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.bootable import LOGIN as LOGIN
+from tests.support.bootable import bios_disk as bios_disk
+from tests.support.bootable import uefi_disk as uefi_disk
 from tests.support.guest import _IMAGE, _find_qemu
 from tests.support.seaweed import _die_with_parent
 
