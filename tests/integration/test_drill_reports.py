@@ -19,7 +19,8 @@ from snapvault.formats import drill_report, names
 from snapvault.model.drills import DrillReport
 from snapvault.ports.sealer import Readers, Sealer
 from snapvault.ports.store import Store
-from tests.support import drills, keys
+from tests.support import keys
+from tests.support import reports as drills
 from tests.support.vaults import VaultKit
 
 pytestmark = pytest.mark.integration

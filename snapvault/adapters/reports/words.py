@@ -40,6 +40,8 @@ CHOICES: Final[Mapping[str, str]] = {
     "latest": "the newest",
     "random": "any, at random",
     "oldest": "the oldest kept",
+    "point": "this one",
+    "time": "the newest at a time",
 }
 TRIGGERS: Final[Mapping[str, str]] = {"schedule": "its schedule", "manual": "a person"}
 

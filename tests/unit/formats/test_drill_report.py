@@ -20,7 +20,7 @@ from snapvault.model.drills import (
     Verdict,
 )
 from snapvault.model.runs import SourceKey
-from tests.support import drills
+from tests.support import reports as drills
 
 VAULT_ID = "5a" * 16
 TEXTS = st.text(max_size=8)

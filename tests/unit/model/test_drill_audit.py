@@ -14,7 +14,7 @@ from snapvault.model.drill_audit import (
 )
 from snapvault.model.drills import CheckResult, DrillReport, Result, StepReport, Verdict
 from snapvault.model.runs import SourceKey
-from tests.support import drills
+from tests.support import reports as drills
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = datetime(2026, 12, 1, tzinfo=UTC)

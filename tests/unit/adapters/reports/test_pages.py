@@ -16,7 +16,7 @@ from snapvault.adapters.reports.pages import Origin, ReportPages
 from snapvault.model.drill_audit import Promise, SignedReport, audit
 from snapvault.model.drills import CheckResult, Phase, Result, Verdict
 from snapvault.model.runs import SourceKey
-from tests.support import drills
+from tests.support import reports as drills
 
 ORIGIN = Origin("drills/20261121T023000Z-00112233445566aa.report", "AB" * 20)
 HOSTILE = "<script>alert(1)</script>\x1b[2J\x00'\"&\u202e<img src=x onerror=alert(2)>"
