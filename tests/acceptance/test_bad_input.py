@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -349,6 +350,29 @@ def test_show_takes_a_source_for_its_newest_point_unless_that_is_unknown(used: H
     assert shown["id"] == newest
     assert 'cannot tell which restore point of source "web01" is the newest' in said
     assert other["source"] == "shop"
+
+
+def test_the_vaults_own_script_takes_a_slash_for_a_folder(
+    used: Host, recovery_home: Path, tmp_path: Path
+) -> None:
+    vault = tmp_path / "vault"
+
+    def restore(source: str, to: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, f"{vault}/restore.py", str(vault), source, "--to", to]
+        environment = {**os.environ, "GNUPGHOME": str(recovery_home)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    alone = restore("web01", "tx/")
+    several = restore("shop", "ty/")
+
+    assert alone.returncode == 16
+    assert 'target "tx" is meant to be a folder, but stream "image" alone' in alone.stderr
+    assert 'make the folder and name "tx/image"' in alone.stderr
+    assert not (tmp_path / "tx").exists()
+    assert several.returncode == 0, several.stderr
+    assert (tmp_path / "ty/tables").read_text() == "tables\n"
 
 
 @pytest.mark.parametrize(

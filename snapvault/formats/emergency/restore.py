@@ -649,6 +649,7 @@ class Place:
 
     def __init__(self, target: str, *, streams: list[Document], folder: bool) -> None:
         self.target = Path(target)
+        self.named_folder = target.endswith("/")
         self.streams = streams
         self.folder = folder
         self.device = False
@@ -685,6 +686,13 @@ class Place:
                 f'Name a new one, like "{inside}".'
                 if stat.S_ISDIR(mode)
                 else "Name a new one; this script never overwrites files.",
+            )
+        if self.named_folder and not self.folder:
+            name = self.streams[0]["name"]
+            raise Failure(
+                TARGET,
+                f'{label} is meant to be a folder, but stream "{name}" alone becomes a file',
+                f'Leave out the slash, or make the folder and name "{self.target / name}".',
             )
         parent = self.target.absolute().parent
         if not parent.is_dir():
