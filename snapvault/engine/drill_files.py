@@ -149,7 +149,8 @@ def _look_into(
     notes: Notes, kind: FilesDrill, archives: Sequence[_Archive], taken_at: datetime
 ) -> None:
     """Read archives to their ends, once, and make all checks on the way."""
-    wanted = {posixpath.normpath(path.lstrip("/") or "."): path for path in kind.paths}
+    wanted = {path: posixpath.normpath(path.lstrip("/") or ".") for path in kind.paths}
+    looked_for = set(wanted.values())
     seen: dict[str, str] = {}
     compared = _Comparison()
 
@@ -159,8 +160,8 @@ def _look_into(
             for member in tar:
                 count += 1
                 name = posixpath.normpath(member.name)
-                if name in wanted:
-                    seen[wanted[name]] = archive.stream
+                if name in looked_for:
+                    seen[name] = archive.stream
                 if kind.compare_live and member.isreg():
                     _compare(tar, member, archive, name, taken_at.timestamp(), compared)
         return format_count(count, "entry", "entries")
@@ -169,9 +170,9 @@ def _look_into(
         notes.attempt(f'archive "{each.stream}" can be read', partial(read, each))
         for each in archives
     ]
-    for path in kind.paths:
-        if path in seen:
-            notes.add(_path_name(path), Verdict.PASSED, f'it is in archive "{seen[path]}"')
+    for path, name in wanted.items():
+        if name in seen:
+            notes.add(_path_name(path), Verdict.PASSED, f'it is in archive "{seen[name]}"')
         elif all(readable):
             notes.add(_path_name(path), Verdict.FAILED, "it is not in the archive")
         else:

@@ -1,109 +1,181 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports of drills that never were."""
+"""Machines, database servers and folders for drills, in memory: small, and they remember."""
 
-import struct
-import zlib
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
 
-from snapvault.model.drills import (
-    CheckResult,
-    DrillReport,
-    Phase,
-    Result,
-    StepReport,
-    Verdict,
-)
-from snapvault.model.runs import SourceKey
+from snapvault.adapters.targets.file import FileTarget
+from snapvault.engine.drill_notes import Tools
+from snapvault.errors import DrillError, MachineError, RestoreError, SnapVaultError
+from snapvault.ports.machine import CommandResult, Firmware, MachineSpec
+from snapvault.ports.scratch_database import TableFacts
+from snapvault.ports.serving import ServedDisk
 
-STARTED = datetime(2026, 11, 21, 2, 30, 0, 250_000, tzinfo=UTC)
-PASSED = Result(Verdict.PASSED, "all of it")
+Disks = dict[str, ServedDisk]
 
 
-def step(source: str = "web01", *, vault: str = "offsite", **more: Any) -> StepReport:
-    """Return a step that passed: a machine, ready after 30 seconds, of a point five hours old."""
-    plain = StepReport(
-        key=SourceKey(vault, source),
-        kind="boot",
-        point="0123456789abcdef",
-        taken_at=STARTED - timedelta(hours=5),
-        size=4 << 30,
-        started=STARTED,
-        seconds=40.0,
-        phases={Phase.FETCH: 10.0, Phase.BOOT: 20.0, Phase.CLEAN_UP: 10.0},
-        restored=PASSED,
-        validated=Result(Verdict.PASSED, "all checks passed"),
-        cleaned=Result(Verdict.PASSED, "nothing is left"),
-        checks=(CheckResult('console shows "login:"', Verdict.PASSED, "line 212", 19.5),),
-        seconds_to_ready=30.0,
-        age=5 * 3600.0,
-        rto=3600.0,
-        rpo=26 * 3600.0,
-    )
-    return replace(plain, **more)
+@dataclass
+class TinyMachine:
+    """A machine that says the lines that its disks begin with, and has a port 22."""
+
+    spec: MachineSpec
+    said: str
+    is_closed: bool = False
+    has_agent: bool = True
+    firmware: Firmware = Firmware.BIOS
+    pid: int = 0
+    is_running: bool = True
+
+    def console(self) -> str:
+        return self.said
+
+    def wait_for_console(self, pattern: str, limit: timedelta) -> str:
+        for line in self.said.splitlines():
+            if pattern in line:
+                return line
+        raise MachineError(f'no line of the console matches "{pattern}"')
+
+    def wait_for_agent(self, limit: timedelta) -> None:
+        if not self.has_agent:
+            self.is_running = False
+            raise MachineError("the guest agent does not answer")
+
+    def wait_for_port(self, port: int, limit: timedelta) -> None:
+        if port not in self.spec.forwards or port != 22:
+            raise MachineError(f"port {port} takes no connection")
+
+    def run(self, words: Sequence[str], limit: timedelta) -> CommandResult:
+        return CommandResult(0 if words[0] == "true" else 3, "hello\n", "")
+
+    def screenshot(self) -> bytes | None:
+        return b"\x89PNG screen"
+
+    def address_of(self, port: int) -> tuple[str, int]:
+        return "127.0.0.1", port
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
-def failed(source: str = "web01", reason: str = "no login prompt", **more: Any) -> StepReport:
-    """Return a step that was restored and did not come up."""
-    checks = (CheckResult('console shows "login:"', Verdict.FAILED, reason, 600.0),)
-    values: dict[str, Any] = {
-        "validated": Result(Verdict.FAILED, "1 of 1 checks failed", "Look at the console."),
-        "checks": checks,
-        "seconds_to_ready": None,
-    }
-    return step(source, **(values | more))
+@dataclass
+class TinyMachines:
+    """Starts them; `problem` is why none can be started here, `interrupt` is raised at a start."""
+
+    served: Disks = field(default_factory=dict)
+    problem: MachineError | None = None
+    interrupt: BaseException | None = None
+    has_agent: bool = True
+    started: list[TinyMachine] = field(default_factory=list)
+
+    def check(self) -> None:
+        if self.problem:
+            raise self.problem
+
+    def start(self, spec: MachineSpec, folder: Path) -> TinyMachine:
+        (folder / "socket").touch()
+        if self.interrupt:
+            raise self.interrupt
+        said = "".join(self._head(disk.location) for disk in spec.disks)
+        machine = TinyMachine(spec, said, has_agent=self.has_agent)
+        self.started.append(machine)
+        return machine
+
+    def _head(self, location: str) -> str:
+        if location in self.served:
+            disk = self.served[location]
+            try:
+                data = bytes(disk.read(0, min(4096, disk.size)))
+            except SnapVaultError:
+                data = b"cannot read disk"
+        else:
+            data = Path(location).read_bytes()[:4096]
+        return data.split(b"\0")[0].decode(errors="replace")
 
 
-def report(*steps: StepReport, **more: Any) -> DrillReport:
-    """Return a report of these steps, or of one that passed, in the vault `offsite`."""
-    plain = DrillReport(
-        id="00112233445566aa",
-        policy="nightly",
-        vault="offsite",
-        host="recovery.example.org",
-        version="snapvault 0.1.0",
-        trigger="schedule",
-        started=STARTED,
-        ended=STARTED + timedelta(seconds=42),
-        choice="random",
-        seed=20261121,
-        steps=steps or (step(),),
-    )
-    return replace(plain, **more)
+@dataclass
+class TinyDatabase:
+    """A server: each line of a dump is `database table value`; a query names a table."""
+
+    rows: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    loaded: list[tuple[str, str | None]] = field(default_factory=list)
+    is_closed: bool = False
+
+    def load(self, dump: BinaryIO, stream: str, database: str | None) -> None:
+        for line in dump.read().decode().splitlines():
+            if line == "refuse":
+                raise DrillError(f'the scratch server refused stream "{stream}": syntax error')
+            name, table, value = line.split()
+            self.rows.setdefault(name, {}).setdefault(table, []).append(value)
+        self.loaded.append((stream, database))
+
+    def query(self, sql: str, database: str | None, limit: timedelta) -> Sequence[Sequence[str]]:
+        if database is None:
+            raise DrillError("no database was named")
+        return [[value] for value in self.rows[database].get(sql, [])]
+
+    def databases(self) -> Sequence[str]:
+        return sorted(self.rows)
+
+    def tables(self, database: str) -> Mapping[str, TableFacts]:
+        return {
+            name: TableFacts(len(values), "".join(values))
+            for name, values in self.rows[database].items()
+        }
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
-def at(days: float, number: int, *steps: StepReport, **more: Any) -> DrillReport:
-    """Return a report of a drill so many days after the first, with an id of that number."""
-    moved = STARTED + timedelta(days=days)
-    return report(
-        *(replace(each, started=moved) for each in steps or (step(),)),
-        id=f"{number:016x}",
-        started=moved,
-        ended=moved + timedelta(seconds=42),
-        **more,
-    )
+@dataclass
+class TinyDatabases:
+    """Starts them."""
+
+    started: list[TinyDatabase] = field(default_factory=list)
+
+    def check(self) -> None:
+        pass
+
+    def start(self, folder: Path) -> TinyDatabase:
+        (folder / "data").touch()
+        server = TinyDatabase()
+        self.started.append(server)
+        return server
 
 
-def png(width: int = 8, height: int = 8) -> bytes:
-    """Return a small picture, dark with a light frame."""
+@dataclass
+class Rig:
+    """All the tools of a drill; `room` is what the scratch folder has."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+    machines: TinyMachines = field(default_factory=TinyMachines)
+    databases: TinyDatabases = field(default_factory=TinyDatabases)
+    room: int = 1 << 40
 
-    rows = b"".join(
-        b"\0"
-        + bytes(
-            200 if row in (0, height - 1) or column in (0, width - 1) else 30
-            for column in range(width)
+    def tools(self) -> Tools:
+        """Return them as a drill wants them."""
+        return Tools(
+            machines=self.machines,
+            databases={"mysql": self.databases, "postgresql": self.databases},
+            open_target=lambda path, size, _: FileTarget.create(path, size, force=False),
+            serve=self._serve,
+            sockets=self._sockets,
+            require_room=self._require_room,
         )
-        for row in range(height)
-    )
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+
+    @contextmanager
+    def _serve(self, disks: Sequence[ServedDisk], folder: Path) -> Iterator[Sequence[str]]:
+        addresses = [f"nbd:{disk.name}" for disk in disks]
+        self.machines.served = dict(zip(addresses, disks, strict=True))
+        yield addresses
+        self.machines.served = {}
+
+    @contextmanager
+    def _sockets(self, folder: Path) -> Iterator[Path]:
+        yield folder
+
+    def _require_room(self, folder: Path, needed: int, *, what: str) -> None:
+        if needed > self.room:
+            raise RestoreError(f'not enough room in "{folder}" for {what}')
