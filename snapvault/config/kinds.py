@@ -19,6 +19,7 @@ from snapvault.config.values import (
     PositiveCount,
     PositiveDuration,
     ProgramLine,
+    Region,
     SnapshotSize,
     SomeText,
     TcpPort,
@@ -81,7 +82,7 @@ class EbsShape(Shape):
     """Instead of an instance: the one volume."""
     devices: Texts = Field(default_factory=list)
     """The volumes of the instance by device name or volume id; left out: all."""
-    region: SomeText | None = None
+    region: Region | None = None
     """The AWS region; left out: what boto3 finds."""
     profile: SomeText | None = None
     """The profile of the AWS configuration."""

@@ -10,13 +10,14 @@ from snapvault.config.document import Document, Location, read_document
 from snapvault.config.limits import host_limits
 from snapvault.config.notify import NotifierShape, notifier_settings
 from snapvault.config.paths import absolute, resolve
-from snapvault.config.problems import Problem, ProblemError
+from snapvault.config.problems import Problem, ProblemError, quoted
 from snapvault.config.shapes import SettingsShape, VaultShape
 from snapvault.config.validate import problem_at, validate
 from snapvault.model.settings import NotifierSettings, Settings, VaultSettings
 
 # Where systemd puts the credentials of our service, for commands run outside of it.
 _SERVICE_CREDENTIALS: Final = "/run/credentials/snapvault.service"
+_USUAL_NAME: Final = "snapvault.yaml"
 _MISSING_HINT: Final = "Write it, or name another with --config or SNAPVAULT_CONFIG."
 
 
@@ -40,7 +41,11 @@ def check_settings(path: Path) -> tuple[Problem, ...]:
 
 def _read(path: Path) -> Settings | tuple[Problem, ...]:
     try:
-        document = read_document(absolute(path), hint_when_missing=_MISSING_HINT)
+        path = absolute(path)
+        if path.is_dir():
+            hint = f"Name the file in it: {quoted(str(path / _USUAL_NAME))}."
+            return (Problem(path, "expected the file of settings, found a folder", hint),)
+        document = read_document(path, hint_when_missing=_MISSING_HINT)
     except ProblemError as error:
         return (error.problem,)
     except RuntimeError:  # "~nobody"

@@ -30,6 +30,7 @@ from snapvault.config.values import (
     PathText,
     Percentage,
     PositiveDuration,
+    Region,
     StorageClass,
     StoreUrl,
     UpToAWeek,
@@ -152,7 +153,7 @@ class VaultShape(Shape):
     """Where it is: an S3 bucket, with a prefix if wanted, or a folder."""
     endpoint_url: EndpointUrl | None = None
     """The address of an S3 service; left out: AWS."""
-    region: KeyText | None = None
+    region: Region | None = None
     """The S3 region."""
     storage_class: StorageClass | None = None
     """The S3 storage class of what is stored."""

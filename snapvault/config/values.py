@@ -30,7 +30,12 @@ MAX_VOLUME_SIZE: Final = 1024 * MIB
 LONGEST_DURATION: Final = timedelta(days=36500)
 
 _WINDOW: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
-_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
+# LIMIT: 3 to 63 of these characters (Amazon S3 User Guide, "Bucket naming rules").
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# What is safe in names of objects everywhere; the rest of a name needs the room.
+_PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()/-]{0,100}")
+# LIMIT: what boto3 takes for a region.
+_REGION: Final = re.compile(r"(?![0-9]+$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # LIMIT: lvm(8), "Valid names": these characters, no hyphen first, neither "." nor "..".
 _LVM_NAME: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}"
 _LOGICAL_VOLUME: Final = re.compile(rf"{_LVM_NAME}/{_LVM_NAME}")
@@ -128,15 +133,32 @@ def _zone(text: str) -> str:
 
 
 def _store(text: str) -> str:
-    expected = 'a store such as "s3://bucket/prefix" or "file:///folder"'
-    kind, separator, rest = text.rstrip("/").partition("://")
+    message = (
+        'expected a store such as "s3://bucket/prefix" or "file:///folder",'
+        f" found {quoted(text, limit=60)}"
+    )
+    kind, separator, rest = text.partition("://")
+    rest = rest.rstrip("/")
     if kind == "s3" and separator:
-        bucket, *prefix = rest.split("/")
-        if _BUCKET.fullmatch(bucket) and all(part not in ("", ".", "..") for part in prefix):
-            return f"s3://{rest}"
+        bucket, _, prefix = rest.partition("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise HintedValueError(
+                message,
+                hint="A bucket's name has 3 to 63 of a-z, 0-9, dots and hyphens, the first and the"
+                " last a letter or a digit.",
+            )
+        parts = prefix.split("/") if prefix else []
+        if not _PREFIX.fullmatch(prefix) or any(part in ("", ".", "..") for part in parts):
+            raise HintedValueError(
+                message,
+                hint="A prefix has at most 100 letters, digits, dots, dashes and single slashes.",
+            )
+        return f"s3://{rest}"
     if kind == "file" and rest.startswith("/"):
+        if "?" in rest or "#" in rest:
+            raise HintedValueError(message, hint='The folder\'s name cannot have "?" or "#".')
         return f"file://{rest}"
-    raise ValueError(f"expected {expected}, found {quoted(text, limit=60)}")
+    raise ValueError(message)
 
 
 def _endpoint(text: str) -> str:
@@ -321,6 +343,9 @@ PathText = Annotated[str, AfterValidator(_some_text("a path"))]
 KeyText = Annotated[str, AfterValidator(_some_text("a fingerprint, key id or e-mail address"))]
 ZoneName = Annotated[str, AfterValidator(_zone), WithJsonSchema({"type": "string"})]
 Cron = Annotated[str, AfterValidator(cron)]
+Region = Annotated[
+    str, AfterValidator(_matching(_REGION, 'the name of a region such as "eu-west-1"'))
+]
 StoreUrl = Annotated[str, AfterValidator(_store)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]

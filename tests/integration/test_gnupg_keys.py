@@ -79,8 +79,12 @@ def test_two_keys_of_one_address_are_refused_with_both_named(home: Path) -> None
 
 @pytest.mark.parametrize("typed", ["nobody@example.org", "0123456789ABCDEF", ""])
 def test_a_name_that_no_key_answers_to_is_refused(home: Path, typed: str) -> None:
-    with pytest.raises(KeyMissingError, match=f'recipient key "{typed}" is not in the key ring'):
+    with pytest.raises(
+        KeyMissingError, match=f'recipient key "{typed}" is not in the key ring'
+    ) as told:
         sealer(home, typed)
+
+    assert f'"gpg --homedir {home} --import FILE"' in str(told.value.hint)
 
 
 @pytest.mark.parametrize("typed", ["covery@example.org", "@example.org", "recovery@example"])
@@ -125,8 +129,12 @@ def test_no_recipients_are_refused(home: Path) -> None:
 def test_a_full_fingerprint_stands_for_itself_until_the_check(home: Path) -> None:
     unknown = "0" * 40
 
-    with pytest.raises(KeyMissingError, match=f'recipient key "{unknown}" is not in the key ring'):
+    with pytest.raises(
+        KeyMissingError, match=f'recipient key "{unknown}" is not in the key ring'
+    ) as told:
         sealer(home, unknown).check()
+
+    assert f"--homedir {home} " in str(told.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +205,15 @@ def test_a_host_that_only_restores_needs_no_signing_key() -> None:
 
 
 def test_a_home_that_is_not_there_is_the_operators_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a folder"):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match="is not a folder") as missing:
         sealer(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="is not a folder") as wrong:
+        sealer(tmp_path / "file")
+
+    assert f'"mkdir -m 700 {tmp_path}/nowhere"' in str(missing.value.hint)
+    assert str(wrong.value.hint).startswith('Correct "gnupg_home"')
 
 
 def test_a_machine_without_gpg_is_told_what_to_install(

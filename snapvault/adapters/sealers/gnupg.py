@@ -42,9 +42,9 @@ def open_sealer(
     return GnupgSealer(
         gpg,
         ring,
-        recipients=[keys.resolve(typed, ring, _RECIPIENT) for typed in recipients],
-        signer=keys.resolve(signer, ring, _SIGNER),
-        trusted=[keys.resolve(typed, ring, _TRUSTED) for typed in trusted_signers],
+        recipients=[keys.resolve(typed, ring, _RECIPIENT, home=home) for typed in recipients],
+        signer=keys.resolve(signer, ring, _SIGNER, home=home),
+        trusted=[keys.resolve(typed, ring, _TRUSTED, home=home) for typed in trusted_signers],
     )
 
 
@@ -152,7 +152,9 @@ class GnupgSealer:
             ["--local-user", self._signer, "--sign"], [content], signed.append, unlock=True
         )
         if outcome.returncode != 0 and not verdicts.lacks_agent(outcome):
-            keys.require(self._signer, keys.list_keys(self._gpg), _SIGNER, encrypt=False, sign=True)
+            ring = keys.list_keys(self._gpg)
+            home = self._gpg.home
+            keys.require(self._signer, ring, _SIGNER, encrypt=False, sign=True, home=home)
         verdicts.require_signed(outcome, self._signer)
         return b"".join(signed)
 
@@ -181,9 +183,10 @@ class GnupgSealer:
 
     def _judge_keys(self, ring: Sequence[keys.Key], *, sign: bool = True) -> None:
         """Look for the key that stands in the way, to say which and why."""
+        home = self._gpg.home
         for fingerprint in self._recipients:
-            keys.require(fingerprint, ring, _RECIPIENT, encrypt=True, sign=False)
-        keys.require(self._signer, ring, _SIGNER, encrypt=True, sign=sign)
+            keys.require(fingerprint, ring, _RECIPIENT, encrypt=True, sign=False, home=home)
+        keys.require(self._signer, ring, _SIGNER, encrypt=True, sign=sign, home=home)
 
 
 def _pieces(sealed: Readable) -> Iterator[bytes]:

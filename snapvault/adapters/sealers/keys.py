@@ -2,8 +2,10 @@
 """Keys in a key ring: from what a person types to one fingerprint, and what a key is good for."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from snapvault.adapters.sealers.process import Gpg
@@ -41,12 +43,12 @@ def list_keys(gpg: Gpg) -> list[Key]:
     return [_read(record) for record in gpg.list_keys()]
 
 
-def resolve(typed: str, keys: Sequence[Key], purpose: str) -> str:
+def resolve(typed: str, keys: Sequence[Key], purpose: str, *, home: Path | None = None) -> str:
     """Return the one primary fingerprint that `typed` names.
 
     It may be a fingerprint, a long or short key id, an e-mail address or a part of a user
     id. A full fingerprint of a key that is not in the key ring stands for itself: a host
-    that only restores need not have every key.
+    that only restores need not have every key. `home` is for messages, where the keys are.
 
     Raises:
         KeyMissingError: no key answers to it, or more than one.
@@ -66,13 +68,19 @@ def resolve(typed: str, keys: Sequence[Key], purpose: str) -> str:
         )
     if _FINGERPRINT.fullmatch(number):
         return number
-    raise _absent(typed, purpose)
+    raise _absent(typed, purpose, home)
 
 
 def require(
-    fingerprint: str, keys: Iterable[Key], purpose: str, *, encrypt: bool, sign: bool
+    fingerprint: str,
+    keys: Iterable[Key],
+    purpose: str,
+    *,
+    encrypt: bool,
+    sign: bool,
+    home: Path | None = None,
 ) -> None:
-    """Refuse a key that cannot do what it is for.
+    """Refuse a key that cannot do what it is for; `home` is for messages.
 
     Raises:
         KeyMissingError: it is missing, revoked, expired, disabled, of the wrong kind, or
@@ -80,7 +88,7 @@ def require(
     """
     key = next((key for key in keys if key.fingerprint == fingerprint), None)
     if key is None:
-        raise _absent(fingerprint, purpose)
+        raise _absent(fingerprint, purpose, home)
     name = f'{purpose} "{key.label}"'
     if key.trust == "r":
         raise KeyMissingError(f"{name} is revoked", hint="Choose a key that is in force.")
@@ -110,10 +118,11 @@ def require(
         )
 
 
-def _absent(typed: str, purpose: str) -> KeyMissingError:
+def _absent(typed: str, purpose: str, home: Path | None) -> KeyMissingError:
+    where = "" if home is None else f"--homedir {shlex.quote(str(home))} "
     return KeyMissingError(
         f'{purpose} "{typed}" is not in the key ring',
-        hint='Import its public key with "gpg --homedir GNUPG_HOME --import FILE".',
+        hint=f'Import its public key with "gpg {where}--import FILE", or correct the settings.',
     )
 
 

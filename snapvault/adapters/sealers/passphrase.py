@@ -2,6 +2,7 @@
 """Where the passphrase of a secret key comes from, and the type that keeps it out of sight."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,10 @@ from snapvault.errors import ConfigError
 
 # Where systemd puts the credentials of services, in a folder for each: systemd.exec(5).
 _CREDENTIALS: Final = "/run/credentials"
+_WRITE: Final = (
+    "Write the passphrase of this host's keys into it, on one line that this user alone can read,"
+    ' or correct "passphrase_file" in the settings.'
+)
 
 
 class Secret:
@@ -46,13 +51,13 @@ def read_passphrase(path: str) -> Secret:
             hint=f'Put it into "/etc/credstore/{Path(path).name}" and restart the service; while '
             "that is up, commands find it too."
             if is_credential
-            else None,
+            else _WRITE,
         ) from error
     # systemd sees to a credential's readers itself, by an access control list too.
     if mode & 0o077 and not is_credential:
         raise ConfigError(
             f"{what} can be read by others: mode {mode & 0o777:04o}",
-            hint=f'Run "chmod 600 {path}".',
+            hint=f'Run "chmod 600 {shlex.quote(path)}".',
         )
     return Secret(_one_line(raw, what))
 
@@ -62,9 +67,9 @@ def _one_line(raw: bytes, what: str) -> str:
         text = raw.removesuffix(b"\n").removesuffix(b"\r").decode()
     except UnicodeDecodeError:
         # SAFETY: `from None`, since the decoder's error carries the bytes themselves.
-        raise ConfigError(f"{what} is not UTF-8 text") from None
+        raise ConfigError(f"{what} is not UTF-8 text", hint=_WRITE) from None
     if not text:
-        raise ConfigError(f"{what} is empty")
+        raise ConfigError(f"{what} is empty", hint=_WRITE)
     if any(mark in text for mark in "\n\r\0"):
         raise ConfigError(f"{what} has more than one line", hint="Keep one line in it.")
     return text

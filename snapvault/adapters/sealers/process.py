@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -80,16 +81,17 @@ class Gpg:
 
     def __init__(self, home: Path, passphrase: Secret | None) -> None:
         if not home.is_dir():
-            raise ConfigError(f'gnupg_home "{home}" is not a folder')
+            raise ConfigError(f'gnupg_home "{home}" is not a folder', hint=_make_home(home))
         if not os.access(home, os.R_OK | os.X_OK):
             raise ConfigError(
                 f'gnupg_home "{home}" cannot be read by this user',
                 hint="Run as the user who owns it.",
             )
         self._passphrase = passphrase
+        self._home = home.absolute()
         try:
             self._gnupg = gnupg.GPG(
-                gnupghome=str(home.absolute()),
+                gnupghome=str(self._home),
                 options=_OPTIONS,
                 env=os.environ | {"LC_ALL": "C.UTF-8"},
             )
@@ -101,6 +103,11 @@ class Gpg:
         self._gnupg.encoding = "utf-8"
         self._gnupg.decode_errors = "replace"
         self._gnupg.result_map = {**self._gnupg.result_map, "list": _Listing}
+
+    @property
+    def home(self) -> Path:
+        """The folder that it keeps its keys in."""
+        return self._home
 
     @property
     def version(self) -> str:
@@ -146,6 +153,13 @@ class Gpg:
                 process.stdout.close()
                 process.stderr.close()
             return Outcome(process.returncode, tuple(status), _tail(log))
+
+
+def _make_home(home: Path) -> str:
+    if home.exists():
+        return 'Correct "gnupg_home" in the settings: it is the folder in which gpg keeps keys.'
+    make = f"mkdir -m 700 {shlex.quote(str(home))}"
+    return f'Make it with "{make}" and import the keys, or correct "gnupg_home" in the settings.'
 
 
 class _Process(Protocol):

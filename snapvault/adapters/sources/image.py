@@ -219,7 +219,7 @@ def _wrong_kind(path: Path, mode: int) -> SourceError:
     if stat.S_ISDIR(mode):
         return SourceError(
             f'cannot read "{path}" as a disk: it is a folder',
-            hint="Name a raw image or a block device; for a folder, use a command such as tar.",
+            hint='For a folder the kind is "directory"; here, name a raw image or a block device.',
         )
     return SourceError(
         f'cannot read "{path}" as a disk: it is neither a file nor a block device',

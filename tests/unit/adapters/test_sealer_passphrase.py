@@ -49,13 +49,17 @@ def test_what_is_not_one_line_of_text_is_refused(
 ) -> None:
     path.write_bytes(content)
 
-    with pytest.raises(ConfigError, match=f'^passphrase file "{path}" {complaint}'):
+    with pytest.raises(ConfigError, match=f'^passphrase file "{path}" {complaint}') as told:
         read_passphrase(str(path))
+
+    assert told.value.hint is not None
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="could not read passphrase file .*: no such file"):  # noqa: RUF043
+    with pytest.raises(ConfigError, match="could not read passphrase file .*: no such") as told:  # noqa: RUF043
         read_passphrase(str(tmp_path / "nowhere"))
+
+    assert 'correct "passphrase_file" in the settings' in str(told.value.hint)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])

@@ -116,6 +116,11 @@ def test_every_s3_key_is_read(write: Write) -> None:
     ("extra", "message"),
     [
         (", regionn: x", 'field "vaults.v.regionn": unknown key "regionn"'),
+        (
+            ", region: x y",
+            'region": expected the name of a region such as "eu-west-1", found "x y"',
+        ),
+        (", region: '123'", "expected the name of a region"),
         (", region: 1", 'field "vaults.v.region": expected text, found the number 1'),
         (", create_only: yes", 'create_only": expected true or false, found "yes"'),
         (", endpoint_url: localhost:8333", "expected an address such as"),
@@ -143,11 +148,53 @@ def test_wrong_values_of_a_vault_are_refused(write: Write, extra: str, message: 
 
 @pytest.mark.parametrize(
     "store",
-    ["backups", "s3://", "s3://b/../c", "s3://b//c", "file://srv", "https://b", "s3:/b", "s3://ü"],
+    ["backups", "file://srv", "https://bucket", "s3:/bucket", "file:srv/v"],
 )
 def test_wrong_stores_are_refused(write: Write, store: str) -> None:
     with pytest.raises(ConfigError, match="expected a store such as"):
         load_settings(write("s.yaml", (SMALLEST % "").replace("file:///srv/v", store)))
+
+
+@pytest.mark.parametrize(
+    ("store", "hint"),
+    [
+        ("s3://", "A bucket's name has 3 to 63 of a-z, 0-9, dots and hyphens"),
+        ("s3://ü", "A bucket's name"),
+        ("s3://UPPER_case", "A bucket's name"),
+        ("s3://under_score/v", "A bucket's name"),
+        ("s3://ab", "A bucket's name"),
+        ("s3://ends-", "A bucket's name"),
+        ("s3://bucket/../c", "A prefix has at most 100"),
+        ("s3://bucket//c", "A prefix has"),
+        ("s3://bucket/vault 1", "A prefix has"),
+        ("s3://bucket/" + "x" * 101, "A prefix has"),
+        ("file:///srv/v?x", 'cannot have "?" or "#"'),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused_with_what_it_may_be(
+    write: Write, store: str, hint: str
+) -> None:
+    path = write("s.yaml", SMALLEST.replace("file:///srv/v", store) % "")
+
+    with pytest.raises(ConfigError) as refusal:
+        load_settings(path)
+
+    assert f'file "{path}", line 1, field "vaults.v.store": expected' in str(refusal.value)
+    assert hint in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize("store", ["s3://my.bucket-1", "s3://abc/a/b_c", "file:///srv/ü 1"])
+def test_a_store_that_can_be_is_read(write: Write, store: str) -> None:
+    path = write("s.yaml", SMALLEST.replace("file:///srv/v", store) % "")
+
+    assert load_settings(path).vaults["v"].store == store
+
+
+def test_a_folder_in_place_of_the_settings_names_the_file_that_may_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected the file of settings, found a folder") as told:
+        load_settings(tmp_path)
+
+    assert told.value.hint == f'Name the file in it: "{tmp_path}/snapvault.yaml".'
 
 
 @pytest.mark.parametrize(
