@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperArgument
 
 from snapvault.cli import (
     backup,
@@ -44,6 +45,14 @@ def _help(command: Callable[..., object]) -> str:
     # "\b" on a line of its own keeps the parser from filling the paragraph that follows.
     return cleandoc(command.__doc__ or "").replace("\nExample", "\n\b\nExample")
 
+
+def _no_type(self: TyperArgument, ctx: typer.Context) -> None:
+    """Show nothing."""
+    del self, ctx
+
+
+# QUIRK: Typer 0.29 puts the Python type of each argument into its help: SOURCE <list[str]>.
+TyperArgument.display_type_rich = _no_type  # type: ignore[method-assign,assignment] # see above
 
 app = typer.Typer(
     name="snapvault",

@@ -9,7 +9,7 @@ import typer
 from snapvault import clock
 from snapvault.cli.failures import Outcomes
 from snapvault.cli.session import session
-from snapvault.errors import ConfigError, NotifyError
+from snapvault.errors import ConfigError, NotifyError, SnapVaultError
 
 
 def command(
@@ -49,6 +49,7 @@ def command(
         try:
             send_test(known[name], host=socket.gethostname(), at=clock.now())
         except NotifyError as error:
+            error.hint = remedy(name, error)
             outcomes.fail(error, about=f'could not tell "{name}": ')
             documents.append({"name": name, "delivered": False, "error": str(error)})
         else:
@@ -59,3 +60,12 @@ def command(
     if run.json:
         run.report(documents, ())
     return outcomes.status
+
+
+def remedy(name: str, error: SnapVaultError) -> str:
+    """Return what to do about a notifier that failed."""
+    if error.hint is not None:
+        return error.hint
+    if error.retryable:
+        return f'See whether it runs and this host can reach it, and what "notify.{name}" names.'
+    return f'Correct "notify.{name}" in the settings; docs/notifications.md says how.'

@@ -87,6 +87,7 @@ def test_a_failure_is_told_without_the_url_and_the_others_are_tried(
     assert ended.status == 3
     assert "hook" in ended.stderr
     assert "secret" not in ended.stderr
+    assert ended.stderr.count("hint: ") == 1
     assert ended.stdout == 'told "people"\n'
 
 

@@ -6,11 +6,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.core
+import typer.main
 
+from snapvault.cli.app import app
 from snapvault.cli.main import _dispatch, _global_first
 from snapvault.cli.words import table
 
 ROOT = Path(__file__).parents[3]
+
+
+def every_command() -> list[list[str]]:
+    """Return the words of each command, and of each that is below another."""
+    found: list[list[str]] = [[]]
+    pending: list[tuple[list[str], typer.core.TyperGroup]] = [([], typer.main.get_group(app))]
+    while pending:
+        words, group = pending.pop()
+        for name, command in group.commands.items():
+            found.append([*words, name])
+            if isinstance(command, typer.core.TyperGroup):
+                pending.append(([*words, name], command))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -71,3 +87,16 @@ def test_help_loads_nothing_heavy() -> None:
     )
 
     assert done.stderr.strip() == ""
+
+
+def test_no_help_speaks_of_python(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = every_command()
+
+    for words in commands:
+        _dispatch([*words, "--help"])
+    said = capsys.readouterr().out
+
+    assert len(commands) > 15
+    assert said.count("Usage: snapvault") == len(commands)
+    assert "list[" not in said
+    assert "<str>" not in said
