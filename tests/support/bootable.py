@@ -178,7 +178,7 @@ def _root(folder: Path, data: bytes, start: str, filler: int) -> Path:
     shutil.copy(_IMAGE / "vmlinuz", tree / "boot/vmlinuz")
     (tree / "boot/initrd").write_bytes(_initrd(folder))
     root = folder / "root"
-    _grow(root, filler // MIB * MIB + 40 * MIB)
+    _grow(root, (filler // MIB * 9 // 8 + 40) * MIB)  # an eighth for what files take beside
     _run("e2fsprogs", "/sbin/mkfs.ext4", "-q", "-F", "-b", "4096", "-d", str(tree), str(root))
     return root
 
