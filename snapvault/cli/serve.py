@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snapvault.cli import disks, points, serve_places
+from snapvault.cli import disks, points, serve_places, serving
 from snapvault.cli.list import VaultOption
 from snapvault.cli.serve_places import Place
 from snapvault.cli.session import Session, session
@@ -16,9 +16,6 @@ from snapvault.cli.words import local, point_document
 from snapvault.units import format_size
 
 if TYPE_CHECKING:
-    import socket
-
-    from snapvault.adapters.nbd_server import NbdServer
     from snapvault.engine.random_access import OpenPoint
     from snapvault.engine.vault import Held
 
@@ -104,26 +101,14 @@ def command(
     limit = disks.size_of(cache)
     name, found = disks.find(run, vault, point, moment)
     with ExitStack() as stack:
-        opened = stack.enter_context(run.open(name))
-        held, streams = found, disks.disks_of(found, stream or [])
-        run.console.subject = held.point.source
+        streams = disks.disks_of(found, stream or [])
+        run.console.subject = found.point.source
         folder = stack.enter_context(own_folder(run.settings.state_dir, _FOLDER))
-        served = stack.enter_context(disks.open_disks(opened, held, streams, folder, limit))
-        disks.prove(opened, served)
-        listener, place = serve_places.listen(stack, place, folder)
-        server: NbdServer = stack.enter_context(_server(listener, served, run))
-        # ORDER: clients first, then what they wait for: none is told of an error that is none.
-        stack.callback(served.cache.close)
-        stack.callback(server.hang_up)
-        stack.callback(disks.say_what_was_fetched, run, served)
-        _report(run, name, held, served, place)
+        served, place = serving.serve(
+            stack, run, name, found, streams, folder=folder, limit=limit, place=place
+        )
+        _report(run, name, found, served, place)
         threading.Event().wait()
-
-
-def _server(listener: "socket.socket", served: "OpenPoint", run: Session) -> "NbdServer":
-    from snapvault.adapters.nbd_server import NbdServer
-
-    return NbdServer(listener, served.disks, run.console)
 
 
 def _report(run: Session, vault: str, held: "Held", served: "OpenPoint", place: Place) -> None:
