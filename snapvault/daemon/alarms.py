@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Alarms: which are up, and that each is told once when it comes and once when it goes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -10,25 +10,17 @@ from snapvault.daemon.ledger import Ledger
 from snapvault.daemon.words import Words
 from snapvault.model import objectives
 from snapvault.model.notices import Notice
-from snapvault.model.objectives import Finding
+from snapvault.model.objectives import JUDGED, Finding
 from snapvault.model.runs import Alarm, SourceKey
-
-JUDGED: Final = frozenset(
-    (
-        objectives.RPO,
-        objectives.NEVER,
-        objectives.SMALL,
-        objectives.DRILL,
-        objectives.FUTURE,
-    )
-)
-"""The kinds that `objectives.judge` finds; whether they are over is its finding too."""
 
 OF_RUNS: Final = frozenset((objectives.FAILED, objectives.MISSED))
 """The kinds that a success ends."""
 
 OF_RULES: Final = frozenset((objectives.POLICY, objectives.EMPTY))
 """The kinds that a mended policy ends."""
+
+OF_VAULTS: Final = frozenset((objectives.DAMAGED,))
+"""The kinds that a verify ends."""
 
 
 class Alarms:
@@ -118,9 +110,23 @@ class Alarms:
         self, wanted: Mapping[tuple[str, str], Finding], policies: Mapping[str, str], now: datetime
     ) -> None:
         """Have exactly these alarms about policies up; `policies` are names by subject."""
+        self._settle(OF_RULES, wanted, policies, now)
+
+    def settle_vaults(self, wanted: Mapping[str, Finding], now: datetime) -> None:
+        """Have exactly these alarms about vaults up, by their names."""
+        by_kind = {(vault, finding.kind): finding for vault, finding in wanted.items()}
+        self._settle(OF_VAULTS, by_kind, {}, now)
+
+    def _settle(
+        self,
+        kinds: Collection[str],
+        wanted: Mapping[tuple[str, str], Finding],
+        policies: Mapping[str, str],
+        now: datetime,
+    ) -> None:
         for (subject, _), finding in wanted.items():
             self.breach(subject, finding, now, policy=policies.get(subject))
-        for subject, kind in [key for key in self._up if key[1] in OF_RULES]:
+        for subject, kind in [key for key in self._up if key[1] in kinds]:
             if (subject, kind) not in wanted:
                 self.recover(subject, kind, now, policy=policies.get(subject))
 

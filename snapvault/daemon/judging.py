@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds sources to their objectives, by their committed restore points and nothing else."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from snapvault.daemon.alarms import JUDGED, OF_RUNS, Alarms
+from snapvault.daemon.alarms import OF_RUNS, Alarms
 from snapvault.daemon.roster import Followed
 from snapvault.daemon.shelf import Shelf
+from snapvault.daemon.words import late_again
 from snapvault.model import objectives
-from snapvault.model.objectives import Finding, Verdict, judge
+from snapvault.model.objectives import JUDGED, Drilled, Finding, RpoState, Verdict, judge
 from snapvault.model.runs import SourceKey
 
 _EVERY: Final = timedelta(minutes=5)  # though nothing happened; drills get overdue by themselves
@@ -18,18 +19,18 @@ _GROUPS: Final = 10
 _READ_WHEN_ALARMING: Final = timedelta(minutes=5)  # somebody may be backing up by hand
 _FRESH: Final = timedelta(minutes=1)
 _FIRST_RUN: Final = timedelta(days=1)  # that the first backup may take before it is missed
+_CALM: Final = timedelta(days=1)  # that an RPO must be met for at the most
+_IN_A_ROW: Final = 2  # breaches, each soon after the last, from which on an alarm stays up
 _MOMENT: Final = timedelta(seconds=1)
 
 
 class Judging:
     """Raises and ends the alarms that objectives ask for."""
 
-    def __init__(
-        self, shelf: Shelf, alarms: Alarms, drilled: Callable[[SourceKey], datetime | None]
-    ) -> None:
+    def __init__(self, shelf: Shelf, alarms: Alarms) -> None:
         self._shelf = shelf
         self._alarms = alarms
-        self._drilled = drilled
+        self.drilled: Mapping[SourceKey, Drilled] = {}
 
     def judge(
         self, sources: Iterable[Followed], at_work: Callable[[Followed], bool], now: datetime
@@ -41,7 +42,7 @@ class Judging:
                 source.judge_at = _on_step(now + _EVERY) + timedelta(
                     seconds=number % _GROUPS * _STEP
                 )
-                moments = [verdict.breach_at]
+                moments = [verdict.breach_at, _settled_at(source)]
                 if source.first is not None:
                     moments += [source.first.start, source.first.start + _FIRST_RUN]
                 for moment in moments:
@@ -50,7 +51,7 @@ class Judging:
 
     def recover(self, source: Followed, now: datetime) -> None:
         """End the alarms that a success ends."""
-        for kind in sorted(OF_RUNS):
+        for kind in _ended_by_success(source):
             self._recover(source, kind, now)
 
     def _judge(self, source: Followed, now: datetime, *, at_work: bool) -> Verdict:
@@ -59,25 +60,51 @@ class Judging:
             # Somebody may have backed it up by hand since the catalog was read.
             self._shelf.read({source.key.vault}, now)
             verdict = self._verdict(source, now)
+        findings = [
+            each
+            for each in verdict.findings
+            # Once it is up, only a restore point ends it.
+            if self._alarms.get(source.subject, each.kind) is not None
+            or not _is_premature(source, each, now, at_work)
+        ]
         self._alarms.settle(
             source.subject,
-            [
-                each
-                for each in verdict.findings
-                # Once it is up, only a restore point ends it.
-                if self._alarms.get(source.subject, each.kind) is not None
-                or not _is_premature(source, each, now, at_work)
-            ],
+            [*findings, *self._calming(source, verdict, now)],
             now,
             source=source.key,
             policy=source.policy.name,
         )
         newest = self._shelf.newest(source.key, now)
-        for kind in sorted(OF_RUNS):
+        for kind in _ended_by_success(source):
             alarm = self._alarms.get(source.subject, kind)
             if alarm is not None and newest is not None and alarm.raised < newest:
                 self._recover(source, kind, now)
         return verdict
+
+    def _calming(self, source: Followed, verdict: Verdict, now: datetime) -> list[Finding]:
+        """Return what keeps the alarm of an RPO up that is met just now: it is not for long.
+
+        Where each restore point comes too late, the RPO is met and breached in turns. From the
+        third breach in a row on, the alarm ends when it was met for the RPO's own length, or a day.
+        """
+        rpo = source.policy.objectives.rpo
+        if rpo is None:
+            source.rpo_over = source.rpo_met = None
+            return []
+        is_up = self._alarms.get(source.subject, objectives.RPO) is not None
+        if verdict.rpo is RpoState.BREACHED:
+            source.rpo_met = None
+            if not is_up:
+                soon = source.rpo_over is not None and now - source.rpo_over - rpo < rpo
+                source.rpo_breaches = source.rpo_breaches + 1 if soon else 0
+            return []
+        if not is_up:
+            return []
+        source.rpo_met = min(source.rpo_met or now, now)
+        if source.rpo_breaches >= _IN_A_ROW and now - source.rpo_met < min(rpo, _CALM):
+            return [late_again(source.rpo_met)]
+        source.rpo_over, source.rpo_met = now, None
+        return []
 
     def _verdict(self, source: Followed, now: datetime) -> Verdict:
         return judge(
@@ -86,7 +113,7 @@ class Judging:
             now=now,
             seen=source.seen,
             first_due=source.first.start if source.first is not None else None,
-            last_drill=self._drilled(source.key),
+            drilled=self.drilled.get(source.key, Drilled()),
         )
 
     def _may_be_old(self, source: Followed, verdict: Verdict, now: datetime) -> bool:
@@ -99,6 +126,20 @@ class Judging:
         self._alarms.recover(
             source.subject, kind, now, source=source.key, policy=source.policy.name
         )
+
+
+def _ended_by_success(source: Followed) -> list[str]:
+    """Return the kinds that a success ends; not that runs were missed while runs take too long."""
+    kept = {objectives.MISSED} if source.held_up is not None else set()
+    return sorted(OF_RUNS - kept)
+
+
+def _settled_at(source: Followed) -> datetime | None:
+    """Return when an RPO that was breached again and again has been met for long enough."""
+    rpo = source.policy.objectives.rpo
+    if source.rpo_met is None or rpo is None:
+        return None
+    return source.rpo_met + min(rpo, _CALM)
 
 
 def _on_step(moment: datetime) -> datetime:

@@ -7,7 +7,10 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from snapvault.errors import SnapVaultError
+from snapvault.model.drills import Verdict
+from snapvault.model.objectives import Drilled
 from snapvault.model.runs import Alarm, Run, SourceKey
+from snapvault.model.verifies import VerifySummary
 from snapvault.ports.history import History
 
 _T = TypeVar("_T")
@@ -58,6 +61,23 @@ class Ledger:
     def get(self, run: Run) -> Run:
         """Return a run as it is known now; as given, if nothing is."""
         return self._read(lambda: self._history.get(run.id), None) or run
+
+    def drilled(self, known: Mapping[SourceKey, Drilled]) -> Mapping[SourceKey, Drilled]:
+        """Return what drills showed of each source; what is known, if the history cannot tell."""
+
+        def read() -> Mapping[SourceKey, Drilled]:
+            passed = self._history.last_drills(Verdict.PASSED)
+            failed = self._history.last_drills(Verdict.FAILED)
+            return {
+                key: Drilled(passed.get(key), failed.get(key))
+                for key in {*passed.keys(), *failed.keys()}
+            }
+
+        return self._read(read, known)
+
+    def verifies(self) -> Sequence[VerifySummary] | None:
+        """Return what counts of all verifies; None: the history cannot tell."""
+        return self._read(self._history.verifies, None)
 
     def put(self, run: Run) -> None:
         """Remember a run."""

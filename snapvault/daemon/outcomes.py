@@ -52,6 +52,8 @@ class Outcomes:
             self._tell(self._words.succeeded(run, now))
         if source is not None:
             source.again = source.failed = None
+            if source.following is None or source.following > now:
+                source.held_up = None  # it was over before the next one should have started
             self._judging.recover(source, now)
 
     def stop(self, run: Run, now: datetime) -> None:
@@ -89,9 +91,15 @@ class Outcomes:
             self._alarms.put_up(source.subject, words.failing(run), now)
         self._tell(self._words.failed(run, now, None))
 
-    def report(self, source: Followed, missed: Missed, now: datetime, *, name: str) -> None:
-        """Remember, as run `name`, and tell that nothing ran when it should have."""
-        run = Run(
+    def report(
+        self, source: Followed, missed: Missed, now: datetime, *, name: str, held_up: str | None
+    ) -> None:
+        """Remember, as run `name`, and tell that nothing ran when it should have.
+
+        What its own runs, one after the other, have `held_up` is one, and told once.
+        """
+        known = source.held_up if held_up is not None else None
+        run = known or Run(
             id=name,
             key=source.key,
             policy=source.policy.name,
@@ -99,15 +107,20 @@ class Outcomes:
             trigger=Trigger.SCHEDULE,
             started=now,
             ended=now,
-            due=missed.last,
-            missed=missed.count,
         )
+        count = missed.count + run.missed
+        run = replace(run, ended=now, due=missed.last, missed=count, reason=held_up)
+        missed = replace(missed, count=count)
         # ORDER: the run before how far the schedule was followed. Whoever begins after a kill in
         # between finds the run, and does not report it again; the other way it were lost.
         self._ledger.put(run)
         self.follow(source, missed.last)
         source.ahead = None
-        self._tell_missed(source, run, missed, now)
+        source.held_up = run if held_up is not None else None
+        if known is None:
+            self._tell_missed(source, run, missed, now)
+        else:
+            self._alarms.put_up(source.subject, words.missing(missed, held_up), now)
 
     def resume(self, source: Followed, past: Past, now: datetime) -> None:
         """Go on from what an earlier scheduler left behind."""
@@ -147,5 +160,5 @@ class Outcomes:
         source.failed = None if source.again is None else failed
 
     def _tell_missed(self, source: Followed, run: Run, missed: Missed, now: datetime) -> None:
-        self._alarms.put_up(source.subject, words.missing(missed), now)
+        self._alarms.put_up(source.subject, words.missing(missed, run.reason), now)
         self._tell(self._words.missed(run, missed, now))

@@ -24,7 +24,11 @@ class Followed:
     `handled` is up to when its schedule was followed; `ahead` the same, by a clock that has been
     set back since. `ready` may start now. `again` is when its run `failed` is tried again. It
     is planned for again at `wake` and judged again at `judge_at`; `following` is its next slot.
-    `tried` is when a job of it was started last.
+    `tried` is when a job of it was started last. `ended` is the run that has just ended.
+
+    `held_up` is what is remembered as missed because its own runs take too long, until one does
+    not. `rpo_over` is when its RPO was met again last, `rpo_breaches` how often it was breached
+    again soon after that; `rpo_met` is since when it has been met although the alarm stays up.
     """
 
     key: SourceKey
@@ -42,6 +46,11 @@ class Followed:
     failed: Run | None = None
     following: datetime | None = None
     tried: datetime | None = None
+    ended: Run | None = None
+    held_up: Run | None = None
+    rpo_over: datetime | None = None
+    rpo_met: datetime | None = None
+    rpo_breaches: int = 0
 
     @property
     def subject(self) -> str:

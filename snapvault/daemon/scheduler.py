@@ -21,7 +21,7 @@ from snapvault.daemon.outcomes import Outcomes
 from snapvault.daemon.resuming import look_back
 from snapvault.daemon.roster import Followed, Named, Roster, first_slot, read_roster
 from snapvault.daemon.shelf import Shelf
-from snapvault.daemon.words import Words
+from snapvault.daemon.words import Words, held_up
 from snapvault.model import agenda, objectives
 from snapvault.model.agenda import GRACE, Start, Timing
 from snapvault.model.notices import Notice
@@ -29,6 +29,7 @@ from snapvault.model.objectives import Finding
 from snapvault.model.policy import Policy
 from snapvault.model.runs import PointSummary, Run, RunState, SourceKey, Trigger
 from snapvault.model.settings import Settings
+from snapvault.model.verifies import unmended
 from snapvault.ports.events import Events
 from snapvault.ports.history import History
 from snapvault.ports.jobs import Jobs, Order
@@ -39,17 +40,17 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _DAEMON: Final = "daemon"
 _UNFOLLOWED: Final = ""  # the schedule of a source that has none
 _LOOK_EVERY: Final = timedelta(seconds=30)  # at runs of others
+_RESULTS_EVERY: Final = timedelta(minutes=2)  # of drills and verifies
 _MEND_EVERY: Final = timedelta(minutes=1)
 _READ_EVERY: Final = timedelta(hours=1)
 
 
 class Scheduler:
-    """Used by one thread; `next_starts` and `retries` by any.
+    """Used by one thread; `next_starts`, `retries` and `first_dues` by any.
 
     `points` returns a vault's restore points, oldest first, `zone_of` a schedule's zone. `alive`
     tells whether the process of a run that an earlier scheduler or a person started is still
-    there. `drilled` tells when a source's last good drill was. `grace` is how late a start may
-    be noticed: whoever calls seldom needs more.
+    there. `grace` is how late a start may be noticed: whoever calls seldom needs more.
     """
 
     def __init__(  # noqa: PLR0913 - the world of a scheduler, each part given in
@@ -67,7 +68,6 @@ class Scheduler:
         host: str,
         log: Events,
         alive: Callable[[Run], bool],
-        drilled: Callable[[SourceKey], datetime | None] = lambda _: None,
         grace: timedelta = GRACE,
     ) -> None:
         self._settings = settings
@@ -82,7 +82,7 @@ class Scheduler:
         self._ledger = Ledger(history)
         self._alarms = Alarms(self._ledger, tell, self._words)
         self._shelf = Shelf(points, log)
-        self._judging = Judging(self._shelf, self._alarms, drilled)
+        self._judging = Judging(self._shelf, self._alarms)
         self._others = Others(self._ledger, self._shelf, alive)
         self._outcomes = Outcomes(self._ledger, self._alarms, self._judging, tell, self._words)
         self._sources: dict[SourceKey, Followed] = {}
@@ -90,7 +90,7 @@ class Scheduler:
         self._stale: set[str] = set()  # vaults whose catalogs are to be read
         self._begun = False
         self._last = self._next = self._wake = self._attended = _LONG_AGO
-        self._look_at = self._mend_at = self._read_at = _LONG_AGO
+        self._look_at = self._results_at = self._mend_at = self._read_at = _LONG_AGO
 
     def tick(self, now: datetime) -> float:
         """Do what is to be done now; return in how many seconds to call again, at the latest.
@@ -103,7 +103,7 @@ class Scheduler:
             return self._pause(now)
         for run in ended:
             self._running.pop(run.key, None)
-            self._end(run, now)
+            self._end_seen(run, now)
         self._apply_rules(now)
         self._keep_house(now)
         self._plan(now, jumped=jumped)
@@ -115,6 +115,7 @@ class Scheduler:
         self._next = min(
             self._wake,
             self._look_at,
+            self._results_at,
             self._mend_at,
             self._read_at,
             *(source.judge_at for source in self._sources.values()),
@@ -185,6 +186,11 @@ class Scheduler:
         waiting = [(source.key, source.again) for source in list(self._sources.values())]
         return {key: again.at for key, again in waiting if again is not None}
 
+    def first_dues(self) -> Mapping[SourceKey, datetime]:
+        """Return when each source was, or is, due first since it was first seen."""
+        firsts = [(source.key, source.first) for source in list(self._sources.values())]
+        return {key: first.start for key, first in firsts if first is not None}
+
     # --- time -------------------------------------------------------------------------------
 
     def _notice_clock(self, now: datetime) -> bool:
@@ -199,7 +205,7 @@ class Scheduler:
                 "the clock was set back",
                 seconds=(before - now).total_seconds(),
             )
-            self._look_at = self._mend_at = self._read_at = now
+            self._look_at = self._results_at = self._mend_at = self._read_at = now
             for source in self._sources.values():
                 source.judge_at = now
                 if source.again is not None:
@@ -234,7 +240,7 @@ class Scheduler:
         """Take up the work where the history says that it was left."""
         memory = self._ledger.load()
         self._alarms.load(memory.alarms)
-        self._attended = self._look_at = self._mend_at = now
+        self._attended = self._look_at = self._results_at = self._mend_at = now
         self._shelf.read({key.vault for key in roster.sources}, now)
         self._read_at = now + _READ_EVERY
         unfollowed = memory.handled.keys() - roster.timed()
@@ -290,7 +296,7 @@ class Scheduler:
         source.first = first_slot(named.timing, source.seen)
         if changed:
             # What another schedule would have wanted until now was never promised.
-            source.ready = source.following = None
+            source.ready = source.following = source.held_up = None
             self._outcomes.follow(source, now)
             self._ledger.set_schedule(source.key, asks)
             self._outcomes.reconsider(source, now)
@@ -307,7 +313,10 @@ class Scheduler:
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             for run in self._others.look(self._vaults(), now):
-                self._end(run, now)
+                self._end_seen(run, now)
+        if now >= self._results_at:
+            self._results_at = now + _RESULTS_EVERY
+            self._look_at_results(now)
         if now >= self._read_at:
             self._read_at = now + _READ_EVERY
             self._stale |= self._vaults()
@@ -320,9 +329,31 @@ class Scheduler:
             self._shelf.read(self._stale & self._vaults(), now)
             self._stale.clear()
 
+    def _look_at_results(self, now: datetime) -> None:
+        """Look at what drills and verifies, which others run, came to."""
+        before = self._judging.drilled
+        self._judging.drilled = self._ledger.drilled(before)
+        for source in self._sources.values():
+            if before.get(source.key) != self._judging.drilled.get(source.key):
+                source.judge_at = now
+        if (verifies := self._ledger.verifies()) is not None:
+            vaults = self._vaults() | self._settings.vaults.keys()
+            found = {
+                vault: objectives.damaged(verify)
+                for vault, verify in unmended(verifies).items()
+                if vault in vaults
+            }
+            self._alarms.settle_vaults(found, now)
+
     def _find_others(self, now: datetime) -> None:
         for run in self._others.find({run.id for run in self._running.values()}, now):
             self._end(run, now)
+
+    def _end_seen(self, run: Run, now: datetime) -> None:
+        """Take note of a run that was seen at work until now."""
+        if (source := self._sources.get(run.key)) is not None:
+            source.ended = run
+        self._end(run, now)
 
     def _end(self, run: Run, now: datetime) -> None:
         self._stale.add(run.key.vault)
@@ -349,7 +380,15 @@ class Scheduler:
             if plan.given_up and source.failed is not None:
                 self._outcomes.give_up(source, source.failed, now)
             if plan.missed is not None:
-                self._outcomes.report(source, plan.missed, now, name=self._new_id())
+                by = _holder(source.ended, source.timing.start(plan.missed.last))
+                self._outcomes.report(
+                    source,
+                    plan.missed,
+                    now,
+                    name=self._new_id(),
+                    held_up=None if by is None else held_up(by),
+                )
+            source.ended = None
             source.ready, source.wake, source.following = plan.start, plan.wake, plan.following
 
     def _settle_clock(self, source: Followed, now: datetime, *, jumped: bool) -> None:
@@ -439,6 +478,13 @@ class Scheduler:
                 objectives.DAEMON, f"could not write the history: {error}", error.hint
             )
             self._alarms.breach(_DAEMON, finding, now)
+
+
+def _holder(ended: Run | None, start: datetime) -> Run | None:
+    """Return the run that has just ended, if it was still at work at a start."""
+    if ended is None or ended.ended is None or not ended.started <= start <= ended.ended:
+        return None
+    return ended
 
 
 def _asks(timing: Timing | None) -> str:

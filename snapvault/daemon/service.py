@@ -24,6 +24,7 @@ from snapvault.daemon.expiry import expire
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.daemon.telling import Telling
 from snapvault.daemon.web.server import StatusServer
+from snapvault.engine.status import watch
 from snapvault.errors import (
     EXIT_DONE,
     EXIT_PARTIAL,
@@ -32,10 +33,10 @@ from snapvault.errors import (
     SnapVaultError,
 )
 from snapvault.model.agenda import GRACE
-from snapvault.model.notices import Notice, NoticeKind
+from snapvault.model.notices import Notice, NoticeKind, NotifierStanding
 from snapvault.model.runs import PointSummary
 from snapvault.model.settings import DaemonSettings, Settings
-from snapvault.model.status import Status
+from snapvault.model.status import Following, Status, Watched
 from snapvault.ports.notifier import Notifier
 from snapvault.units import format_count
 from snapvault.wiring import catalogs, history, status
@@ -44,6 +45,7 @@ _LONGEST_WAIT: Final = 5.0  # seconds; a clock that is set is noticed after so m
 _TELLING_SECONDS: Final = 10.0  # that a stop leaves for what is still to be told
 _WATCHDOG_SHARE: Final = 3  # times within the watchdog's limit that it is fed
 _GRACE_OF_ROUNDS: Final = timedelta(hours=1)  # between two rounds, before one is late
+_WORD_EVERY: Final = 4.0  # seconds between two looks for what other processes should know
 _EXPIRE_EVERY: Final = 24 * 3600.0  # seconds between two looks for history that is too old
 
 
@@ -61,6 +63,7 @@ class Service:
         self._is_replaced = False
         self._is_alone = True
         self._token: str | None = None
+        self._left: tuple[Following | None, Sequence[NotifierStanding]] = (None, ())
         self._failed = 0  # runs that are not tried again
 
     def run(self) -> int:
@@ -89,7 +92,7 @@ class Service:
         Raises:
             ConfigError, LockHeldError: as `run`.
         """
-        with self._at_work(_GRACE_OF_ROUNDS):
+        with self._at_work(_GRACE_OF_ROUNDS, is_round=True):
             self._complain()
             wanted = self._scheduler.tick(clock.now())
             while not self._is_stopping and not self._scheduler.round_over():
@@ -102,7 +105,9 @@ class Service:
         return EXIT_DONE
 
     @contextmanager
-    def _at_work(self, grace: timedelta, *, must_remember: bool = True) -> Iterator[None]:
+    def _at_work(
+        self, grace: timedelta, *, must_remember: bool = True, is_round: bool = False
+    ) -> Iterator[None]:
         """Have everything that a scheduler needs, and be the only one."""
         settings = self._rules.settings
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -111,7 +116,11 @@ class Service:
             self._lock = stack.enter_context(alone(settings.state_dir))
             self._history = history.open_history(settings, self._events, must_open=must_remember)
             stack.callback(self._history.close)
-            self._telling = Telling(notifiers(settings, self._events), self._events)
+            stack.callback(self._take_leave, is_round=is_round)
+            made, unusable = notifiers(settings, self._events)
+            self._telling = Telling(
+                made, self._events, unusable=unusable, known=self._known_standings()
+            )
             stack.callback(self._telling.close, _TELLING_SECONDS)
             self._scheduler = self._new_scheduler(grace)
             self._resets = self._history.resets
@@ -134,6 +143,12 @@ class Service:
             alive=is_at_work,
             grace=grace,
         )
+
+    def _known_standings(self) -> Sequence[NotifierStanding]:
+        try:
+            return self._history.notifiers()
+        except SnapVaultError:
+            return ()
 
     def _points(self, vault: str) -> Sequence[PointSummary]:
         return catalogs.point_summaries(self._rules.settings, vault)
@@ -171,7 +186,7 @@ class Service:
         longest = _LONGEST_WAIT
         if self._systemd.watchdog is not None:
             longest = min(longest, self._systemd.watchdog / _WATCHDOG_SHARE)
-        next_expiry = clock.monotonic()
+        next_expiry = next_word = clock.monotonic()
         while not self._is_stopping:
             if self._is_reloading:
                 self._is_reloading = False
@@ -183,6 +198,9 @@ class Service:
             if clock.monotonic() >= next_expiry:
                 next_expiry = clock.monotonic() + _EXPIRE_EVERY
                 self._expire()
+            if clock.monotonic() >= next_word:
+                next_word = clock.monotonic() + _WORD_EVERY
+                self._leave_word(Following(os.getpid(), is_round=False, sources=self._watched()))
             self._jobs.wait(max(0.0, min(wanted, longest)))
 
     def _mind_state(self) -> None:
@@ -192,6 +210,7 @@ class Service:
             reason = self._history.reset_reason
             self._events.warn("history.reset", f"history was lost and begins anew: {reason}")
             self._scheduler.remember_all()
+            self._left = (None, ())
         if not self._lock.is_in_place:
             try:
                 self._lock.__exit__(None, None, None)
@@ -219,7 +238,7 @@ class Service:
         self._systemd.reloading()
         before = self._rules
         self._rules = rules.read_again(before)
-        self._telling.replace(notifiers(self._rules.settings, self._events))
+        self._telling.replace(*notifiers(self._rules.settings, self._events))
         self._scheduler.reload(
             self._rules.settings, self._rules.policies, self._rules.problems, now=clock.now()
         )
@@ -273,9 +292,33 @@ class Service:
             current.policies,
             current.texts,
             history=self._history,
+            watched=self._watched(),
+            notifiers=self._telling.standings(),
+        )
+
+    def _watched(self) -> tuple[Watched, ...]:
+        return watch(
+            self._rules.policies,
+            first_dues=self._scheduler.first_dues(),
             next_starts=self._scheduler.next_starts(),
             retries=self._scheduler.retries(),
         )
+
+    def _take_leave(self, *, is_round: bool) -> None:
+        """Leave what counts until the next round, or that nobody is at work any more."""
+        self._leave_word(Following(os.getpid(), is_round, self._watched()) if is_round else None)
+
+    def _leave_word(self, following: Following | None) -> None:
+        """Leave what we know for other processes, whenever it has changed."""
+        standings = self._telling.standings()
+        try:
+            if following != self._left[0]:
+                self._history.set_following(following)
+            if standings != self._left[1]:
+                self._history.set_notifiers(standings)
+        except SnapVaultError:
+            return  # the scheduler tells of a history that cannot be written; it is tried again
+        self._left = following, standings
 
     def _expire(self) -> None:
         try:
@@ -313,15 +356,19 @@ class Service:
         return f"{format_count(sources, 'source')}, {format_count(running, 'backup')} running"
 
 
-def notifiers(settings: Settings, events: EventLog) -> Mapping[str, Notifier]:
-    """Return who is to be told; one that cannot be made is left out, and named."""
+def notifiers(
+    settings: Settings, events: EventLog
+) -> tuple[Mapping[str, Notifier], Mapping[str, str]]:
+    """Return who is to be told, and who cannot be: why, in a line, by name."""
     made: dict[str, Notifier] = {}
+    unusable: dict[str, str] = {}
     for name, each in settings.notify.items():
         try:
             made[name] = open_notifier(each)
         except SnapVaultError as error:
             events.warn("notifier.unusable", str(error), hint=error.hint, notifier=name)
-    return made
+            unusable[name] = str(error)
+    return made, unusable
 
 
 def read_token(path: Path | None) -> str | None:

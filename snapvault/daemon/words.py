@@ -22,12 +22,14 @@ _TITLES: Final[Mapping[str, tuple[str, str]]] = {
         "backup of {} is as large as expected",
     ),
     objectives.DRILL: ("drill of {} is overdue", "drill of {} is done"),
+    objectives.DRILL_FAILED: ("drill of {} failed", "drill of {} passes again"),
     objectives.FUTURE: (
         "a restore point of {} is dated in the future",
         "no restore point of {} is dated in the future any more",
     ),
     objectives.FAILED: ("backup of {} fails", "backup of {} works again"),
     objectives.MISSED: ("backup of {} was missed", "backup of {} happens again"),
+    objectives.DAMAGED: ("a verify of vault {} found damage", "vault {} verifies clean again"),
     objectives.POLICY: ("{} cannot be used", "{} can be used again"),
     objectives.EMPTY: ("{} backs up nothing", "{} backs up something again"),
     objectives.DAEMON: ("the daemon has a problem", "the daemon works again"),
@@ -60,7 +62,7 @@ class Words:
 
     def missed(self, run: Run, missed: Missed, now: datetime) -> Notice:
         """Say that runs did not happen."""
-        finding = missing(missed)
+        finding = missing(missed, run.reason)
         title = f'backup of "{run.key.source}" was missed'
         if missed.count > 1:
             title = f'{_count(missed)} backups of "{run.key.source}" were missed'
@@ -125,7 +127,7 @@ class Words:
             host=self.host,
             title="",
             message="",
-            vault=source.vault if source else None,
+            vault=source.vault if source else _vault_of(alarm),
             source=source.source if source else None,
             policy=policy,
             alarm=alarm.kind,
@@ -139,15 +141,42 @@ def failing(run: Run) -> Finding:
     return Finding(objectives.FAILED, run.failure.message, run.failure.hint)
 
 
-def missing(missed: Missed) -> Finding:
-    """Return the alarm of runs that did not happen."""
+def missing(missed: Missed, reason: str | None = None) -> Finding:
+    """Return the alarm of runs that did not happen; `reason` is what kept them, as of `held_up`."""
     last = f"{missed.last.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if missed.count == 1:
         message = f"the run due at {last} did not happen"
     else:
         message = f"{_count(missed)} runs did not happen, the last one due at {last}"
+    if reason is not None:
+        hint = (
+            "A run takes longer than its schedule leaves it: have it run less often, or let it"
+            " read and upload faster."
+        )
+        return Finding(objectives.MISSED, f"{message}: {reason}", hint)
     hint = "Nothing could be started then: the host or the daemon was off, or others took too long."
     return Finding(objectives.MISSED, message, hint)
+
+
+def held_up(by: Run) -> str:
+    """Say that a source's own run kept others from happening."""
+    began = (by.due or by.started).astimezone(UTC)
+    return f"its run of {began:%H:%M} UTC was still at work"
+
+
+def late_again(since: datetime) -> Finding:
+    """Return the alarm of a source whose RPO is breached again each time that it is met."""
+    return Finding(
+        objectives.RPO,
+        f"RPO breached again and again: met since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC, not"
+        " for long enough yet",
+        "Restore points come later than the RPO allows: have it backed up more often, look at how"
+        " long its runs take, or allow a longer RPO.",
+    )
+
+
+def _vault_of(alarm: Alarm) -> str | None:
+    return alarm.subject if alarm.kind == objectives.DAMAGED else None
 
 
 def _count(missed: Missed) -> str:

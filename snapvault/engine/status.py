@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
-from snapvault.model import objectives
-from snapvault.model.objectives import Verdict, judge
+from snapvault.model import drills, objectives
+from snapvault.model.drills import DrillSummary
+from snapvault.model.notices import NotifierStanding
+from snapvault.model.objectives import JUDGED, Drilled, Verdict, judge
 from snapvault.model.policy import Objectives, Policy, SourceSpec
 from snapvault.model.runs import Alarm, PointSummary, Progress, Run, RunState, SourceKey
 from snapvault.model.schedule import next_due, starts_at
-from snapvault.model.status import SourceStatus, Status, VaultStatus
+from snapvault.model.status import Following, SourceStatus, Status, VaultStatus, Watched
+from snapvault.model.verifies import VerifySummary, last_of_levels, unmended
 from snapvault.ports.history import History, RunLogs
 
 DAYS: Final = 35
@@ -21,10 +24,8 @@ DAYS: Final = 35
 _RUNS_SHOWN: Final = 200
 _RUNS_READ: Final = 1000
 _FAILURES_SHOWN: Final = 20
+_DRILLS_SHOWN: Final = 20
 _FAILED: Final = (RunState.FAILED, RunState.INTERRUPTED, RunState.MISSED)
-_JUDGED: Final = frozenset(
-    (objectives.RPO, objectives.NEVER, objectives.SMALL, objectives.DRILL, objectives.FUTURE)
-)
 _AGES: Final = (objectives.RPO, objectives.NEVER)
 _OVER: Final = frozenset((RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUPTED))
 
@@ -47,7 +48,8 @@ class Memory:
     """What the history says, read at one moment. Without a history it is empty.
 
     `runs` are newest first. `last` and `succeeded` are each source's last run that is over,
-    and the last that succeeded; `progress` is by a run's id.
+    and the last that succeeded; `progress` is by a run's id. `drills` are the last of all, newest
+    first, `last_drills` each source's.
     """
 
     runs: tuple[Run, ...] = ()
@@ -57,6 +59,13 @@ class Memory:
     succeeded: Mapping[SourceKey, Run] = field(default_factory=dict)
     seen: Mapping[SourceKey, datetime] = field(default_factory=dict)
     alarms: tuple[Alarm, ...] = ()
+    drills: tuple[DrillSummary, ...] = ()
+    last_drills: Mapping[SourceKey, DrillSummary] = field(default_factory=dict)
+    drilled: Mapping[SourceKey, Drilled] = field(default_factory=dict)
+    verifies: tuple[VerifySummary, ...] = ()
+    requests: Mapping[str, int] = field(default_factory=dict)
+    notifiers: tuple[NotifierStanding, ...] = ()
+    following: Following | None = None
 
 
 def remember(history: History, logs: RunLogs, settled: Callable[[Run], Run]) -> Memory:
@@ -84,38 +93,91 @@ def remember(history: History, logs: RunLogs, settled: Callable[[Run], Run]) -> 
                 break
     found = {run.id: logs.progress(run.id) for run in running.values()}
     progress = {name: each for name, each in found.items() if each is not None}
-    alarms = tuple(history.alarms())
-    return Memory(runs, running, progress, last, succeeded, history.seen(), alarms)
+    passed = history.last_drills(drills.Verdict.PASSED)
+    failed = history.last_drills(drills.Verdict.FAILED)
+    return Memory(
+        runs=runs,
+        running=running,
+        progress=progress,
+        last=last,
+        succeeded=succeeded,
+        seen=history.seen(),
+        alarms=tuple(history.alarms()),
+        drills=tuple(history.drills(limit=_DRILLS_SHOWN)),
+        last_drills=history.last_drills(),
+        drilled={
+            key: Drilled(passed.get(key), failed.get(key))
+            for key in {*passed.keys(), *failed.keys()}
+        },
+        verifies=tuple(history.verifies()),
+        requests=history.requests(),
+        notifiers=tuple(history.notifiers()),
+        following=history.following(),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What happens next. `next_starts` None: nobody who knows was asked, the schedules say it.
+def watch(
+    policies: Sequence[Policy],
+    *,
+    first_dues: Mapping[SourceKey, datetime],
+    next_starts: Mapping[SourceKey, datetime],
+    retries: Mapping[SourceKey, datetime],
+) -> tuple[Watched, ...]:
+    """Return the sources of policies, by policy and name, as whoever follows them has them."""
+    return tuple(
+        Watched(
+            key=(key := SourceKey(policy.vault, spec.name)),
+            policy=policy.name,
+            kinds=_kinds(spec),
+            enabled=policy.enabled,
+            objectives=policy.objectives,
+            first_due=first_dues.get(key),
+            next_start=next_starts.get(key),
+            retry_at=retries.get(key),
+        )
+        for policy in sorted(policies, key=lambda each: each.name)
+        for spec in sorted(policy.sources, key=lambda each: each.name)
+    )
+
+
+def scheduled(
+    policies: Sequence[Policy],
+    zone_of: Callable[[str | None], tzinfo],
+    seen: Mapping[SourceKey, datetime],
+    *,
+    now: datetime,
+) -> tuple[Watched, ...]:
+    """Return the sources of policies as their schedules alone have them: nobody follows them.
 
     `zone_of` returns the zone of a policy's name for it, and raises ValueError for one unknown.
     """
+    first_dues: dict[SourceKey, datetime] = {}
+    next_starts: dict[SourceKey, datetime] = {}
+    for policy in policies:
+        for spec in policy.sources:
+            key = SourceKey(policy.vault, spec.name)
+            following = _start_after(policy, key, zone_of, now)
+            if following is not None:
+                next_starts[key] = following
+            first = _start_after(policy, key, zone_of, seen.get(key, now))
+            if first is not None:
+                first_dues[key] = first
+    return watch(policies, first_dues=first_dues, next_starts=next_starts, retries={})
 
-    zone_of: Callable[[str | None], tzinfo]
-    next_starts: Mapping[SourceKey, datetime] | None = None
-    retries: Mapping[SourceKey, datetime] = field(default_factory=dict)
 
-    def next_start(self, policy: Policy, key: SourceKey, now: datetime) -> datetime | None:
-        """Return when a source is backed up next; None: by hand only."""
-        if self.next_starts is not None:
-            return self.next_starts.get(key)
-        return self.first_start(policy, key, now)
-
-    def first_start(self, policy: Policy, key: SourceKey, after: datetime) -> datetime | None:
-        """Return when the first run starts that the schedule asks for after a moment."""
-        schedule = policy.schedule
-        if schedule is None or not policy.enabled:
-            return None
-        try:
-            zone = self.zone_of(schedule.timezone)
-        except ValueError:
-            return None
-        due = next_due(schedule, after, zone=zone)
-        return None if due is None else starts_at(schedule, due, zone=zone, salt=str(key))
+def _start_after(
+    policy: Policy, key: SourceKey, zone_of: Callable[[str | None], tzinfo], after: datetime
+) -> datetime | None:
+    """Return when the first run starts that a schedule asks for after a moment; None: by hand."""
+    schedule = policy.schedule
+    if schedule is None or not policy.enabled:
+        return None
+    try:
+        zone = zone_of(schedule.timezone)
+    except ValueError:
+        return None
+    due = next_due(schedule, after, zone=zone)
+    return None if due is None else starts_at(schedule, due, zone=zone, salt=str(key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +192,9 @@ class Host:
 
 def assemble(
     host: Host,
-    policies: Sequence[Policy],
+    watched: Sequence[Watched],
     vaults: Mapping[str, VaultPoints],
     memory: Memory,
-    outlook: Outlook,
     *,
     now: datetime,
     problems: Sequence[str],
@@ -143,34 +204,11 @@ def assemble(
     for vault in vaults.values():
         for point in vault.points:
             points[point.key].append(point)
-    since = now - timedelta(days=DAYS)
-    sources = []
-    for policy in sorted(policies, key=lambda each: each.name):
-        for spec in sorted(policy.sources, key=lambda each: each.name):
-            key = SourceKey(policy.vault, spec.name)
-            held = tuple(points.get(key, ()))
-            verdict = _verdict(policy, key, held, memory, outlook, now=now)
-            running = memory.running.get(key)
-            sources.append(
-                SourceStatus(
-                    key=key,
-                    policy=policy.name,
-                    kinds=_kinds(spec),
-                    enabled=policy.enabled,
-                    rpo=policy.objectives.rpo,
-                    verdict=verdict,
-                    newest=held[-1] if held else None,
-                    points=tuple(point for point in held if point.taken_at >= since),
-                    last=memory.last.get(key),
-                    success=memory.succeeded.get(key),
-                    running=running,
-                    progress=memory.progress.get(running.id) if running else None,
-                    retry_at=outlook.retries.get(key),
-                    next_start=outlook.next_start(policy, key, now),
-                    alarms=(),
-                )
-            )
-    alarms = memory.alarms if host.daemon_pid else _looked_after(memory.alarms, sources, now)
+    sources = [_source(each, tuple(points.get(each.key, ())), memory, now) for each in watched]
+    alarms = memory.alarms
+    if host.daemon_pid is None:
+        damaged = [verify for name, verify in unmended(memory.verifies).items() if name in vaults]
+        alarms = _looked_after(memory.alarms, sources, damaged, now)
     alarms = tuple(sorted(alarms, key=lambda each: each.raised, reverse=True))
     return Status(
         at=now,
@@ -187,6 +225,8 @@ def assemble(
                 points=len(vault.points),
                 stored=sum(point.stored for point in vault.points),
                 problem=vault.problem or _forgotten(name, vault, memory),
+                requests=memory.requests.get(name, 0),
+                verifies=last_of_levels(memory.verifies, name),
             )
             for name, vault in vaults.items()
         ),
@@ -194,36 +234,69 @@ def assemble(
         failures=tuple(run for run in memory.runs if run.state in _FAILED)[:_FAILURES_SHOWN],
         alarms=alarms,
         problems=tuple(problems),
+        drills=memory.drills,
+        notifiers=memory.notifiers,
+    )
+
+
+def _source(
+    watched: Watched, points: tuple[PointSummary, ...], memory: Memory, now: datetime
+) -> SourceStatus:
+    """Return how a source stands; its alarms are put in later."""
+    key = watched.key
+    since = now - timedelta(days=DAYS)
+    running = memory.running.get(key)
+    drilled = memory.drilled.get(key, Drilled())
+    return SourceStatus(
+        key=key,
+        policy=watched.policy,
+        kinds=watched.kinds,
+        enabled=watched.enabled,
+        rpo=watched.objectives.rpo,
+        verdict=_verdict(watched, points, drilled, memory.seen.get(key, now), now),
+        newest=points[-1] if points else None,
+        points=tuple(point for point in points if point.taken_at >= since),
+        last=memory.last.get(key),
+        success=memory.succeeded.get(key),
+        running=running,
+        progress=memory.progress.get(running.id) if running else None,
+        retry_at=watched.retry_at,
+        next_start=watched.next_start,
+        alarms=(),
+        rto=watched.objectives.rto,
+        drill=memory.last_drills.get(key),
+        good_drill=drilled.passed,
     )
 
 
 def _verdict(
-    policy: Policy,
-    key: SourceKey,
+    watched: Watched,
     points: tuple[PointSummary, ...],
-    memory: Memory,
-    outlook: Outlook,
-    *,
+    drilled: Drilled,
+    seen: datetime,
     now: datetime,
 ) -> Verdict:
-    seen = memory.seen.get(key, now)
+    # Nobody promises anything of a source that is not to be backed up.
+    is_promised = watched.enabled
     return judge(
-        # Nobody promises anything of a source that is not to be backed up.
-        policy.objectives if policy.enabled else Objectives(),
+        watched.objectives if is_promised else Objectives(),
         points,
         now=now,
         seen=seen,
-        first_due=None if points else outlook.first_start(policy, key, seen),
-        last_drill=None,
+        first_due=None if points else watched.first_due,
+        drilled=drilled if is_promised else Drilled(),
     )
 
 
 def _looked_after(
-    alarms: Sequence[Alarm], sources: Sequence[SourceStatus], now: datetime
+    alarms: Sequence[Alarm],
+    sources: Sequence[SourceStatus],
+    damaged: Sequence[VerifySummary],
+    now: datetime,
 ) -> tuple[Alarm, ...]:
     """Return the alarms as a daemon would have them: without one, nobody raises or clears any.
 
-    What the restore points say is up; what a success has ended since is not.
+    What restore points, drills and verifies say is up; what a success has ended since is not.
     """
     known = {(alarm.subject, alarm.kind): alarm for alarm in alarms}
     found = []
@@ -233,6 +306,8 @@ def _looked_after(
         for each in source.verdict.findings:
             before = known.get((subject, each.kind))
             since = source.verdict.breach_at if each.kind in _AGES else None
+            if each.kind == objectives.DRILL_FAILED and source.drill is not None:
+                since = source.drill.ended
             raised = before.raised if before else min(now, since or now)
             found.append(Alarm(subject, each.kind, each.message, each.hint, raised))
         if source.last is not None and source.last.state is RunState.SUCCEEDED:
@@ -241,8 +316,16 @@ def _looked_after(
                 for kind in (objectives.FAILED, objectives.MISSED)
                 if (alarm := known.get((subject, kind))) and alarm.raised <= source.last.started
             }
+    for verify in damaged:
+        finding = objectives.damaged(verify)
+        before = known.get((verify.vault, finding.kind))
+        raised = before.raised if before else min(now, verify.ended)
+        found.append(Alarm(verify.vault, finding.kind, finding.message, finding.hint, raised))
+    looked_at = JUDGED | {objectives.DAMAGED}
     kept = [
-        alarm for place, alarm in known.items() if alarm.kind not in _JUDGED and place not in ended
+        alarm
+        for place, alarm in known.items()
+        if alarm.kind not in looked_at and place not in ended
     ]
     return (*found, *kept)
 

@@ -77,11 +77,13 @@ class NotifierStanding:
     """How a notifier fares. The counts are since the daemon started, the moments of all time.
 
     `delivered_at` is of the last notice that was delivered, `failed_at` and `problem` (one line)
-    of the last attempt that was not. `delivered` and `dropped` count notices, `failures`
-    attempts, `lost` notices that are not tried again. `waiting` are still to be told.
+    of the last attempt that was not. `is_up`: its last attempt went well, or there was none.
+    `delivered` and `dropped` count notices, `failures` attempts, `lost` notices that are not
+    tried again. `waiting` are still to be told.
     """
 
     name: str
+    is_up: bool = True
     delivered_at: datetime | None = None
     failed_at: datetime | None = None
     problem: str | None = None
@@ -90,10 +92,3 @@ class NotifierStanding:
     lost: int = 0
     dropped: int = 0
     waiting: int = 0
-
-    @property
-    def is_up(self) -> bool:
-        """Whether its last attempt was delivered, or there was none."""
-        if self.failed_at is None:
-            return True
-        return self.delivered_at is not None and self.delivered_at > self.failed_at

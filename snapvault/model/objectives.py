@@ -7,22 +7,32 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from snapvault.model.drills import DrillSummary
 from snapvault.model.policy import Objectives
 from snapvault.model.runs import PointSummary
-from snapvault.units import format_duration, format_size
+from snapvault.model.verifies import VerifySummary
+from snapvault.units import format_count, format_duration, format_size
 
 RPO = "rpo"
 NEVER = "never-backed-up"
 SMALL = "suspiciously-small"
 DRILL = "drill-overdue"
+DRILL_FAILED = "drill-failed"
 FUTURE = "dated-in-the-future"
 FAILED = "failing"
 MISSED = "missed"
+DAMAGED = "verify-findings"
 POLICY = "broken-policy"
 EMPTY = "policy-without-sources"
 DAEMON = "daemon"
 
-KINDS = (RPO, NEVER, SMALL, DRILL, FUTURE, FAILED, MISSED, POLICY, EMPTY, DAEMON)
+KINDS = (
+    *(RPO, NEVER, SMALL, DRILL, DRILL_FAILED, FUTURE),
+    *(FAILED, MISSED, DAMAGED, POLICY, EMPTY, DAEMON),
+)
+
+JUDGED: Final = frozenset((RPO, NEVER, SMALL, DRILL, DRILL_FAILED, FUTURE))
+"""The kinds that `judge` finds; whether they are over is its finding too."""
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far the clocks of two hosts may differ before a point counts as one of the future."""
@@ -50,6 +60,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Drilled:
+    """What drills showed of a source: the last that passed, and the last that failed."""
+
+    passed: DrillSummary | None = None
+    failed: DrillSummary | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """How a source stands. `age` of the newest point, in seconds; None: there is none.
 
@@ -69,9 +87,9 @@ def judge(
     now: datetime,
     seen: datetime,
     first_due: datetime | None,
-    last_drill: datetime | None,
+    drilled: Drilled = Drilled(),
 ) -> Verdict:
-    """Judge a source by its committed restore points (oldest first), and nothing else.
+    """Judge a source by its committed restore points (oldest first), and what drills made of them.
 
     `seen` is when the source was first in a policy, `first_due` the first moment after it at which
     its schedule asks for a run (None: no schedule). One that has never been backed up is
@@ -99,7 +117,9 @@ def judge(
         state, breach_at = RpoState.NONE, None
 
     findings += _small(objectives, past or points)
-    findings += _drill(objectives, points, now=now, seen=seen, last_drill=last_drill)
+    last_good = drilled.passed.ended if drilled.passed is not None else None
+    findings += _drill(objectives, points, now=now, seen=seen, last_drill=last_good)
+    findings += _failed_drill(drilled)
     age = max((now - newest.taken_at).total_seconds(), 0.0) if newest else None
     return Verdict(state, age, breach_at, tuple(findings))
 
@@ -193,6 +213,34 @@ def _drill(
         hint = "There is nothing to restore: back the source up first."
     every = format_duration(objectives.drill)
     return [Finding(DRILL, f"no good drill {since}, expected every {every}", hint)]
+
+
+def _failed_drill(drilled: Drilled) -> list[Finding]:
+    failed, passed = drilled.failed, drilled.passed
+    if failed is None or (passed is not None and passed.ended > failed.ended):
+        return []
+    of_point = f' of restore point "{failed.point}"' if failed.point else ""
+    return [
+        Finding(
+            DRILL_FAILED,
+            f'{failed.kind} drill "{failed.id}"{of_point} failed: {failed.reason}',
+            f'"snapvault drill report {failed.id}" shows what it saw; it is over when a later drill'
+            " of the source passes.",
+        )
+    ]
+
+
+def damaged(verify: VerifySummary) -> Finding:
+    """Return the alarm of a verify that found something."""
+    part = "" if verify.source is None else f' for source "{verify.source}"'
+    first = "" if verify.message is None else f": {verify.message}"
+    again = "" if verify.level == "objects" else f" --level {verify.level}"
+    return Finding(
+        DAMAGED,
+        f'verify of vault "{verify.vault}"{part} at level {verify.level} came to'
+        f" {format_count(verify.findings, 'finding')} at {_shown(verify.ended)}{first}",
+        f'It is over when "snapvault verify{again}", without a sample, finds nothing.',
+    )
 
 
 def _shown(moment: datetime) -> str:

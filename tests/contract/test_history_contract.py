@@ -121,7 +121,16 @@ DAMAGED = replace(
     message='volume "ü" is damaged',
 )
 STANDING = NotifierStanding(
-    "ops", NIGHT, NIGHT + HOUR, "the server refused", 5, failures=4, lost=1, dropped=2, waiting=3
+    "ops",
+    False,
+    NIGHT,
+    NIGHT + HOUR,
+    "the server refused",
+    5,
+    failures=4,
+    lost=1,
+    dropped=2,
+    waiting=3,
 )
 FOLLOWING = Following(
     pid=4711,

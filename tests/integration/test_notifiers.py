@@ -1009,6 +1009,6 @@ def test_secrets_go_where_they_belong_and_nowhere_else(
     names = log.names()
     assert (names.count("notice.delivered"), names.count("notice.failed")) == (5, 3)
     said = [mail.raw for mail in server.mails] + [request.body for request in good.requests]
-    shown = repr((said, log, telling.outcomes(), notifiers, everybody, caplog.records))
+    shown = repr((said, log, telling.standings(), notifiers, everybody, caplog.records))
     shown += "".join(record.getMessage() for record in caplog.records if record.name != "mail.log")
     assert [name for name, secret in secrets.items() if secret in shown] == []

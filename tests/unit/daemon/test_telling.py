@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 
 from snapvault import clock
+from snapvault.daemon.teller import ASIDE_LENGTH
 from snapvault.daemon.telling import Telling
 from snapvault.errors import NotifyError, NotifyUnavailableError
-from snapvault.model.notices import Notice, NoticeKind
+from snapvault.model.notices import Notice, NoticeKind, NotifierStanding
 from tests.support.events import RecordedEvents
-from tests.support.notices import a_notice
+from tests.support.notices import AT, a_notice
 
 SECRET = "s3cr3t-Zq7"
 PATIENCE = 10.0
@@ -27,6 +29,7 @@ class Listener:
     attempts: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
     is_called: threading.Event = field(default_factory=threading.Event)
+    keeps_last_state: bool = False
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -63,6 +66,10 @@ def log() -> RecordedEvents:
 def no_thread_stays() -> Iterator[None]:
     yield
     until(lambda: not any(each.name.startswith("tell ") for each in threading.enumerate()))
+
+
+def standing(telling: Telling, name: str = "ops") -> NotifierStanding:
+    return next(each for each in telling.standings() if each.name == name)
 
 
 def titled(*titles: str, kind: NoticeKind = NoticeKind.FAILURE) -> list[Notice]:
@@ -125,7 +132,7 @@ def test_one_that_hangs_does_not_delay_the_others_or_who_tells(log: RecordedEven
     assert clock.monotonic() - began < 1
     until(lambda: quick.heard == ["one", "two"])
     assert hanging.heard == []
-    assert telling.outcomes()["slow"].waiting == 2
+    assert standing(telling, "slow").waiting == 2
     hanging.gate.set()
     telling.close(PATIENCE)
 
@@ -142,21 +149,111 @@ def test_what_may_succeed_later_is_tried_again(log: RecordedEvents) -> None:
     assert log.warnings == ['could not tell notifier "ops" yet: busy']
 
 
-def test_it_gives_up_in_the_end_and_goes_on_with_the_next(log: RecordedEvents) -> None:
+def test_it_gives_up_in_the_end(log: RecordedEvents) -> None:
     listener = Listener(errors=[NotifyUnavailableError("busy")] * 3)
     telling = Telling({"ops": listener}, log, pauses=(0.001, 0.001))
 
-    for notice in titled("one", "two"):
-        telling.tell(notice)
+    telling.tell(a_notice(title="one"))
 
-    until(lambda: listener.heard == ["two"])
+    until(lambda: standing(telling).lost == 1)
     telling.close(PATIENCE)
+    assert listener.heard == []
     assert log.warnings == [
         'could not tell notifier "ops" yet: busy',
         'could not tell notifier "ops": busy',
     ]
     [failed] = [fields for event, fields in log.events if event == "notice.failed"]
     assert (failed["attempts"], failed["source"], failed["kind"]) == (3, "web01", "failure")
+
+
+@dataclass
+class Picky(Listener):
+    """One that never takes what has a certain title."""
+
+    refused: str = "dead"
+
+    def tell(self, notice: Notice) -> None:
+        if notice.title.startswith(self.refused):
+            self.attempts += 1
+            raise NotifyUnavailableError("busy")
+        super().tell(notice)
+
+
+def test_newer_notices_do_not_wait_for_one_that_is_not_taken(log: RecordedEvents) -> None:
+    listener = Picky()
+    telling = Telling({"ops": listener}, log, pauses=(3600.0,))
+
+    for notice in titled("dead", "one", "two"):
+        telling.tell(notice)
+
+    until(lambda: listener.heard == ["one", "two"])
+    assert standing(telling).waiting == 1
+    telling.close(PATIENCE)
+    assert standing(telling).lost == 1
+
+
+def test_so_many_notices_may_be_set_aside_and_no_more(log: RecordedEvents) -> None:
+    listener = Picky()
+    telling = Telling({"ops": listener}, log, pauses=(3600.0,))
+
+    for notice in titled(*["dead"] * (ASIDE_LENGTH + 5), "one"):
+        telling.tell(notice)
+
+    until(lambda: listener.attempts == ASIDE_LENGTH)
+    assert listener.heard == []
+    assert standing(telling).waiting == ASIDE_LENGTH + 5 + 1
+    telling.close(PATIENCE)
+    assert listener.heard == ["one"]
+
+
+def test_one_that_hears_again_hears_soon_what_was_set_aside(log: RecordedEvents) -> None:
+    listener = Listener(errors=[NotifyUnavailableError("busy")] * 2)
+    telling = Telling({"ops": listener}, log, pauses=(0.05, 3600.0))
+    telling.tell(a_notice(title="one"))
+    until(lambda: listener.attempts == 2)
+
+    telling.tell(a_notice(title="two"))
+
+    until(lambda: listener.heard == ["two", "one"])
+    telling.close(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keeps_last_state", "heard"),
+    [
+        (NoticeKind.START, False, ["new"]),
+        (NoticeKind.FAILURE, True, ["new"]),
+        (NoticeKind.FAILURE, False, ["new", "old"]),
+        (NoticeKind.BREACH, True, ["new", "old"]),
+    ],
+)
+def test_a_state_that_is_over_is_not_told_last(
+    log: RecordedEvents, kind: NoticeKind, *, keeps_last_state: bool, heard: list[str]
+) -> None:
+    listener = Listener(errors=[NotifyUnavailableError("busy")])
+    listener.keeps_last_state = keeps_last_state
+    telling = Telling({"ops": listener}, log, pauses=(3600.0,))
+    telling.tell(a_notice(kind, title="old"))
+    until(lambda: standing(telling).failures == 1)
+
+    telling.tell(a_notice(NoticeKind.SUCCESS, title="new", at=AT + timedelta(minutes=5)))
+
+    until(lambda: listener.heard == ["new"])
+    telling.close(PATIENCE)
+    assert listener.heard == heard
+
+
+def test_a_start_of_another_source_is_still_told(log: RecordedEvents) -> None:
+    listener = Listener(errors=[NotifyUnavailableError("busy")])
+    telling = Telling({"ops": listener}, log, pauses=(3600.0,))
+    telling.tell(a_notice(NoticeKind.START, title="old", source="shop"))
+    until(lambda: standing(telling).failures == 1)
+
+    telling.tell(a_notice(NoticeKind.SUCCESS, title="new"))
+
+    until(lambda: listener.heard == ["new"])
+    telling.close(PATIENCE)
+    assert listener.heard == ["new", "old"]
 
 
 def test_what_is_refused_is_not_tried_again(log: RecordedEvents) -> None:
@@ -187,16 +284,13 @@ def test_a_stop_waits_for_no_pause(log: RecordedEvents) -> None:
     telling = Telling({"ops": listener}, log, pauses=(3600.0,))
     for notice in titled("one", "two"):
         telling.tell(notice)
-    until(lambda: listener.attempts == 1)
+    until(lambda: listener.heard == ["two"])
 
     lost = telling.close(PATIENCE)
 
     assert lost == 0
-    assert listener.heard == ["two"]
-    assert log.warnings == [
-        'could not tell notifier "ops" yet: busy',
-        'could not tell notifier "ops": busy',
-    ]
+    assert listener.heard == ["two", "one"]
+    assert log.warnings == ['could not tell notifier "ops" yet: busy']
 
 
 def test_a_stop_keeps_its_time_and_says_what_was_lost(log: RecordedEvents) -> None:
@@ -239,7 +333,7 @@ def test_a_full_queue_loses_the_oldest_of_the_same_kind(log: RecordedEvents) -> 
 
     telling.tell(recovery)
 
-    assert telling.outcomes()["ops"].dropped == 3
+    assert standing(telling).dropped == 3
     listener.gate.set()
     telling.close(PATIENCE)
     assert listener.heard == ["at work", "f3", "f4", "recovery"]
@@ -312,21 +406,43 @@ def test_a_system_without_threads_loses_nothing_yet(
     assert "notice.stuck" in log.names()
 
 
-def test_outcomes_say_how_each_fares(log: RecordedEvents) -> None:
+def test_standings_say_how_each_fares(log: RecordedEvents) -> None:
     listener = Listener(errors=[NotifyError("no such user")])
     telling = Telling({"ops": listener, "hc": Listener()}, log)
     telling.tell(a_notice(), ["ops"])
-    until(lambda: telling.outcomes()["ops"].failed == 1)
-    assert telling.outcomes()["ops"].problem == "no such user"
+    until(lambda: standing(telling).lost == 1)
+    before = standing(telling)
 
     telling.tell(a_notice(NoticeKind.BREACH), ["ops"])
 
-    until(lambda: telling.outcomes()["ops"].delivered == 1)
-    outcome = telling.outcomes()["ops"]
+    until(lambda: standing(telling).delivered == 1)
+    after = standing(telling)
     telling.close(PATIENCE)
-    assert (outcome.kind, outcome.problem, outcome.failed) == (NoticeKind.BREACH, None, 1)
-    assert outcome.at is not None
-    assert telling.outcomes()["hc"].at is None
+    assert (before.is_up, before.problem, before.failures) == (False, "no such user", 1)
+    assert before.failed_at is not None
+    assert before.delivered_at is None
+    assert after.is_up
+    assert (after.problem, after.failures) == ("no such user", 1)
+    assert after.delivered_at is not None
+    assert standing(telling, "hc") == NotifierStanding("hc")
+
+
+def test_how_each_stood_before_is_taken_over_and_counted_anew(log: RecordedEvents) -> None:
+    known = NotifierStanding("ops", False, AT, AT, "busy", delivered=5, failures=4, waiting=2)
+
+    telling = Telling({"ops": Listener()}, log, known=[known, replace(known, name="gone")])
+
+    assert telling.standings() == [NotifierStanding("ops", False, AT, AT, "busy")]
+
+
+def test_one_that_cannot_be_used_stands_there_as_such(log: RecordedEvents) -> None:
+    telling = Telling({"ops": Listener()}, log, unusable={"hc": "no such file"})
+
+    found = standing(telling, "hc")
+
+    assert (found.is_up, found.problem) == (False, "no such file")
+    telling.replace({"ops": Listener(), "hc": Listener()})
+    assert standing(telling, "hc").is_up
 
 
 def test_other_settings_take_over_what_waits(log: RecordedEvents) -> None:
@@ -340,8 +456,8 @@ def test_other_settings_take_over_what_waits(log: RecordedEvents) -> None:
     telling.replace({"ops": second, "new": new})
     telling.tell(a_notice(title="two"))
 
-    until(lambda: second.heard == ["one", "two"])
+    until(lambda: sorted(second.heard) == ["one", "two"])
     assert telling.close(PATIENCE) == 0
     assert new.heard == ["two"]
-    assert gone.attempts == 1
-    assert sorted(telling.outcomes()) == ["new", "ops"]
+    assert gone.heard == ["one"]
+    assert [each.name for each in telling.standings()] == ["new", "ops"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A status is put together from points, history and policies, and judged by points alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -12,8 +12,18 @@ import pytest
 
 from snapvault.adapters.recording import lost
 from snapvault.adapters.run_logs import FolderRunLogs
-from snapvault.engine.status import DAYS, Host, Memory, Outlook, VaultPoints, assemble, remember
-from snapvault.model import objectives
+from snapvault.engine.status import (
+    DAYS,
+    Host,
+    Memory,
+    VaultPoints,
+    assemble,
+    remember,
+    scheduled,
+    watch,
+)
+from snapvault.model import drills, objectives
+from snapvault.model.drills import DrillSummary
 from snapvault.model.objectives import RpoState
 from snapvault.model.policy import CommandSpec, Objectives, Policy, Schedule, SourceSpec, StreamSpec
 from snapvault.model.runs import (
@@ -26,7 +36,8 @@ from snapvault.model.runs import (
     SourceKey,
     Trigger,
 )
-from snapvault.model.status import Status
+from snapvault.model.status import Status, Watched
+from snapvault.model.verifies import VerifySummary
 from tests.support.simulation import MemoryHistory
 
 NOW = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
@@ -75,16 +86,16 @@ def look(
     *policies: Policy,
     points: tuple[PointSummary, ...] = (),
     memory: Memory | None = None,
-    outlook: Outlook | None = None,
+    watched: Sequence[Watched] | None = None,
     host: Host = HOST,
     is_known: bool = True,
 ) -> Status:
+    memory = memory or Memory()
     return assemble(
         host,
-        policies,
+        scheduled(policies, zone, memory.seen, now=NOW) if watched is None else watched,
         {"offsite": VaultPoints("s3://bucket", points, is_known=is_known)},
-        memory or Memory(),
-        outlook or Outlook(zone),
+        memory,
         now=NOW,
         problems=["a broken file"],
     )
@@ -233,6 +244,86 @@ def test_a_catalog_that_was_there_and_is_lost_is_told() -> None:
     assert "lost" in str(forgotten.vaults[0].problem)
 
 
+# --- drills, verifies, requests, notifiers --------------------------------------------------
+
+
+def a_drill(ended: datetime, verdict: drills.Verdict, key: SourceKey = WEB) -> DrillSummary:
+    return DrillSummary(
+        f"d{ended:%d%H}",
+        key,
+        "boot",
+        "p1",
+        ended,
+        verdict,
+        90.0,
+        3600.0,
+        "why",
+    )
+
+
+def a_verify(level: str, findings: int) -> VerifySummary:
+    return VerifySummary("v1", "offsite", None, level, 100.0, NOW - HOUR, 9.0, 3, findings)
+
+
+def test_the_last_drills_are_shown_with_their_sources_and_alone(
+    history: MemoryHistory, memory: Callable[[], Memory]
+) -> None:
+    good = a_drill(NOW - 2 * DAY, drills.Verdict.PASSED)
+    bad = a_drill(NOW - DAY, drills.Verdict.FAILED)
+    of_another = a_drill(NOW - HOUR, drills.Verdict.PASSED, SHOP)
+    for drill in (good, bad, of_another):
+        history.add_drill(drill)
+
+    status = look(
+        a_policy("web01", objectives=Objectives(rto=HOUR)),
+        points=(a_point(WEB, NOW - HOUR),),
+        memory=memory(),
+    )
+
+    (source,) = status.sources
+    assert (source.drill, source.good_drill, source.rto) == (bad, good, HOUR)
+    assert status.drills == (of_another, bad, good)
+    assert [alarm.kind for alarm in source.alarms] == [objectives.DRILL_FAILED]
+    assert source.alarms[0].raised == bad.ended
+
+
+def test_a_good_drill_keeps_the_objective_of_drills(
+    history: MemoryHistory, memory: Callable[[], Memory]
+) -> None:
+    policy = a_policy("web01", objectives=Objectives(drill=7 * DAY))
+    points = (a_point(WEB, NOW - HOUR),)
+    history.set_seen(WEB, NOW - 90 * DAY)
+
+    overdue = look(policy, points=points, memory=memory())
+    history.add_drill(a_drill(NOW - DAY, drills.Verdict.PASSED))
+    drilled = look(policy, points=points, memory=memory())
+
+    assert [alarm.kind for alarm in overdue.alarms] == [objectives.DRILL]
+    assert drilled.alarms == ()
+
+
+def test_a_vault_shows_its_requests_and_verifies(
+    history: MemoryHistory, memory: Callable[[], Memory]
+) -> None:
+    history.put(a_run(1, RunState.SUCCEEDED, NOW - HOUR, counters={"requests": 7}))
+    history.add_verify(replace(a_verify("data", 0), requests=5))
+
+    (vault,) = look(a_policy("web01"), memory=memory()).vaults
+
+    assert vault.requests == 12
+    assert [verify.level for verify in vault.verifies] == ["data"]
+    assert vault.pruned_at is None
+
+
+def test_what_a_verify_found_alarms_without_a_daemon_too() -> None:
+    found, elsewhere = a_verify("data", 2), replace(a_verify("data", 2), vault="gone")
+
+    status = look(a_policy("web01"), memory=Memory(verifies=(found, elsewhere)))
+
+    (alarm,) = status.alarms
+    assert (alarm.subject, alarm.kind, alarm.raised) == ("offsite", objectives.DAMAGED, found.ended)
+
+
 # --- alarms ---------------------------------------------------------------------------------
 
 
@@ -310,9 +401,9 @@ def test_the_schedule_says_what_is_next_where_nobody_else_does() -> None:
             raise ValueError(name)
         return UTC
 
-    status = look(a_policy("web01"), by_hand, nowhere, outlook=Outlook(known))
+    watched = scheduled([a_policy("web01"), by_hand, nowhere], known, {}, now=NOW)
 
-    assert [each.next_start for each in status.sources] == [
+    assert [each.next_start for each in watched] == [
         None,
         datetime(2026, 11, 21, 1, 30, tzinfo=UTC),
         None,
@@ -320,9 +411,14 @@ def test_the_schedule_says_what_is_next_where_nobody_else_does() -> None:
 
 
 def test_a_scheduler_has_the_word_on_what_is_next() -> None:
-    outlook = Outlook(zone, {WEB: NOW + HOUR}, {WEB: NOW + HOUR})
+    watched = watch(
+        [a_policy("web01", "shop")],
+        first_dues={},
+        next_starts={WEB: NOW + HOUR},
+        retries={WEB: NOW + HOUR},
+    )
 
-    status = look(a_policy("web01", "shop"), outlook=outlook)
+    status = look(watched=watched)
 
     shop, web = status.sources
     assert (shop.next_start, shop.retry_at) == (None, None)

@@ -3,24 +3,32 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapvault.model import drills
+from snapvault.model.drills import DrillSummary
 from snapvault.model.objectives import (
+    DAMAGED,
     DRILL,
+    DRILL_FAILED,
     FUTURE,
     NEVER,
     RPO,
     SMALL,
+    Drilled,
     Finding,
     RpoState,
     Verdict,
+    damaged,
     judge,
 )
 from snapvault.model.policy import Objectives
 from snapvault.model.runs import PointSummary, SourceKey
+from snapvault.model.verifies import VerifySummary
 from snapvault.units import GIB, MIB
 
 NOW = datetime(2026, 11, 22, 9, 15, tzinfo=UTC)
@@ -42,7 +50,15 @@ def judged(
     first_due: datetime | None = NOW - 89 * DAY,
     last_drill: datetime | None = None,
 ) -> Verdict:
-    return judge(objectives, points, now=now, seen=seen, first_due=first_due, last_drill=last_drill)
+    drilled = Drilled(passed=a_drill(last_drill)) if last_drill is not None else Drilled()
+    return judge(objectives, points, now=now, seen=seen, first_due=first_due, drilled=drilled)
+
+
+def a_drill(ended: datetime, **changes: Any) -> DrillSummary:
+    key = SourceKey("offsite", "web01")
+    passed = drills.Verdict.PASSED
+    base = DrillSummary("d1", key, "boot", "p1", ended, passed, 90.0, 60.0, "it boots")
+    return replace(base, **changes)
 
 
 def kinds(verdict: Verdict) -> list[str]:
@@ -219,6 +235,45 @@ def test_a_drill_in_its_interval_is_good_and_without_an_interval_none_is_missed(
     drilled = judged(Objectives(drill=30 * DAY), point(1), last_drill=NOW - 30 * DAY)
 
     assert kinds(drilled) == kinds(judged(Objectives(), point(1))) == []
+
+
+@pytest.mark.parametrize(
+    ("passed", "expected"),
+    [(None, [DRILL_FAILED]), (NOW - 3 * DAY, [DRILL_FAILED]), (NOW - DAY, [])],
+)
+def test_a_failed_drill_alarms_until_a_later_one_passes(
+    passed: datetime | None, expected: list[str]
+) -> None:
+    failed = a_drill(NOW - 2 * DAY, verdict=drills.Verdict.FAILED, reason="no login prompt")
+    good = None if passed is None else a_drill(passed)
+
+    verdict = judge(
+        Objectives(),
+        (point(1),),
+        now=NOW,
+        seen=NOW - 90 * DAY,
+        first_due=None,
+        drilled=Drilled(good, failed),
+    )
+
+    assert kinds(verdict) == expected
+    if expected:
+        assert only(verdict).message == (
+            'boot drill "d1" of restore point "p1" failed: no login prompt'
+        )
+
+
+def test_a_verify_that_found_something_says_what_ends_its_alarm() -> None:
+    verify = VerifySummary(
+        "v1", "offsite", "web01", "data", 10.0, NOW, 5.0, 3, 2, 'volume "vol-7" is damaged'
+    )
+
+    assert damaged(verify) == Finding(
+        DAMAGED,
+        'verify of vault "offsite" for source "web01" at level data came to 2 findings at'
+        ' 2026-11-22 09:15 UTC: volume "vol-7" is damaged',
+        'It is over when "snapvault verify --level data", without a sample, finds nothing.',
+    )
 
 
 def test_a_drill_without_anything_to_restore_asks_for_a_backup() -> None:
