@@ -1,40 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault doctor`: look at everything that a night needs, and say how to mend it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snapvault import clock
+from snapvault.cli.doctor_host import look_at_daemon, look_at_policies, look_at_room
+from snapvault.cli.findings import Finding, attempt, document, failed, ok, seen
+from snapvault.cli.notify import remedy
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local
 from snapvault.errors import EXIT_DONE, ConfigError, SnapVaultError
-from snapvault.units import GIB, format_count, format_size
+from snapvault.units import format_count
 
 if TYPE_CHECKING:
     from snapvault.adapters.sealers.facts import KeyFacts
     from snapvault.formats.vault import VaultRecord
+    from snapvault.model.policy import Policy
     from snapvault.model.settings import VaultSettings
     from snapvault.ports.sealer import Sealer
-    from snapvault.ports.source import Finding as SourceFinding
     from snapvault.ports.store import Store
 
 _SOON = timedelta(days=30)
-_LITTLE_ROOM = GIB
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found: `ok`, `warn` or `fail`; a remedy unless it is ok."""
-
-    check: str
-    state: str
-    message: str
-    remedy: str | None = None
-    exit_status: int = EXIT_DONE
 
 
 def command(
@@ -46,13 +36,14 @@ def command(
         ),
     ] = None,
 ) -> int:
-    """Check settings, keys, stores, vaults, sources and notifiers, and say how to mend them.
+    """Check settings, policies, keys, stores, vaults, sources, notifiers, and say how to mend them.
 
     Keys are tried with a test message, and the store with small objects under "probe/", which
     are removed again. Sources are looked at without backing them up: programs, logins,
-    room for snapshots, guest agents. Mail servers and web addresses are reached, and
-    nobody is told anything. Nothing else is written. The exit status is that of
-    the first check that failed; warnings do not count.
+    room for snapshots, guest agents. The port of the status page is tried, unless the daemon
+    is up. Mail servers and web addresses are reached, and nobody is told anything. Nothing
+    else is written. The exit status is that of the first check that failed; warnings do
+    not count.
 
     Examples:
       snapvault doctor
@@ -67,23 +58,28 @@ def command(
             if finding.remedy:
                 print(f"      {finding.remedy}", flush=True)
     if run.json:
-        run.report([_document(finding) for finding in findings], ())
+        run.report([document(finding) for finding in findings], ())
     return next((each.exit_status for each in findings if each.state == "fail"), EXIT_DONE)
 
 
 def _look(run: Session, wanted: str | None) -> Iterator[Finding]:
+    from snapvault.config.policies import read_policies
+
     try:
         names = run.vault_names(wanted)
     except SnapVaultError as error:
-        yield _failed("settings", error)
+        yield failed("settings", error)
         return
     yield Finding("settings", "ok", f'"{run.settings.path}"')
-    yield _try("policies", lambda: _policies(run))
-    yield _try("librsync", _librsync)
-    yield _try("state folder", lambda: _state(run))
+    policies, problems = read_policies(run.settings)
+    yield from look_at_policies(run.settings, policies, problems)
+    yield attempt("librsync", _librsync)
+    yield from look_at_room(run.settings)
+    if policies or any(each.path != run.settings.policies_dir for each in problems):
+        yield from look_at_daemon(run.settings)
     for name in names:
         yield from _vault(run, run.settings.vaults[name])
-    yield from _sources(run, names)
+    yield from _sources(run, policies, names)
     yield from _notifiers(run)
 
 
@@ -92,7 +88,7 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
     from snapvault.wiring import vaults
 
     name = settings.name
-    yield _try(f"{name}: gpg", lambda: _ok(f"version {vaults.gnupg_version(settings)}"))
+    yield attempt(f"{name}: gpg", lambda: ok(f"version {vaults.gnupg_version(settings)}"))
     sealer: Sealer | None = None
     facts: dict[str, KeyFacts] = {}
     try:
@@ -105,7 +101,7 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
             message = f"this host can restore, but not back up: {error}"
             yield Finding(f"{name}: keys", "warn", message)
         else:
-            yield _failed(f"{name}: keys", error)
+            yield failed(f"{name}: keys", error)
     if sealer is not None:
         yield from _keys(name, sealer, facts)
     try:
@@ -114,19 +110,19 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
         yield Finding(f"{name}: store", "ok", f"{settings.store} answers")
         yield _probe(name, store, record)
     except SnapVaultError as error:
-        yield _failed(f"{name}: store", error)
+        yield failed(f"{name}: store", error)
         return
     if record is None:
         none = ConfigError(
             f"there is no vault at {settings.store} yet", hint=f'Run "snapvault init {name}".'
         )
-        yield _failed(f"{name}: vault", none)
+        yield failed(f"{name}: vault", none)
         return
     yield Finding(
         f"{name}: vault", "ok", f"{record.vault}, format 1, made {local(record.created_at)}"
     )
     if sealer is not None:
-        yield _try(f"{name}: catalog", lambda: _catalog(run, name))
+        yield attempt(f"{name}: catalog", lambda: _catalog(run, name))
 
 
 def _only_restores(sealer: "Sealer", facts: "dict[str, KeyFacts]") -> bool:
@@ -177,7 +173,7 @@ def _probe(name: str, store: "Store", record: "VaultRecord | None") -> Finding:
     try:
         traits = store.probe()
     except SnapVaultError as error:
-        return _failed(check, error)
+        return failed(check, error)
     if traits.create_only:
         return Finding(check, "ok", "the store refuses to replace objects")
     if record is not None and record.create_only:
@@ -211,52 +207,27 @@ def _catalog(run: Session, name: str) -> Finding:
             inventory.problems[0].exit_status,
         )
     points = sum(1 for held in inventory.held if not held.missing)
-    return _ok(
+    return ok(
         f"{format_count(points, 'restore point')} of "
         f"{format_count(len(inventory.sources()), 'source')}"
     )
 
 
-def _policies(run: Session) -> Finding:
-    from snapvault.config.policies import read_policies
-
-    policies, problems = read_policies(run.settings)
-    if problems:
-        return Finding(
-            "",
-            "fail",
-            f"{format_count(len(problems), 'problem')}, the first: {problems[0]}",
-            'Run "snapvault policy check" to see all. A host that only restores needs none.',
-            ConfigError.exit_status,
-        )
-    sources = sum(len(policy.sources) for policy in policies)
-    if not sources:
-        return Finding(
-            "",
-            "warn",
-            f'folder "{run.settings.policies_dir}" has none, so nothing is backed up',
-            "Write one that ends in .yaml; a host that only restores needs none.",
-        )
-    return _ok(
-        f"{format_count(len(policies), 'policy', 'policies')}, {format_count(sources, 'source')}"
-    )
-
-
-def _sources(run: Session, vaults: Sequence[str]) -> Iterator[Finding]:
-    """Look at each source of the policies that can be read."""
-    from snapvault.config.policies import read_policies
+def _sources(
+    run: Session, policies: "Sequence[Policy]", vaults: Sequence[str]
+) -> Iterator[Finding]:
+    """Look at each source of the policies that are right."""
     from snapvault.wiring import sources
 
-    policies, _ = read_policies(run.settings)
     for policy in policies:
         if policy.vault not in vaults:
             continue
         for spec in policy.sources:
             try:
                 for found in sources.check_source(run.settings, policy, spec, run.console):
-                    yield _seen(f"{spec.name}: {found.check}", found)
+                    yield seen(f"{spec.name}: {found.check}", found)
             except SnapVaultError as error:
-                yield _failed(spec.name, error)
+                yield failed(spec.name, error)
 
 
 def _notifiers(run: Session) -> Iterator[Finding]:
@@ -267,56 +238,12 @@ def _notifiers(run: Session) -> Iterator[Finding]:
 
     for settings in run.settings.notify.values():
         for found in check_notifier(settings):
-            yield _seen(found.check, found)
-
-
-def _seen(check: str, found: "SourceFinding") -> Finding:
-    if found.error is not None:
-        return _failed(check, found.error)
-    return Finding(check, "warn" if found.remedy else "ok", found.message, found.remedy)
+            if found.error is not None:
+                found.error.hint = remedy(settings.name, found.error)
+            yield seen(found.check, found)
 
 
 def _librsync() -> Finding:
     from snapvault.wiring import versions
 
-    return _ok(f"version {versions.librsync_version()}")
-
-
-def _state(run: Session) -> Finding:
-    from snapvault.wiring import state
-
-    folder = run.settings.state_dir
-    free = state.try_state(run.settings)
-    if free < _LITTLE_ROOM:
-        return Finding(
-            "",
-            "warn",
-            f'"{folder}" has only {format_size(free)} free',
-            "Free room there: a run keeps the volumes in the making in it.",
-        )
-    return _ok(f'"{folder}" can be written, {format_size(free)} free')
-
-
-def _ok(message: str) -> Finding:
-    return Finding("", "ok", message)
-
-
-def _try(check: str, look: Callable[[], Finding]) -> Finding:
-    try:
-        found = look()
-    except SnapVaultError as error:
-        return _failed(check, error)
-    return Finding(check, found.state, found.message, found.remedy, found.exit_status)
-
-
-def _failed(check: str, error: SnapVaultError) -> Finding:
-    return Finding(check, "fail", str(error), error.hint, error.exit_status)
-
-
-def _document(finding: Finding) -> dict[str, Any]:
-    return {
-        "check": finding.check,
-        "state": finding.state,
-        "message": finding.message,
-        "remedy": finding.remedy,
-    }
+    return ok(f"version {versions.librsync_version()}")
