@@ -141,19 +141,17 @@ def test_a_report_comes_back_in_full(both: tuple[Host, Host], tmp_path: Path) ->
     text = host.does("drill", "report", "0000000000000ab").stdout
     page = tmp_path / "drill.html"
     host.does("drill", "report", report.id, "--html", str(page))
-    piped = host.does("drill", "report", report.id, "--html", "-").stdout
 
     assert (found.pop("object"), found.pop("signer")) == (name, keys.RECOVERY)
     assert drill_report.decode(json.dumps(found).encode())[1] == report
     assert "    web01 login: " in text
     assert "the same by hand:\n    true" in text
-    assert page.read_text() == piped
-    assert piped.startswith("<!doctype html>")
+    assert page.read_text().startswith("<!doctype html>")
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
     assert list(tmp_path.glob(".drill*")) == []
 
 
-def test_a_period_is_summed_up_for_an_auditor(both: tuple[Host, Host], tmp_path: Path) -> None:
+def test_a_period_is_summed_up_for_an_auditor(both: tuple[Host, Host]) -> None:
     host, recovery = both
     slow = drills.step(seconds_to_ready=90.0, rto=60.0)
     names = keep(
@@ -161,9 +159,7 @@ def test_a_period_is_summed_up_for_an_auditor(both: tuple[Host, Host], tmp_path:
     )
 
     document = host.does("drill", "report", "--period", "2026-11", "--json").json
-    text = host.does("drill", "report", "--period", "2026-11").stdout
-    page = tmp_path / "november.html"
-    host.does("drill", "report", "--period", "2026-11", "--html", str(page))
+    page = host.does("drill", "report", "--period", "2026-11", "--html", "-").stdout
 
     (web01,) = [each for each in document["sources"] if each["source"] == "web01"]
     assert {key: web01[key] for key in ("passed", "failed", "skipped", "rto_missed")} == {
@@ -178,9 +174,7 @@ def test_a_period_is_summed_up_for_an_auditor(both: tuple[Host, Host], tmp_path:
     assert document["never_rehearsed"] == ["offsite/mail"]
     assert document["signers"] == {keys.RECOVERY: 3}
     assert len(document["drills"]) == len(names) == 3
-    assert 'source "mail" was never rehearsed in this time' in text
-    assert keys.RECOVERY in text
-    assert "Never rehearsed in this time" in page.read_text()
+    assert "Never rehearsed in this time" in page
 
 
 def test_where_there_are_no_policies_the_sum_says_that_it_is_incomplete(
@@ -206,16 +200,11 @@ def test_a_forged_report_is_told_everywhere_and_believed_nowhere(both: tuple[Hos
     listed = host.does("drill", "list")
     said = host.fails(13, "drill", "report", f"{2:016x}")
     summed = host.does("drill", "report", "--period", "2026-11", "--json")
-    verified = host.run("verify", "--level", "data", "--json")
 
     for text in (listed.stderr, said, summed.stderr, summed.json["problems"][0]):
         assert f'drill report "{bad}" is out of place' in text
     assert len(listed.stdout.splitlines()) == 2
     assert len(summed.json["drills"]) == 1
-    # Its signature is right; only who can read it sees that it is another one.
-    assert verified.status == 0
-    path.write_bytes(b"?")
-    assert f'"{bad}"' in host.run("verify", "--level", "data").stderr
 
 
 def test_nothing_else_stumbles_over_reports(both: tuple[Host, Host], tmp_path: Path) -> None:
@@ -248,8 +237,6 @@ def test_what_cannot_be_shown_is_said_in_one_line_with_a_hint(
 
     none = host.fails(10, "drill", "report")
     assert "there is no drill report yet" in none
-    assert "there are no drills yet" in host.does("drill", "list").stderr
-    assert host.does("drill", "list", "--json").json == []
 
     keep(recovery, recent(3, 0x10))
     assert 'there is no drill of source "web02"' in host.fails(10, "drill", "list", "web02")
