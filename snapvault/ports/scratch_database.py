@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from snapvault.model.tables import TableFacts as TableFacts
+from snapvault.model.tables import Tables
 
 
 class ScratchDatabase(Protocol):
     """A server of nobody else, reached by a socket in its own folder only."""
 
-    def load(self, dump: BinaryIO, stream: str, database: str | None) -> None:
+    def load(self, dump: BinaryIO, stream: str, database: str | None) -> Tables | None:
         """Load one stream, read to its end; `database` where the dump does not name its own.
+
+        Returns the facts of the tables that the dump has, counted on its way into the server;
+        None: they cannot be counted in a dump like this one. What was recorded at the backup
+        is their summary (formats/table_facts.py).
 
         Raises:
             DrillError: the server refused something; the message has its own words.
@@ -33,7 +38,7 @@ class ScratchDatabase(Protocol):
         ...
 
     def tables(self, database: str) -> Mapping[str, TableFacts]:
-        """Return the facts of all tables of a database, by the same rule as at the backup."""
+        """Return the facts of all tables that a database has now, by the same rule as `load`."""
         ...
 
     def close(self) -> None:

@@ -17,7 +17,9 @@ from snapvault.adapters.sources.dump_names import Naming
 from snapvault.adapters.sources.mysql import MysqlSource
 from snapvault.adapters.sources.postgresql import PostgresqlSource
 from snapvault.errors import DrillError
+from snapvault.formats import table_facts
 from snapvault.model.policy import MysqlSpec
+from snapvault.model.tables import TableFacts
 from snapvault.ports.scratch_database import ScratchDatabase, ScratchDatabases
 from snapvault.ports.source import DiskStream, Outcome, Source
 from tests.support import mariadb, postgresql
@@ -26,6 +28,8 @@ from tests.support.mariadb import MariadbServer
 from tests.support.postgresql import PostgresqlServer
 
 pytestmark = pytest.mark.integration
+
+Loaded = tuple[ScratchDatabase, Mapping[str, Mapping[str, TableFacts]]]
 
 _SECONDS = timedelta(seconds=60)
 
@@ -70,12 +74,21 @@ def dumped(source: Source) -> tuple[dict[str, bytes], Outcome]:
         view.close()
 
 
-def load(server: ScratchDatabase, dumps: Mapping[str, bytes], outcome: Outcome) -> None:
-    """Load all streams, as a drill does."""
+def load(
+    server: ScratchDatabase, dumps: Mapping[str, bytes], outcome: Outcome
+) -> dict[str, Mapping[str, TableFacts]]:
+    """Load all streams, as a drill does; return what was in them, as it was at the backup."""
+    found: dict[str, Mapping[str, TableFacts]] = {}
     for name, dump in dumps.items():
         facts = outcome.facts[name]
         makes_its_own = facts.get("creates_database", "yes") == "yes"
-        server.load(io.BytesIO(dump), name, None if makes_its_own else facts["database"])
+        database = None if makes_its_own else facts["database"]
+        tables = server.load(io.BytesIO(dump), name, database)
+        assert tables is not None
+        if "database" in facts or name == "mysql":
+            assert table_facts.decode(facts) == table_facts.summarize(tables)
+        found.update(tables)
+    return found
 
 
 def refusal(server: ScratchDatabase, dump: bytes, database: str | None = None) -> DrillError:
@@ -106,6 +119,7 @@ CREATE TABLE `a ``strange``; name ü` (v INT, w VARCHAR(300), KEY (v)) PARTITION
 INSERT INTO `a ``strange``; name ü` SELECT seq * 7919 MOD 1009, REPEAT('x', seq MOD 300)
     FROM seq_1_to_500;
 CREATE VIEW good AS SELECT name FROM customers;
+CREATE DEFINER=nobody@nowhere VIEW orphaned AS SELECT name FROM customers;
 CREATE SEQUENCE numbers START WITH 100;
 CREATE TABLE old (id INT PRIMARY KEY, v INT) ENGINE=MyISAM; INSERT INTO old VALUES (2, 1), (1, 2);
 CREATE TABLE kept (id INT PRIMARY KEY, v INT) WITH SYSTEM VERSIONING;
@@ -134,36 +148,53 @@ def shop(mariadb_server: MariadbServer) -> tuple[dict[str, bytes], Outcome]:
 
 
 @pytest.fixture(scope="module")
-def mariadb_scratch(shop: tuple[dict[str, bytes], Outcome]) -> Iterator[ScratchDatabase]:
+def mariadb_scratch(shop: tuple[dict[str, bytes], Outcome]) -> Iterator[Loaded]:
     with started(MariadbServers()) as server:
-        load(server, *shop)
+        loaded = load(server, *shop)
         server.databases()  # it is started again now, and not in a test
-        yield server
+        yield server, loaded
 
 
 def test_a_dump_of_a_whole_mariadb_server_is_loaded_and_can_be_asked(
-    mariadb_scratch: ScratchDatabase,
+    mariadb_scratch: Loaded,
 ) -> None:
-    assert mariadb_scratch.databases() == ["Süd 'west", "mysql", "shop"]
+    scratch, _ = mariadb_scratch
+
     asked = "SELECT name, flags + 0, total FROM good NATURAL JOIN customers WHERE id < 3"
-    name, flags, total = mariadb_scratch.query(asked, "shop", _SECONDS)[0]
-    assert (name, flags) == ('O\'Neill \\ "x" 🦀 ß', "5")
-    assert total.startswith("0.333")
-    assert mariadb_scratch.query(asked, "shop", _SECONDS)[1] == [
-        "line\nbreak),\n(;\n",
-        "NULL",
-        "NULL",
+    rows = scratch.query(asked, "shop", _SECONDS)
+    users = scratch.query("SELECT User FROM global_priv", "mysql", _SECONDS)
+
+    assert scratch.databases() == ["Süd 'west", "mysql", "shop"]
+    assert [rows[0][:2], rows[1]] == [
+        ['O\'Neill \\ "x" 🦀 ß', "5"],
+        ["line\nbreak),\n(;\n", "NULL", "NULL"],
     ]
-    users = mariadb_scratch.query("SELECT User FROM global_priv", "mysql", _SECONDS)
     assert ["anna"] in users
-    tables = mariadb_scratch.tables("shop")
-    assert {name: facts.rows for name, facts in tables.items()} == {
+
+
+def test_tables_of_a_mariadb_server_are_as_they_were_dumped(mariadb_scratch: Loaded) -> None:
+    scratch, loaded = mariadb_scratch
+
+    found = scratch.tables("shop")
+
+    assert found == loaded["shop"]
+    assert {name: facts.rows for name, facts in found.items()} == {
         "customers": 802,
         "empty": 0,
         "a `strange`; name ü": 500,
         "old": 2,
         "kept": 3,
     }
+    assert scratch.tables("Süd 'west") == loaded["Süd 'west"]
+    assert set(loaded) == {"shop", "Süd 'west"}
+
+
+def test_a_view_of_a_user_who_was_not_dumped_can_be_read(mariadb_scratch: Loaded) -> None:
+    scratch, _ = mariadb_scratch
+
+    rows = scratch.query("SELECT COUNT(*) FROM orphaned", "shop", _SECONDS)
+
+    assert rows == [["802"]]
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------
@@ -222,28 +253,40 @@ def ledger(postgresql_server: PostgresqlServer) -> tuple[dict[str, bytes], Outco
 
 
 @pytest.fixture(scope="module")
-def postgresql_scratch(ledger: tuple[dict[str, bytes], Outcome]) -> Iterator[ScratchDatabase]:
+def postgresql_scratch(ledger: tuple[dict[str, bytes], Outcome]) -> Iterator[Loaded]:
     with started(PostgresqlServers()) as server:
-        load(server, *ledger)
-        yield server
+        yield server, load(server, *ledger)
 
 
 def test_dumps_of_a_whole_postgresql_cluster_are_loaded_and_can_be_asked(
-    postgresql_scratch: ScratchDatabase,
+    postgresql_scratch: Loaded,
 ) -> None:
-    scratch = postgresql_scratch
-    assert scratch.databases() == ["Süd' west\\x", "ledger", "postgres", "template1"]
+    scratch, _ = postgresql_scratch
+
     rows = scratch.query("SELECT name, born, photo FROM customers ORDER BY id", "ledger", _SECONDS)
+    roles = "SELECT pg_has_role('anna', 'clerks', 'MEMBER'), current_setting('work_mem')"
+
+    assert scratch.databases() == ["Süd' west\\x", "ledger", "postgres", "template1"]
     assert rows[0][0] == 'O\'Neill \\ "x" 🦀 ß'
     assert rows[1] == ["line\nbreak\ttab\r\n\\.\n", "NULL", "NULL"]
-    roles = "SELECT pg_has_role('anna', 'clerks', 'MEMBER'), current_setting('work_mem')"
     assert scratch.query(roles, "ledger", _SECONDS) == [["t", "5MB"]]
     assert scratch.query("SELECT convert_from(lo_get(4711), 'UTF8')", "ledger", _SECONDS) == [["x"]]
-    tables = scratch.tables("ledger")
-    assert {name: facts.rows for name, facts in tables.items()} == {
+
+
+def test_tables_of_a_postgresql_cluster_are_as_they_were_dumped(
+    postgresql_scratch: Loaded,
+) -> None:
+    scratch, loaded = postgresql_scratch
+
+    found = scratch.tables("ledger")
+
+    assert found == loaded["ledger"]
+    assert {name: facts.rows for name, facts in found.items()} == {
         "public.customers": 2,
         "public.mixed": 2500,
         "public.empty": 0,
         "public.quick": 0,
         '"odd Schema".low': 50,
     }
+    assert scratch.tables("postgres") == loaded["postgres"]
+    assert set(loaded) == {"ledger", "postgres"}

@@ -16,7 +16,7 @@ from snapvault.adapters.databases.feeding import Dump, Said
 from snapvault.adapters.databases.server import Scratch, closed_on_failure
 from snapvault.adapters.dump_tables import MARIADB, DumpTables
 from snapvault.errors import DrillError
-from snapvault.ports.scratch_database import TableFacts
+from snapvault.model.tables import TableFacts, Tables
 
 _SOON: Final = timedelta(minutes=1)
 _START_SECONDS: Final = 300.0
@@ -183,7 +183,7 @@ class MariadbServer:
         )
         self._be(_Mode.LOADED)
 
-    def load(self, dump: BinaryIO, stream: str, database: str | None) -> None:
+    def load(self, dump: BinaryIO, stream: str, database: str | None) -> Tables | None:
         """Load one stream, read to its end; `database` where the dump does not name its own.
 
         Raises:
@@ -194,10 +194,10 @@ class MariadbServer:
         if database is not None:
             self._ask(f"CREATE DATABASE IF NOT EXISTS {_quoted(database)}", _SOON)
             into = (f"--database={database}",)
-        opened = Dump(dump)
+        opened, counted = Dump(dump), DumpTables(MARIADB, database)
         argv = [*self._client(), "--batch", *into]
         try:
-            feeding.feed(argv, opened.pieces(), stream, self._limit, _find)
+            feeding.feed(argv, counted.passing(opened.pieces()), stream, self._limit, _find)
         except DrillError as error:
             raise self._scratch.death(_why) or error from error
         if opened.is_cut():
@@ -208,6 +208,7 @@ class MariadbServer:
             # The dump brought users and grants, and had the server read them: ours is gone.
             self._is_system_loaded = True
             self._mode = None
+        return counted.facts()
 
     def query(self, sql: str, database: str | None, limit: timedelta) -> Sequence[Sequence[str]]:
         """Run one statement; return its rows, each value as text (`NULL` for none).
@@ -227,7 +228,7 @@ class MariadbServer:
         return sorted(name for name in names if name not in hidden)
 
     def tables(self, database: str) -> Mapping[str, TableFacts]:
-        """Return the facts of all tables of a database, by the same rule as at the backup."""
+        """Return the facts of all tables that a database has now, by the same rule as `load`."""
         self._be(_Mode.ASKED)
         ((history,),) = self._ask(_VERSIONED, _SOON)
         argv = [

@@ -15,7 +15,7 @@ from snapvault.adapters.databases.feeding import Dump, Said
 from snapvault.adapters.databases.server import Scratch, closed_on_failure
 from snapvault.adapters.dump_tables import POSTGRESQL, DumpTables
 from snapvault.errors import DrillError
-from snapvault.ports.scratch_database import TableFacts
+from snapvault.model.tables import TableFacts, Tables
 
 _SOON: Final = timedelta(minutes=1)
 _START_SECONDS: Final = 300.0
@@ -62,6 +62,8 @@ _FIRST_OBJECT: Final = re.compile(
 _TABLESPACE: Final = re.compile(
     rb"(?<=\n)(CREATE TABLESPACE [^\n]* LOCATION )'(?:[^']|'')*';(?=\n)"
 )
+
+_CREATE: Final = re.compile(rb'\nCREATE DATABASE ("(?:[^"]|"")+"|[^\s"]+) ')
 
 # psql:<stdin>:12: ERROR:  relation "x" does not exist
 _ERROR: Final = re.compile(
@@ -168,13 +170,14 @@ class PostgresqlServer:
         # A dump may take the superuser's rights, but not ours.
         self._ask(f'CREATE ROLE "{_OURS}" SUPERUSER LOGIN', _SOON, role=_SUPERUSER)
 
-    def load(self, dump: BinaryIO, stream: str, database: str | None) -> None:
+    def load(self, dump: BinaryIO, stream: str, database: str | None) -> Tables | None:
         """Load one stream, read to its end; `database` where the dump does not name its own.
 
         Raises:
             DrillError: the server refused something; the message has its own words.
         """
         opened = Dump(dump)
+        counted = DumpTables(POSTGRESQL, database or _created_by(opened.head))
         _refuse_archives(opened.head, stream)
         if database is not None:
             self._provide(database)
@@ -183,11 +186,12 @@ class PostgresqlServer:
             *("--output=/dev/null", "--file=-", _dbname(database or _ALWAYS_THERE[0])),
         ]
         try:
-            feeding.feed(argv, self._fitted(opened), stream, self._limit, _find)
+            feeding.feed(argv, self._fitted(opened, counted), stream, self._limit, _find)
         except DrillError as error:
             raise self._scratch.death(_why) or error from error
         if opened.is_cut():
             raise feeding.refused(stream, Said("it ends without its last line"))
+        return counted.facts()
 
     def query(self, sql: str, database: str | None, limit: timedelta) -> Sequence[Sequence[str]]:
         """Run one statement; return its rows, each value as text (`NULL` for none).
@@ -204,7 +208,7 @@ class PostgresqlServer:
         return sorted(name for (name,) in rows if name not in hidden)
 
     def tables(self, database: str) -> Mapping[str, TableFacts]:
-        """Return the facts of all tables of a database, by the same rule as at the backup."""
+        """Return the facts of all tables that a database has now, by the same rule as `load`."""
         argv = [*self._client("pg_dump"), "--format=plain", "--data-only", _dbname(database)]
         counted = DumpTables(POSTGRESQL, database)
         for piece in feeding.ask(argv, self._limit, _find):
@@ -243,9 +247,9 @@ class PostgresqlServer:
         if (database,) not in [tuple(row) for row in self._ask(_DATABASES, _SOON)]:
             self._ask(f"CREATE DATABASE {_quoted(database)} TEMPLATE template0", _SOON)
 
-    def _fitted(self, dump: Dump) -> Iterator[bytes]:
+    def _fitted(self, dump: Dump, counted: DumpTables) -> Iterator[bytes]:
         """Yield a dump as this server is to get it; every line keeps its number."""
-        pieces = dump.pieces()
+        pieces = counted.passing(dump.pieces())
         if _CLUSTER_DUMP.match(dump.head):
             yield self._fitted_globals(b"".join(pieces))
             return
@@ -288,6 +292,17 @@ def _refuse_archives(head: bytes, stream: str) -> None:
         f'stream "{stream}" is {what}, which a scratch server does not load',
         hint="Rehearse it as files, or let the source make dumps in plain text.",
     )
+
+
+def _created_by(head: bytes) -> str | None:
+    """Return the database that a dump makes; None: it makes none."""
+    found = _CREATE.search(head)
+    if found is None:
+        return None
+    name = found[1]
+    quoted = name.startswith(b'"')
+    plain = name[1:-1].replace(b'""', b'"') if quoted else name
+    return plain.decode(errors="surrogateescape")
 
 
 def _version(folder: Path) -> list[int]:

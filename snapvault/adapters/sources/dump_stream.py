@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from snapvault.adapters.command import Program
+from snapvault.adapters.dump_tables import DumpTables
 from snapvault.errors import SourceError
+from snapvault.formats import table_facts
 from snapvault.ports.source import Consistency, Outcome
 from snapvault.ports.store import Readable
 
@@ -30,7 +32,8 @@ class DumpStream:
     """The stdout of one dump program; started when the stream is opened.
 
     `is_complete` is given the end of the dump. `explain` turns what a failed program said into
-    an error. `read_facts` is given the beginning and the end, once both were read.
+    an error. `read_facts` is given the beginning and the end, once both were read. Where `tables`
+    is given, tables are counted as they pass by, and their summary is among the facts.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class DumpStream:
         explain: Callable[[Program], SourceError],
         read_facts: Callable[[bytes, bytes], Mapping[str, str]],
         watch: Watch | None = None,
+        tables: DumpTables | None = None,
     ) -> None:
         self._name = name
         self._run = run
@@ -49,6 +53,7 @@ class DumpStream:
         self._explain = explain
         self._read_facts = read_facts
         self._watch = watch
+        self._tables = tables
         self._program: Program | None = None
         self._head = b""
         self._tail = b""
@@ -82,6 +87,8 @@ class DumpStream:
             if len(self._head) < _HEAD:
                 self._head += data[: _HEAD - len(self._head)]
             self._tail = (self._tail + data[-_TAIL:])[-_TAIL:]
+            if self._tables is not None:
+                self._tables.feed(data)
             return data
         if program.status:
             raise self._explain(program)
@@ -101,7 +108,11 @@ class DumpStream:
         """
         if not self._whole:
             raise SourceError(f'stream "{self._name}" was not read to its end')
-        return self._read_facts(self._head, self._tail)
+        facts = self._read_facts(self._head, self._tail)
+        counted = self._tables.facts() if self._tables is not None else None
+        if counted is None:
+            return facts
+        return {**facts, **table_facts.encode(table_facts.summarize(counted))}
 
     def stop(self) -> None:
         """End the program if it runs; safe to repeat."""

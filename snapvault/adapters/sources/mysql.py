@@ -18,6 +18,7 @@ from typing import Final
 from snapvault import clock
 from snapvault.adapters import command
 from snapvault.adapters.command import Program
+from snapvault.adapters.dump_tables import MARIADB, DumpTables
 from snapvault.adapters.sources import mysql_dump, mysql_errors, mysql_grants, mysql_tables
 from snapvault.adapters.sources.dump_names import Naming
 from snapvault.adapters.sources.dump_stream import DumpStream, DumpView, Watch
@@ -52,7 +53,7 @@ class MysqlSource:
     """Dumps by mariadb-dump or mysqldump, with the binary log's position as a fact of each.
 
     Facts of a stream: `server`, `database` (its real name, if it is one), `binlog_file`,
-    `binlog_position`, `gtid`.
+    `binlog_position`, `gtid`, and those of its tables (formats/table_facts.py).
     """
 
     def __init__(self, name: str, spec: MysqlSpec, *, naming: Naming, events: Events) -> None:
@@ -206,6 +207,8 @@ class MysqlSource:
             is_complete=mysql_dump.is_complete,
             explain=explain,
             read_facts=read_facts,
+            # MySQL's program writes rows in a way that cannot be counted as they pass by.
+            tables=DumpTables(MARIADB) if plan.program.is_mariadb else None,
             watch=Watch(max(1.0, self._client.lock_timeout), lambda: self._look_for_locks(stream)),
         )
 

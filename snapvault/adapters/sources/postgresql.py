@@ -15,6 +15,7 @@ from typing import Final
 from snapvault import clock
 from snapvault.adapters import command
 from snapvault.adapters.command import Program
+from snapvault.adapters.dump_tables import POSTGRESQL, DumpTables
 from snapvault.adapters.sources import postgresql_checks as checks
 from snapvault.adapters.sources import postgresql_dump as dumps
 from snapvault.adapters.sources import postgresql_errors
@@ -34,7 +35,8 @@ class PostgresqlSource:
 
     Facts of a stream: `server`, `format` (`sql` or `tar`), `wal_position` (what the server had
     written when the view was opened; the stream shows that or a little more), `database` (its
-    real name) and `creates_database`, or `wal_start` of a base backup.
+    real name) and `creates_database`, those of its tables (formats/table_facts.py), or
+    `wal_start` of a base backup.
     """
 
     def __init__(
@@ -119,7 +121,9 @@ class PostgresqlSource:
             arguments = dumps.database_arguments(database, self._lock_timeout)
             facts = {"database": database, "creates_database": "yes" if creates else "no"}
             stream = self._naming.own(database, reserved={GLOBALS})
-            streams.append(self._stream(stream, server, [str(program), *arguments], facts))
+            tables = DumpTables(POSTGRESQL, database)
+            argv = [str(program), *arguments]
+            streams.append(self._stream(stream, server, argv, facts, tables))
         return streams
 
     def _base_backup(self, server: Server) -> list[DumpStream]:
@@ -138,7 +142,12 @@ class PostgresqlSource:
         return [stream]
 
     def _stream(
-        self, stream: str, server: Server, argv: Sequence[str], facts: Mapping[str, str]
+        self,
+        stream: str,
+        server: Server,
+        argv: Sequence[str],
+        facts: Mapping[str, str],
+        tables: DumpTables | None = None,
     ) -> DumpStream:
         return DumpStream(
             stream,
@@ -146,11 +155,13 @@ class PostgresqlSource:
             is_complete=dumps.is_complete,
             explain=self._explain(stream),
             read_facts=lambda _head, _tail: {**self._facts(server, "sql"), **facts},
+            tables=tables,
         )
 
     def _run(self, argv: Sequence[str]) -> AbstractContextManager[Program]:
         timeout = self._spec.timeout.total_seconds() if self._spec.timeout else None
-        environment = self._client.environment()
+        # Wherever a server is, and a scratch server after it, times are written in one zone.
+        environment = {**self._client.environment(), "PGTZ": "UTC"}
         return command.stream(argv, environment=environment, timeout=timeout, parsed=True)
 
     def _facts(self, server: Server, kind: str) -> dict[str, str]:
