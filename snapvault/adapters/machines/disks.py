@@ -81,11 +81,14 @@ def block_nodes(
         }
         if backing_of(overlay) is not None:
             # Where the disk is now, which need not be where it was when the overlay was made.
-            node["backing"] = {
+            base = {
                 "driver": disk.format,
+                "node-name": f"base{number}",
                 "read-only": True,
                 "file": protocol_of(disk.location),
             }
+            nodes.append(base)
+            node["backing"] = f"base{number}"
         nodes.append(node)
     return nodes
 
