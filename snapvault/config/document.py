@@ -29,6 +29,8 @@ _BOOLEANS: Final = {
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
+_QUOTES: Final = ('"', "'")
+_MISSING: Final = re.compile(r"^expected ('.' or '.'), but got '<.*>'")
 _FLOAT: Final = re.compile(
     r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
@@ -115,11 +117,28 @@ def _syntax_problem(path: Path, text: str, error: yaml.MarkedYAMLError) -> Probl
     mark = error.problem_mark or error.context_mark
     hint = None
     complaint = " ".join((error.problem or error.context or "it cannot be read").split())
-    if mark is not None and text[mark.index : mark.index + 1] == "\t":
+    at = "" if mark is None else text[mark.index : mark.index + 1]
+    start = error.context_mark
+    if at == "\t":
         complaint, hint = "a tab where only spaces can be", "Indent with spaces."
     elif "mapping values are not allowed" in complaint:
         complaint = 'a ":" where no key can be'
         hint = 'Check the indentation, and put text that holds ": " in quotes.'
+    elif start is not None and mark is not None and mark.index >= len(text.rstrip()):
+        # What is never closed is told where it is opened.
+        mark = start
+        opened = text[mark.index : mark.index + 1]
+        shown = "a quotation mark" if opened in _QUOTES else f'a "{opened}"'
+        complaint = f"{shown} is opened here and never closed"
+    elif "<block end>" in complaint:
+        complaint = "this line does not fit those above it"
+        hint = "Indent what belongs together by the same number of spaces."
+    elif "cannot start any token" in complaint or "alphabetic or numeric character" in complaint:
+        # An alias or an anchor is told where its name is missing.
+        complaint = "text that starts with a character that means something else"
+        hint = 'Put it in quotes, as in "* * * * *" or "@daily".'
+    elif match := _MISSING.search(complaint):
+        complaint = f"a {match[1].replace(chr(39), chr(34))} is missing before this"
     place = None if mark is None else Place(mark.line + 1, mark.column + 1)
     return _problem(path, f"not YAML: {complaint.replace(chr(39), chr(34))}", place, hint)
 

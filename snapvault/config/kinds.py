@@ -238,6 +238,13 @@ class StreamShape(Shape):
     def _check(self) -> Self:
         origins = [key for key in type(self).model_fields if key != "hooks"]
         given = [key for key in origins if getattr(self, key) is not None]
+        if not given and self.model_fields_set:
+            key = next(key for key in type(self).model_fields if key in self.model_fields_set)
+            if key in origins:
+                raise HintedValueError(
+                    f"expected what {quoted(key)} is to be, found nothing after it",
+                    hint=f"Write it below, indented; {quoted(key + ': {}')} leaves out every key.",
+                )
         if len(given) != 1:
             keys = ", ".join(quoted(key) for key in sorted(origins))
             names = " and ".join(quoted(key) for key in given) or "none"

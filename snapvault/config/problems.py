@@ -78,6 +78,11 @@ def found(value: object) -> str:
             return "a mapping"
 
 
+def is_near(name: str, known: str) -> bool:
+    """Tell whether a wrong name may be meant for a known one."""
+    return bool(difflib.get_close_matches(name, [known]))
+
+
 def nearest_hint(name: str, known: Iterable[str], *, what: str) -> str | None:
     """Suggest the known name nearest to a wrong one, or list them; `what` is their plural."""
     names = list(known)

@@ -2,18 +2,17 @@
 """From pydantic's errors to our problems: file, line, field, expected, found, nearest key."""
 
 import re
-import types
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from snapvault.config import advice
 from snapvault.config.document import Document, Location
-from snapvault.config.kinds import LATER_KINDS, OTHER_WORDS, SourceShape, StreamShape
-from snapvault.config.problems import Problem, found, nearest_hint, quoted
+from snapvault.config.problems import Problem, found, is_near
 from snapvault.config.strict import Shape
 
 AnyShape = TypeVar("AnyShape", bound=Shape)
@@ -32,7 +31,6 @@ _EXPECTED: Final = {
 }
 _SECRETS: Final = "environment"
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_YES_AND_NO: Final = frozenset(("yes", "no", "on", "off", "y", "n"))
 
 
 def validate(document: Document, shape: type[AnyShape]) -> AnyShape | tuple[Problem, ...]:
@@ -40,12 +38,24 @@ def validate(document: Document, shape: type[AnyShape]) -> AnyShape | tuple[Prob
     try:
         return shape.model_validate(document.value)
     except ValidationError as error:
-        # A missing key comes after what else is wrong there: a misspelled one explains it.
+        # A missing key comes after what else is wrong there.
         details = sorted(
             error.errors(include_url=False), key=lambda each: each["type"] == "missing"
         )
-    problems = [_problem(document, shape, each) for each in details]
+    # A misspelled key explains why one is missing.
+    unknown = [each["loc"] for each in details if each["type"] == "extra_forbidden"]
+    problems = [
+        _problem(document, shape, each)
+        for each in details
+        if each["type"] != "missing" or not _is_explained(each["loc"], unknown)
+    ]
     return tuple(sorted(problems, key=lambda problem: problem.line or 0))
+
+
+def _is_explained(missing: Location, unknown: Iterable[Location]) -> bool:
+    return any(
+        key[:-1] == missing[:-1] and is_near(str(key[-1]), str(missing[-1])) for key in unknown
+    )
 
 
 def problem_at(
@@ -77,12 +87,13 @@ def _say(shape: type[Shape], location: Location, details: ErrorDetails) -> tuple
     if kind == "extra_forbidden":
         if private and not _PLAIN_KEY.fullmatch(str(location[-1])):
             return "unknown key, which may be secret and is not shown", None
-        return _say_unknown(_shape_at(shape, location[:-1]), str(location[-1]))
+        return advice.unknown_key(shape, location)
     if kind == "missing":
         return "expected a value, found no such key", None
     if expected := _EXPECTED.get(kind):
         shown = _kind_of(value) if private else found(value)
-        return f"expected {expected}, found {shown}", _type_hint(kind, value)
+        hint = advice.type_hint(kind, shape, location, value, private=private)
+        return f"expected {expected}, found {shown}", hint
     hint = getattr(details.get("ctx", {}).get("error"), "hint", None)
     return _say_refused(details, found(value)), hint
 
@@ -125,53 +136,6 @@ def _say_refused(details: ErrorDetails, shown: str) -> str:
         case _:
             message = details["msg"].lower().rstrip(".")
     return message
-
-
-def _say_unknown(parent: type[Shape] | None, key: str) -> tuple[str, str | None]:
-    known = sorted(parent.written_keys()) if parent else []
-    if not (parent and issubclass(parent, StreamShape)):
-        return f"unknown key {quoted(key)}", nearest_hint(key, known, what="keys")
-    if key in LATER_KINDS:
-        return f"source kind {quoted(key)} is not in this release", LATER_KINDS[key]
-    if key in SourceShape.model_fields:
-        elsewhere = "It belongs to a source, not to one of its streams."
-        return f"unknown source kind {quoted(key)}", elsewhere
-    if key in OTHER_WORDS:
-        return f"unknown source kind {quoted(key)}", f"Did you mean {quoted(OTHER_WORDS[key])}?"
-    return f"unknown source kind {quoted(key)}", nearest_hint(key, known, what="keys")
-
-
-def _type_hint(kind: str, value: object) -> str | None:
-    if kind == "string_type" and isinstance(value, bool | int | float):
-        return "Put it in quotes to make it text."
-    if kind == "bool_type" and isinstance(value, str) and value.lower() in _YES_AND_NO:
-        return "Write true or false."
-    if kind == "int_type" and isinstance(value, str) and value.strip().isdecimal():
-        return "Write it without quotes and leading zeros."
-    return None
-
-
-def _shape_at(shape: type[Shape], location: Location) -> type[Shape] | None:
-    """Follow a location through the shapes; None where it leads to no shape."""
-    current: Any = shape
-    for part in location:
-        current = _plain(current)
-        if isinstance(current, type) and issubclass(current, Shape):
-            field = current.model_fields.get(str(part))
-            current = field.annotation if field else None
-        elif get_origin(current) in (dict, list, Mapping):
-            current = get_args(current)[-1]
-        else:
-            return None
-    current = _plain(current)
-    return current if isinstance(current, type) and issubclass(current, Shape) else None
-
-
-def _plain(annotation: Any) -> Any:
-    """Take `X` out of `X | None`."""
-    if get_origin(annotation) is types.UnionType:
-        return next(each for each in get_args(annotation) if each is not type(None))
-    return annotation
 
 
 def _dotted(location: Location) -> str:

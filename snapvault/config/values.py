@@ -20,7 +20,7 @@ from pydantic import (
 
 from snapvault.config.crontab import cron
 from snapvault.config.problems import HintedValueError, found, quoted
-from snapvault.config.zones import is_zone
+from snapvault.config.zones import is_zone, nearest_zone
 from snapvault.model.policy import NAME_LENGTH, Window, is_name
 from snapvault.units import MIB, format_duration, format_size, parse_duration, parse_size
 
@@ -107,12 +107,16 @@ def _window(value: object) -> Window:
 
 
 def _name(text: str) -> str:
-    if not is_name(text):
-        raise ValueError(
-            f"expected a name of at most {NAME_LENGTH} of a-z, 0-9, dots, hyphens and underscores"
-            f" that starts with a letter or digit, found {quoted(text, limit=80)}"
-        )
-    return text
+    if is_name(text):
+        return text
+    message = (
+        f"expected a name of at most {NAME_LENGTH} of a-z, 0-9, dots, hyphens and underscores"
+        f" that starts with a letter or digit, found {quoted(text, limit=80)}"
+    )
+    other = "-".join(text.lower().split())
+    if is_name(other):
+        raise HintedValueError(message, hint=f"Write {quoted(other)}.")
+    raise ValueError(message)
 
 
 def _some_text(expected: str) -> Callable[[str], str]:
@@ -125,11 +129,14 @@ def _some_text(expected: str) -> Callable[[str], str]:
 
 
 def _zone(text: str) -> str:
-    if not is_zone(text):
-        raise ValueError(
-            f'expected a time zone such as "Europe/Paris" or "UTC", found {quoted(text, limit=60)}'
-        )
-    return text
+    if is_zone(text):
+        return text
+    message = (
+        f'expected a time zone such as "Europe/Paris" or "UTC", found {quoted(text, limit=60)}'
+    )
+    if (near := nearest_zone(text)) is not None:
+        raise HintedValueError(message, hint=f"Did you mean {quoted(near)}?")
+    raise ValueError(message)
 
 
 def _store(text: str) -> str:

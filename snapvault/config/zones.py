@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time zones by name, and the one this host lives in."""
 
+import difflib
 import os
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from snapvault import clock
 
@@ -15,6 +16,13 @@ _LOCAL_TIME: Final = Path("/etc/localtime")
 def is_zone(name: str) -> bool:
     """Tell whether this host's time zone database has a zone of that name."""
     return _named(name) is not None
+
+
+def nearest_zone(name: str) -> str | None:
+    """Return the zone that a wrong name may be meant for; None: none is near."""
+    by_lower = {zone.lower(): zone for zone in available_timezones()}
+    near = difflib.get_close_matches(name.lower().replace(" ", "_"), by_lower, n=1, cutoff=0.8)
+    return by_lower[near[0]] if near else None
 
 
 def zone_named(name: str | None) -> tzinfo:

@@ -16,6 +16,7 @@ from snapvault.config.policies import (
     select_sources,
     settings_schema,
 )
+from snapvault.config.settings import check_settings
 from snapvault.errors import ConfigError
 from snapvault.model.policy import (
     CommandSpec,
@@ -182,7 +183,7 @@ sources:
         ("path: /srv/web.raw", "path: '~nobody-here/x'", "whose home folder is unknown"),
         ("path: /srv/web.raw", "", 'field "sources.web.image.path": expected a value'),
         ("{path: /srv/web.raw}", "/srv/web.raw", 'expected a mapping, found "/srv/web.raw"'),
-        ("{path: /srv/web.raw}", "", 'field "sources.web": expected exactly one of "command"'),
+        ("{path: /srv/web.raw}", "", 'field "sources.web": expected what "image" is to be'),
         ("image: {path: /srv/web.raw}", "streams: {}", "expected at least one entry, found none"),
         ("image: {path: /srv/web.raw}", "streams: {a: {}}", "found none"),
         ("image: {path: /srv/web.raw}", "streams: {A: {image: {path: a}}}", "expected a name of"),
@@ -308,19 +309,51 @@ def test_the_usual_cron_expressions_are_read(host: Settings, write: Write, cron:
         ("image:", "imgae:", 'Did you mean "image"?'),
         ("path:", "patch:", 'Did you mean "path"?'),
         ("path: /srv/web.raw", "path: 12", "Put it in quotes to make it text."),
-        ("sources:", "enabled: yes\nsources:", "Write true or false."),
+        ("sources:", "enabled: yes\nsources:", "Write true or false, without quotes."),
+        ("sources:", "enabled: 'false'\nsources:", "Write true or false, without quotes."),
+        ("sources:", "rpo: 26h\nsources:", 'It belongs under "objectives"'),
+        ("sources:", "hooks: {before: [a]}\nsources:", 'under a name in "sources"'),
+        ("sources:", "schedule: daily\nsources:", 'Its keys are "cron", "every"'),
+        ("sources:", "schedule: {every: 1h, timezone: paris}\nsources:", None),
+        ("sources:", "schedule: {every: 1h, timezone: europe/pariss}\nsources:", '"Europe/Paris"'),
+        ("web:", "Web 01:", 'Write "web-01".'),
         ("sources:", "retention: {last: '3'}\nsources:", "Write it without quotes"),
     ],
 )
 def test_hints_say_what_was_meant(
-    host: Settings, write: Write, old: str, new: str, hint: str
+    host: Settings, write: Write, old: str, new: str, hint: str | None
 ) -> None:
     write("policies/p.yaml", SMALLEST.replace(old, new))
 
     (problem, *_) = check_policies(host)
 
-    assert problem.hint is not None
-    assert hint in problem.hint
+    assert (problem.hint is None) == (hint is None)
+    assert (hint or "") in (problem.hint or "")
+
+
+def test_a_misspelled_key_is_not_told_to_be_missing_too(host: Settings, write: Write) -> None:
+    path = write("policies/p.yaml", "vault: offsite\nsource: {web: {image: {paths: /x}}}\n")
+
+    (misspelled,) = check_policies(host)
+    path.write_text("vault: offsite\nelse: {}\n")
+    both = check_policies(host)
+
+    assert misspelled.message == 'unknown key "source"'
+    assert [problem.field for problem in both] == ["sources", "else"]
+
+
+def test_no_hint_shows_what_may_be_secret(host: Settings, write: Write) -> None:
+    settings = write(
+        "wrong.yaml",
+        "vaults: {}\nnotify:\n  hook: {webhook: {url: https://h/hunter2, headers: hunter2},"
+        " on: hunter2}\n  mail: {mail: {host: h, from: a@b, to: hunter2}}\n",
+    )
+
+    problems = check_settings(settings)
+
+    assert len(problems) > 3
+    assert "hunter2" not in "".join(f"{each} {each.hint}" for each in problems)
+    assert "Put it in brackets." in [each.hint for each in problems]
 
 
 def test_every_key_for_the_daemon_is_read(host: Settings, write: Write) -> None:
