@@ -125,6 +125,15 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     machine. What is in the folder already stays; a file of the same name stops the restore, unless
     --force is given. As root, owners and devices come back too.
 
+    A disk is written as a raw image, or with --format qcow2 as a qcow2 image; in a folder
+    that is called STREAM.qcow2. With the definition of a libvirt machine among the streams,
+    the folder also gets a domain.xml that names the restored disks: virsh define makes the machine.
+
+    With lvm:GROUP each disk becomes a new logical volume SOURCE-STREAM, and with
+    lvm:GROUP/NAME the one disk that volume. Behind a question mark, joined by an ampersand:
+    thin=POOL makes them in a thin pool, prefix=TEXT replaces SOURCE-. With --force or --in-place
+    volumes of these names that are there are overwritten.
+
     With ebs:REGION each disk becomes a new EBS snapshot in that region, rounded up to whole
     GiB. Behind a question mark, joined by ampersands: zone=ZONE also makes a volume of each there
     (volume_type=gp3, gp2, st1, sc1, standard); encrypted=yes and kms_key=ARN encrypt;
@@ -150,6 +159,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
       snapvault restore web01 --stream root --to /dev/vg0/root --in-place
       snapvault restore etc --at yesterday --to - | tar -tf -
       snapvault restore etc --path ssh --path hosts --to /srv/restored/
+      snapvault restore web01 --to /srv/web01 --format qcow2
+      snapvault restore web01 --to "lvm:vg0?thin=pool0"
       snapvault restore web01 --to "ebs:eu-west-1?zone=eu-west-1a&encrypted=yes"
     """
     run = session(context)

@@ -20,6 +20,7 @@ from snapvault.units import format_size
 
 _SUFFIX: Final = ".snapvault-restoring"
 _DIGITS: Final = 8
+_SECTOR: Final = 512  # bytes
 # LIMIT: a device-mapper name has at most 127 bytes (Linux): group and volume, with every hyphen
 # doubled, and a hyphen between them.
 _NAME_LENGTH: Final = 126
@@ -186,8 +187,9 @@ class LvmRestore:
         part = _part_name(self._group.name, name)
         self._sweep(part)
         pool = self._pool.name if self._pool is not None else None
-        # LIMIT: LVM makes no volume of nothing.
-        lvm_programs.create(self._group.name, part, max(1, size), pool=pool)
+        # LIMIT: LVM counts in whole sectors, and makes no volume of nothing.
+        sectors = max(1, -(-size // _SECTOR))
+        lvm_programs.create(self._group.name, part, sectors * _SECTOR, pool=pool)
         try:
             volume = lvm_programs.list_volumes(self._group.name)[part]
             device = DeviceTarget.open(Path(volume.device), volume.size, force=True)

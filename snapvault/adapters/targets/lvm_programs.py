@@ -78,7 +78,7 @@ def list_volumes(group: str) -> dict[str, Volume]:
 
 
 def create(group: str, name: str, size: int, *, pool: str | None) -> None:
-    """Make a volume of at least `size` bytes, tagged; in a thin pool, or linear.
+    """Make a volume of at least `size` bytes, whole sectors, tagged; in a thin pool, or linear.
 
     Raises:
         RestoreError: LVM refuses.
