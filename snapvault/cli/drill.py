@@ -159,6 +159,7 @@ class _Telling:
     def __init__(self, run_: Session) -> None:
         self._console = run_.console
         self._inner: Events = run_.console
+        self._phase: object = None
 
     def emit(self, event: str, /, **fields: str | int | float | bool | None) -> None:
         """Report that something happened."""
@@ -166,10 +167,12 @@ class _Telling:
         match event:
             case "drill.step":
                 self._console.subject = str(source)
+                self._phase = None
                 self._console.note(f'rehearsing source "{source}": {fields["kind"]}')
             case "drill.point":
                 self._console.note(f"{source}: restore point {fields['point']}")
-            case "drill.phase":
+            case "drill.phase" if fields["phase"] != self._phase:
+                self._phase = fields["phase"]
                 self._console.note(f"{source}: {fields['phase']}")
             case "drill.check":
                 said = f"{fields['verdict']}: {fields['check']}: {fields['reason']}"

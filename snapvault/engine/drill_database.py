@@ -15,11 +15,13 @@ from snapvault.engine.contents import Contents
 from snapvault.engine.drill_notes import NOT_RESTORED, Notes, Tools, origin_of
 from snapvault.engine.drill_restore import bring_back
 from snapvault.errors import DrillError, SnapVaultError
+from snapvault.formats import table_facts
 from snapvault.model.drills import Phase, Verdict
 from snapvault.model.point import StreamRecord
 from snapvault.model.policy import KindSpec, MysqlSpec, PostgresqlSpec, SourceSpec
 from snapvault.model.rehearsal import DatabaseDrill, SqlCheck
-from snapvault.ports.scratch_database import ScratchDatabase, ScratchDatabases, TableFacts
+from snapvault.model.tables import Tables, TablesSummary
+from snapvault.ports.scratch_database import ScratchDatabase, ScratchDatabases
 from snapvault.units import format_count, format_duration, format_size
 
 _SERVER_ROOM: Final = 512 << 20  # bytes that an empty server takes, at the most
@@ -46,14 +48,14 @@ def rehearse(notes: Notes, tools: Tools, kind: DatabaseDrill, contents: Contents
         raise
     with _server(notes, servers, kind.timeout) as server:
         loaded = _load(notes, server, contents, paths)
-        if not loaded:
+        if loaded is None:
             notes.skip(names, "not everything could be loaded")
             return
         with notes.phases.at(Phase.READY):
             for check in kind.checks:
                 server.ask(notes, _name(check), partial(_answer, server, check))
             if kind.compare_tables:
-                _compare(notes, server, contents.streams)
+                _compare(notes, server, contents.streams, loaded)
         notes.ready = notes.phases.elapsed
 
 
@@ -162,14 +164,17 @@ def _server(notes: Notes, servers: ScratchDatabases, limit: timedelta) -> Iterat
             server.close()
 
 
-def _load(notes: Notes, server: _Asked, contents: Contents, paths: Mapping[str, Path]) -> bool:
-    """Load every dump; return whether all could be."""
+def _load(
+    notes: Notes, server: _Asked, contents: Contents, paths: Mapping[str, Path]
+) -> dict[str, Tables | None] | None:
+    """Load every dump; return the tables that each has, or None if one could not be loaded."""
+    counted: dict[str, Tables | None] = {}
 
     def load(stream: StreamRecord) -> str:
         names_its_own = stream.facts.get("creates_database", "yes") == "yes"
         database = None if names_its_own else stream.facts.get("database")
         with paths[stream.name].open("rb") as dump:
-            server.own.load(dump, stream.name, database)
+            counted[stream.name] = server.own.load(dump, stream.name, database)
         return format_size(stream.size)
 
     dumps = dumps_of(notes, contents.streams)
@@ -178,8 +183,8 @@ def _load(notes: Notes, server: _Asked, contents: Contents, paths: Mapping[str, 
             if not server.ask(notes, _load_name(stream), partial(load, stream)):
                 rest = [_load_name(each) for each in dumps[number + 1 :]]
                 notes.skip(rest, f'stream "{stream.name}" before it could not be loaded')
-                return False
-    return True
+                return None
+    return counted
 
 
 def _load_name(stream: StreamRecord) -> str:
@@ -216,42 +221,70 @@ def _answer(server: _Asked, check: SqlCheck) -> str:
     return f"the answer is {shown}, at least {least}"
 
 
-def _compare(notes: Notes, server: _Asked, streams: Sequence[StreamRecord]) -> None:
-    """Compare tables with what was recorded of them when they were dumped."""
-    recorded: dict[str, Mapping[str, TableFacts]] = {}
-    for stream in streams:
-        recorded.update(recorded_tables(stream))
-    if not recorded:
+def _compare(
+    notes: Notes,
+    server: _Asked,
+    streams: Sequence[StreamRecord],
+    loaded: Mapping[str, Tables | None],
+) -> None:
+    """Compare the tables that the server has with what the backup recorded of them.
+
+    That is one digest of all tables of a dump. Where the tables that were counted on their way
+    into the server have it, they are those of the backup, and what the server has is held
+    against them one by one.
+    """
+    recorded = {stream.name: table_facts.decode(stream.facts) for stream in streams}
+    known = {name: summary for name, summary in recorded.items() if summary is not None}
+    if not known:
         notes.add(_TABLES, Verdict.SKIPPED, "the backup recorded nothing of its tables")
-        return
-    server.ask(notes, _TABLES, partial(_compared, server.own, recorded))
+    elif uncounted := [name for name in known if loaded[name] is None]:
+        reason = f'the tables of stream "{uncounted[0]}" cannot be counted here'
+        notes.add(_TABLES, Verdict.SKIPPED, reason)
+    else:
+        server.ask(notes, _TABLES, partial(_compared, server.own, known, loaded))
 
 
-def recorded_tables(stream: StreamRecord) -> Mapping[str, Mapping[str, TableFacts]]:
-    """Return the facts of tables that a backup recorded of a stream, by database; may be empty."""
-    del stream
-    return {}
-
-
-def _compared(server: ScratchDatabase, recorded: Mapping[str, Mapping[str, TableFacts]]) -> str:
-    loaded = set(server.databases())
-    wrong = [f'database "{name}" is not there' for name in recorded if name not in loaded]
-    tables = rows = 0
-    for database in sorted(loaded & set(recorded)):
-        there = server.tables(database)
-        for table, facts in recorded[database].items():
-            tables += 1
-            rows += facts.rows
-            found = there.get(table)
-            name = f'table "{database}.{table}"'
-            if found is None:
-                wrong.append(f"{name} is not there")
-            elif found.rows != facts.rows:
-                wrong.append(f"{name} has {found.rows} rows, not {facts.rows}")
-            elif found.digest != facts.digest:
-                wrong.append(f"{name} has other contents")
+def _compared(
+    server: ScratchDatabase,
+    recorded: Mapping[str, TablesSummary],
+    loaded: Mapping[str, Tables | None],
+) -> str:
+    wrong: list[str] = []
+    for stream, summary in recorded.items():
+        tables = loaded[stream] or {}
+        found = table_facts.summarize(tables)
+        if found != summary:
+            wrong.append(
+                f'stream "{stream}" has {_counts(found)} now, at the backup {_counts(summary)}'
+                + (" and other contents" if _counts(found) == _counts(summary) else "")
+            )
+        wrong += _differences(server, tables)
     if wrong:
         more = len(wrong) - _NAMED
-        said = "; ".join(wrong[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
-        raise DrillError(said)
-    return f"{format_count(tables, 'table')}, {format_count(rows, 'row')}"
+        raise DrillError("; ".join(wrong[:_NAMED]) + (f"; and {more} more" if more > 0 else ""))
+    tables_there = sum(summary.tables for summary in recorded.values())
+    rows_there = sum(summary.rows for summary in recorded.values())
+    return f"{format_count(tables_there, 'table')}, {format_count(rows_there, 'row')}"
+
+
+def _counts(summary: TablesSummary) -> str:
+    return f"{format_count(summary.tables, 'table')} with {format_count(summary.rows, 'row')}"
+
+
+def _differences(server: ScratchDatabase, loaded: Tables) -> Iterator[str]:
+    """Yield what a server does not have as its dump had it."""
+    there = set(server.databases())
+    for database, tables in loaded.items():
+        if database not in there:
+            yield f'database "{database}" is not there'
+            continue
+        has = server.tables(database)
+        for table, facts in tables.items():
+            found = has.get(table)
+            name = f'table "{database}.{table}"'
+            if found is None:
+                yield f"{name} is not there"
+            elif found.rows != facts.rows:
+                yield f"{name} has {format_count(found.rows, 'row')}, not {facts.rows:,}"
+            elif found.digest != facts.digest:
+                yield f"{name} has other contents"

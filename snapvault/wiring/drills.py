@@ -223,12 +223,12 @@ def _sockets(folder: Path) -> Iterator[Path]:
 
 
 def _tools(events: Events) -> Tools:
-    from snapvault.adapters.machines.qemu import QemuMachines
     from snapvault.wiring import restoring
     from snapvault.wiring.databases import scratch_databases
+    from snapvault.wiring.machines import machines
 
     return Tools(
-        machines=QemuMachines(),
+        machines=machines(),
         databases=scratch_databases(),
         open_target=_target,
         serve=partial(_served, events),

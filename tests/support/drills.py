@@ -11,6 +11,7 @@ from typing import BinaryIO
 from snapvault.adapters.targets.file import FileTarget
 from snapvault.engine.drill_notes import Tools
 from snapvault.errors import DrillError, MachineError, RestoreError, SnapVaultError
+from snapvault.model.tables import Tables
 from snapvault.ports.machine import CommandResult, Firmware, MachineSpec
 from snapvault.ports.scratch_database import TableFacts
 from snapvault.ports.serving import ServedDisk
@@ -98,19 +99,28 @@ class TinyMachines:
 
 @dataclass
 class TinyDatabase:
-    """A server: each line of a dump is `database table value`; a query names a table."""
+    """A server: each line of a dump is `database table value`; a query names a table.
+
+    It `counts` the tables of what it loads, or not; one that `loses` drops a database after.
+    """
 
     rows: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     loaded: list[tuple[str, str | None]] = field(default_factory=list)
     is_closed: bool = False
+    counts: bool = True
+    loses: bool = False
 
-    def load(self, dump: BinaryIO, stream: str, database: str | None) -> None:
+    def load(self, dump: BinaryIO, stream: str, database: str | None) -> Tables | None:
         for line in dump.read().decode().splitlines():
             if line == "refuse":
                 raise DrillError(f'the scratch server refused stream "{stream}": syntax error')
             name, table, value = line.split()
             self.rows.setdefault(name, {}).setdefault(table, []).append(value)
         self.loaded.append((stream, database))
+        found = {name: self.tables(name) for name in self.rows}
+        if self.loses:
+            self.rows.popitem()
+        return found if self.counts else None
 
     def query(self, sql: str, database: str | None, limit: timedelta) -> Sequence[Sequence[str]]:
         if database is None:
@@ -135,13 +145,15 @@ class TinyDatabases:
     """Starts them."""
 
     started: list[TinyDatabase] = field(default_factory=list)
+    counts: bool = True
+    loses: bool = False
 
     def check(self) -> None:
         pass
 
     def start(self, folder: Path) -> TinyDatabase:
         (folder / "data").touch()
-        server = TinyDatabase()
+        server = TinyDatabase(counts=self.counts, loses=self.loses)
         self.started.append(server)
         return server
 

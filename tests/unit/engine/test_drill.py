@@ -16,7 +16,7 @@ from snapvault.engine.drill import Drill, default_kind, steps_for
 from snapvault.engine.drill_choice import Pick
 from snapvault.engine.vault import Vault
 from snapvault.errors import MachineError
-from snapvault.formats import names
+from snapvault.formats import names, table_facts
 from snapvault.model.drills import Phase, StepReport, Verdict
 from snapvault.model.policy import (
     CommandSpec,
@@ -42,8 +42,11 @@ from snapvault.model.rehearsal import (
     PortCheck,
     SqlCheck,
 )
+from snapvault.model.tables import TableFacts, Tables
+from snapvault.ports.source import NO_MARKS
 from tests.support.drills import Rig
 from tests.support.sealers import PaperSealer
+from tests.support.sources import MemoryView
 from tests.support.stores import PowerCut
 from tests.support.vaults import MixedSource, VaultKit
 
@@ -389,6 +392,77 @@ def test_an_answer_must_match_as_a_whole(made: Fixture, check: SqlCheck, reason:
 
     assert report.checks[1].reason == reason
     assert report.verdict is FAILED
+
+
+TABLES = {
+    "shop": {"orders": TableFacts(2, "78"), "customers": TableFacts(1, "3")},
+}
+
+
+class CountedDumps(MixedSource):
+    """Dumps whose tables were counted at the backup."""
+
+    tables: Tables = TABLES
+
+    def open(self, marks: Mapping[str, str] = NO_MARKS) -> MemoryView:
+        view = super().open(marks)
+        facts = {"mysql": table_facts.encode(table_facts.summarize(self.tables))}
+        outcome = replace(view.finish(), facts=facts)
+        view.finish = lambda: outcome  # type: ignore[method-assign]  # this view's alone
+        return view
+
+
+def test_tables_that_came_back_as_they_were_pass(made: Fixture) -> None:
+    made.sources["shop"] = CountedDumps("shop", streams={"mysql": DUMP})
+
+    (report,) = made.run(DrillStep("shop", DatabaseDrill()))
+
+    assert verdicts(report) == [PASSED, PASSED]
+    assert report.checks[1].reason == "2 tables, 3 rows"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (
+            TableFacts(3, "78"),
+            'stream "mysql" has 2 tables with 3 rows now, at the backup 2 tables with 4 rows',
+        ),
+        (
+            TableFacts(2, "77"),
+            'stream "mysql" has 2 tables with 3 rows now, at the backup 2 tables with 3 rows and other contents',  # noqa: E501 - as it is said
+        ),
+    ],
+)
+def test_tables_that_are_not_those_of_the_backup_fail(
+    made: Fixture, facts: TableFacts, reason: str
+) -> None:
+    source = CountedDumps("shop", streams={"mysql": DUMP})
+    source.tables = {"shop": {**TABLES["shop"], "orders": facts}}
+    made.sources["shop"] = source
+
+    (report,) = made.run(DrillStep("shop", DatabaseDrill()))
+
+    assert (verdicts(report), report.checks[1].reason) == ([PASSED, FAILED], reason)
+
+
+def test_tables_that_a_server_lost_fail_by_name(made: Fixture) -> None:
+    made.sources["shop"] = CountedDumps("shop", streams={"mysql": DUMP})
+    made.rig.databases.loses = True
+
+    (report,) = made.run(DrillStep("shop", DatabaseDrill()))
+
+    assert verdicts(report) == [PASSED, FAILED]
+    assert report.checks[1].reason == 'database "shop" is not there'
+
+
+def test_tables_that_cannot_be_counted_are_skipped(made: Fixture) -> None:
+    made.sources["shop"] = CountedDumps("shop", streams={"mysql": DUMP})
+    made.rig.databases.counts = False
+
+    (report,) = made.run(DrillStep("shop", DatabaseDrill()))
+
+    assert verdicts(report) == [PASSED, SKIPPED]
 
 
 def test_a_path_that_is_not_in_the_archive_fails_the_drill(made: Fixture) -> None:
