@@ -3,7 +3,7 @@
 
 import shlex
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, get_args, get_origin
 
 from snapvault.config.document import Location
@@ -12,6 +12,14 @@ from snapvault.config.problems import nearest_hint, quoted
 from snapvault.config.strict import Shape
 
 _BOOLEAN_WORDS: Final = frozenset(("yes", "no", "on", "off", "y", "n", "true", "false"))
+_AWS_WORDS: Final = frozenset(
+    (
+        *("access_key", "access_key_id", "aws_access_key_id"),
+        *("secret_key", "secret_access_key", "aws_secret_access_key"),
+    )
+)
+_PASSWORD_WORDS: Final = frozenset(("passphrase", "passwd", "password", "token"))
+_PASSWORD_FILES: Final = ("defaults_file", "passphrase_file", "password_file", "token_file")
 _KIND_WORDS: Final = frozenset(("kind", "type"))
 _PROGRAM: Final = "run"
 
@@ -20,7 +28,7 @@ def unknown_key(shape: type[Shape], location: Location) -> tuple[str, str | None
     """Say that the last key of a location is unknown there, and what may be meant."""
     parent, key = shape_at(shape, location[:-1]), str(location[-1])
     known = sorted(parent.written_keys()) if parent else []
-    near = nearest_hint(key, known, what="keys")
+    near = _of_secret(key, known) or nearest_hint(key, known, what="keys")
     if not (parent and issubclass(parent, StreamShape)):
         return f"unknown key {quoted(key)}", _belongs(shape, location, key) or near
     if key in LATER_KINDS:
@@ -86,6 +94,19 @@ def _words(line: str) -> str:
     except ValueError:
         words = []
     return f"[{', '.join(map(quoted, words or ('systemctl', 'stop', 'shop')))}]"
+
+
+def _of_secret(key: str, known: Iterable[str]) -> str | None:
+    """Say where what is secret belongs instead."""
+    if key.lower() in _AWS_WORDS:
+        return (
+            "Credentials are not written here: they come from AWS_ACCESS_KEY_ID and"
+            ' AWS_SECRET_ACCESS_KEY, from "~/.aws/credentials" or from a role.'
+        )
+    files = [each for each in known if each in _PASSWORD_FILES]
+    if key in _PASSWORD_WORDS and files:
+        return f"It is not written here: put it into a file, and name that with {quoted(files[0])}."
+    return None
 
 
 def _belongs(shape: type[Shape], location: Location, key: str) -> str | None:

@@ -48,7 +48,10 @@ def _listen(value: object) -> str:
         return _NOWHERE
     if not isinstance(value, str):
         # Pydantic reports a ValueError as a problem of the file and lets a TypeError through.
-        raise ValueError(f"expected {_LISTEN_EXPECTED}, found {found(value)}")  # noqa: TRY004 - see above
+        message = f"expected {_LISTEN_EXPECTED}, found {found(value)}"
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 65535:
+            raise HintedValueError(message, hint=f'Write "127.0.0.1:{value}".')
+        raise ValueError(message)  # noqa: TRY004 - see above
     read_listen(value)
     return value
 
@@ -65,7 +68,7 @@ def read_listen(text: str) -> Listen | None:
     match = _LISTEN.fullmatch(text)
     if match is None:
         address = text.strip("[]")
-        if not _is_address(address):
+        if not (address == _LOCALHOST or _is_address(address)):
             raise ValueError(message)
         whole = (
             f"[{address}]:{_DEFAULTS.listen_port}"

@@ -114,9 +114,7 @@ def _name(text: str) -> str:
         f" that starts with a letter or digit, found {quoted(text, limit=80)}"
     )
     other = "-".join(text.lower().split())
-    if is_name(other):
-        raise HintedValueError(message, hint=f"Write {quoted(other)}.")
-    raise ValueError(message)
+    raise _hinted(message, f"Write {quoted(other)}." if is_name(other) else None)
 
 
 def _some_text(expected: str) -> Callable[[str], str]:
@@ -134,9 +132,8 @@ def _zone(text: str) -> str:
     message = (
         f'expected a time zone such as "Europe/Paris" or "UTC", found {quoted(text, limit=60)}'
     )
-    if (near := nearest_zone(text)) is not None:
-        raise HintedValueError(message, hint=f"Did you mean {quoted(near)}?")
-    raise ValueError(message)
+    near = nearest_zone(text)
+    raise _hinted(message, near and f"Did you mean {quoted(near)}?")
 
 
 def _store(text: str) -> str:
@@ -165,7 +162,21 @@ def _store(text: str) -> str:
         if "?" in rest or "#" in rest:
             raise HintedValueError(message, hint='The folder\'s name cannot have "?" or "#".')
         return f"file://{rest}"
-    raise ValueError(message)
+    raise _hinted(message, _store_hint(text, kind))
+
+
+def _store_hint(text: str, kind: str) -> str | None:
+    if text.startswith("/"):
+        return f"Write {quoted('file://' + text)}."
+    if kind == "file":
+        return "Write three slashes: file:///folder."
+    if kind in ("http", "https"):
+        return 'Write the bucket as s3://bucket, and the address as "endpoint_url".'
+    return None
+
+
+def _hinted(message: str, hint: str | None) -> ValueError:
+    return ValueError(message) if hint is None else HintedValueError(message, hint=hint)
 
 
 def _endpoint(text: str) -> str:

@@ -103,9 +103,13 @@ def test_what_is_no_address_with_a_port_is_refused(write: Write, written: str) -
         ("127.0.0.1", 'Add a port: "127.0.0.1:9797".'),
         ('"[::1]"', 'Add a port: "[::1]:9797".'),
         ('"::1"', 'Add a port: "[::1]:9797".'),
+        ("localhost", 'Add a port: "localhost:9797".'),
+        ("9000", 'Write "127.0.0.1:9000".'),
     ],
 )
-def test_an_address_without_a_port_comes_with_one(write: Write, written: str, hint: str) -> None:
+def test_an_address_without_a_port_or_a_port_alone_comes_with_both(
+    write: Write, written: str, hint: str
+) -> None:
     assert refusal(write, f"daemon: {{listen: {written}}}").hint == hint
 
 

@@ -158,6 +158,9 @@ def test_wrong_stores_are_refused(write: Write, store: str) -> None:
 @pytest.mark.parametrize(
     ("store", "hint"),
     [
+        ("/srv/vault", 'Write "file:///srv/vault".'),
+        ("file://srv/v", "three slashes"),
+        ("https://s3.example.org/b", '"endpoint_url"'),
         ("s3://", "A bucket's name has 3 to 63 of a-z, 0-9, dots and hyphens"),
         ("s3://ü", "A bucket's name"),
         ("s3://UPPER_case", "A bucket's name"),
