@@ -225,7 +225,7 @@ def test_a_machine_saved_from_ebs_starts_here_from_its_first_disk(
     content = (tmp_path / "boot.raw").read_bytes()
     boot.write(0, content.ljust(-(-len(content) // BLOCK) * BLOCK, b"\0"))
     data.write(7 * BLOCK, CHANCE.randbytes(BLOCK))
-    instance = cloud.add_instance({"/dev/xvda": boot, "/dev/sdb": data})
+    instance = cloud.add_instance({"/dev/xvde": boot, "/dev/sdb": data})
     host.environment = cloud.environment()
     ebs = {"instance": instance.id, "region": "eu-west-1", "endpoint_url": cloud.endpoint_url}
     host.protect({"web01": {"ebs": ebs}})
@@ -239,13 +239,13 @@ def test_a_machine_saved_from_ebs_starts_here_from_its_first_disk(
     ).json
 
     assert (
-        f'disk 1 of the machine: "{to}/xvda", which was /dev/xvda, the one that it' in done.stdout
+        f'disk 1 of the machine: "{to}/xvde", which was /dev/xvde, the one that it' in done.stdout
     )
     assert f'disk 2 of the machine: "{to}/sdb", which was /dev/sdb' in done.stdout
     (start,) = [line for line in done.stdout.splitlines() if line.startswith("to start it: ")]
     assert said in _started(start.removeprefix("to start it: "))
     assert {each["stream"]: (each["device"], each["boot"]) for each in report["restored"]} == {
-        "xvda": ("/dev/xvda", True),
+        "xvde": ("/dev/xvde", True),
         "sdb": ("/dev/sdb", False),
     }
     images = (tmp_path / "qcow2" / "sdb.qcow2", to / "sdb")

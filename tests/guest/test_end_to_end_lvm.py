@@ -38,9 +38,10 @@ class Machine:
     def lvm(self, *argv: str) -> str:
         return self.guest.must(argv, timeout=300).decode()
 
-    def snapvault(self, *words: str) -> bytes:
+    def snapvault(self, *words: str, home: str = "") -> bytes:
+        config = f"{home or self.home}/snapvault.yaml"
         return self.guest.must(
-            [sys.executable, "-m", "snapvault", "--config", f"{self.home}/snapvault.yaml", *words],
+            [sys.executable, "-m", "snapvault", "--config", config, *words],
             cwd=str(REPOSITORY),
             timeout=900,
         )
@@ -78,7 +79,7 @@ def machine(guest: Guest) -> Iterator[Machine]:
     finally:
         guest.run(["vgremove", "-ff", "-y", GROUP])
         guest.run(["wipefs", "-a", "-f", "/dev/vdc"])
-        guest.run(["rm", "-rf", found.home])
+        guest.run(["rm", "-rf", found.home, f"{found.home}-recovery"])
         shutil.rmtree(folder)
 
 
@@ -100,18 +101,38 @@ def _policy(machine: Machine) -> dict[str, Any]:
 
 def _set_up(machine: Machine) -> None:
     """Give the guest the host's keys, settings and the policy; the vault is not made yet."""
-    source = machine.folder / "host"
-    host = Host(
-        source, Path(machine.home, "gnupg"), {"store": f"file://{machine.inside}/vault"}
-    ).set_up()
+    host = _host(machine, "host", machine.home)
     policy = _policy(machine)
     host.protect(policy.pop("sources"), **policy)
     with keys.host_home() as home:
-        keys.end_agent(home)
-        shutil.copytree(home, source / "gnupg", ignore=shutil.ignore_patterns("S.*"))
+        _move_in(machine, host, home)
+
+
+def _host(machine: Machine, name: str, home: str) -> Host:
+    store = {"store": f"file://{machine.inside}/vault"}
+    return Host(machine.folder / name, Path(home, "gnupg"), store).set_up()
+
+
+def _move_in(machine: Machine, host: Host, keys_of: Path) -> None:
+    """Put a host's settings and GnuPG home where the guest finds them."""
+    keys.end_agent(keys_of)
+    shutil.copytree(keys_of, host.folder / "gnupg", ignore=shutil.ignore_patterns("S.*"))
     # QUIRK: SQLite's journal needs shared memory, which the share's file system (9p) lacks.
-    machine.guest.must(["cp", "-r", f"{machine.inside}/host", machine.home])
-    machine.guest.must(["chmod", "700", f"{machine.home}/gnupg"])
+    machine.guest.must(["cp", "-r", f"{machine.inside}/{host.folder.name}", str(host.home.parent)])
+    machine.guest.must(["chmod", "700", str(host.home)])
+
+
+def _restore_to_lvm(machine: Machine, point: str) -> dict[str, bytes]:
+    """Bring a machine back to new logical volumes, spoil one, and make it right in place."""
+    home = f"{machine.home}-recovery"
+    with keys.recovery_home() as keys_of:
+        _move_in(machine, _host(machine, "recovery", home), keys_of)
+    words = ("restore", "web02", "--point", point, "--to", f"lvm:{GROUP}?prefix=back-")
+    machine.snapvault(*words, home=home)
+    machine.write("back-data", MIB, b"changed")
+    done = machine.snapvault(*words, "--in-place", "--json", home=home)
+    assert [each["different_bytes"] > 0 for each in json.loads(done)["restored"]] == [False, True]
+    return {stream: machine.content(f"back-{stream}") for stream in ("root", "data")}
 
 
 def test_each_night_of_the_example_policy_comes_back_byte_for_byte(
@@ -138,7 +159,10 @@ def test_each_night_of_the_example_policy_comes_back_byte_for_byte(
         machine.guest.must(["blkdiscard", "-o", str(2 * MIB), "-l", str(MIB), device])
     backup()
 
+    back = _restore_to_lvm(machine, nights[1][0]["web02"]["id"])
+
     assert nights[2][1]["mail"][2 * MIB : 3 * MIB] == bytes(MIB)
+    assert back == {stream: nights[1][1][stream] for stream in back}
     with keys.recovery_home() as home:
         store = {"store": f"file://{machine.folder}/vault"}
         recovery = Host(tmp_path / "recovery", home, store).set_up()
