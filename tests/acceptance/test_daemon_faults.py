@@ -17,7 +17,8 @@ import pytest
 from snapvault import clock
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from tests.acceptance.program import Host, shell
-from tests.support.daemon import PATIENCE, Daemon, with_daemon
+from tests.support.daemon import PATIENCE, Daemon, looks, with_daemon
+from tests.support.http_sink import hang, http_sink
 from tests.support.moved_clock.moving import MovedClock
 
 AT_ONE = {"cron": "0 1 * * *", "timezone": "UTC"}
@@ -79,6 +80,168 @@ def test_a_signal_during_the_start_is_heeded(daemon: Daemon) -> None:
 
     assert process.wait(PATIENCE) == 0
     assert lock.stat().st_size == 0  # given back
+
+
+# --- stopping -------------------------------------------------------------------------------
+
+
+def test_a_stop_waits_no_longer_than_it_may_for_notifiers_that_hang(
+    host: Host, moved: MovedClock, tmp_path: Path
+) -> None:
+    sink = http_sink(hang)
+    port, patience = sink.server.port, {"timeout": "10m"}
+    mail = {"host": "127.0.0.1", "port": port, "security": "none", "from": "a@b.c", "to": ["d@e.f"]}
+    notify = {
+        "hook": {"webhook": {"url": sink.url}, **patience},
+        "mail": {"mail": mail, **patience},
+        "ping": {"ping": {"url": sink.url}, **patience},
+    }
+    with_daemon(host, moved, daemon={"stop_timeout": "1s"}, notify=notify)
+    host.environment = {**host.environment, "SNAPVAULT_TEST_TELLING": "0.5"}
+    host.protect({"shop": shell("exit 1")}, schedule=AT_ONE)
+    host.does("init")
+    try:
+        with Daemon(host, moved, tmp_path / "log") as daemon:
+            before = daemon.night(at(0, 1, 0, 1))
+            daemon.await_event("notice.failure", after=before, source="shop")
+            daemon.until(lambda: len(sink.requests) == 2, "hook and ping to be told")
+
+            assert daemon.stop() == 0
+    finally:
+        sink.server.stop()
+
+    assert {each["notifier"] for each in daemon.named("notice.dropped")} == set(notify)
+    assert daemon.named("notice.failed") == []  # their own time is not over yet
+
+
+def test_who_asks_twice_ends_the_daemon_at_once_and_harms_nothing(
+    host: Host, moved: MovedClock, tmp_path: Path
+) -> None:
+    up, hold, tidying, slow = (tmp_path / name for name in ("up", "hold", "tidying", "slow"))
+    wait = 'touch "$0"; while [ -e "$1" ]; do sleep 0.05; done'
+    source = {
+        "command": {"run": ["sh", "-c", f"{wait}; echo rows", str(up), str(hold)]},
+        "hooks": {"after": {"run": ["sh", "-c", wait, str(tidying), str(slow)]}},
+    }
+    with_daemon(host, moved, daemon={"stop_timeout": "1h"})
+    host.protect({"shop": source}, schedule=AT_ONE, retry={"attempts": 5, "delay": "1s"})
+    host.does("init")
+    hold.touch()
+    with Daemon(host, moved, tmp_path / "log") as daemon:
+        daemon.night(at(0, 1, 0, 1))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            slow.touch()
+            daemon.until(up.exists, "the dump to be at work")
+            assert daemon.process is not None
+
+            daemon.process.send_signal(number)
+            daemon.until(tidying.exists, "the job to tidy up")
+            daemon.process.send_signal(number)
+
+            assert daemon.process.wait(PATIENCE) == -number
+            assert len(daemon.children()) == 1
+            slow.unlink()
+            daemon.until(lambda: not daemon.children(), "the job to end with its daemon")
+            up.unlink()
+            tidying.unlink()
+            if number is signal.SIGINT:
+                hold.unlink()
+            before = len(daemon.events())
+            daemon.start()
+        daemon.await_event("notice.success", after=before, source="shop")
+        assert daemon.stop() == 0
+    assert len(host.points("shop")) == 1
+
+
+# --- clocks ---------------------------------------------------------------------------------
+
+# In Paris, in UTC: 02:30 is skipped, and due at 03:00; it is shown twice, and due the first time.
+SPRING = {
+    "2027-03-28 00:59": 0,
+    "2027-03-28 01:00": 1,
+    "2027-03-28 01:30": 1,
+    "2027-03-29 00:29": 1,
+}
+AUTUMN = {
+    "2027-10-31 00:29": 0,
+    "2027-10-31 00:30": 1,
+    "2027-10-31 01:30": 1,
+    "2027-11-01 01:29": 1,
+}
+
+
+@pytest.mark.parametrize("nights", [SPRING, AUTUMN], ids=["spring", "autumn"])
+def test_what_is_due_when_clocks_are_changed_runs_once(
+    host: Host, moved: MovedClock, tmp_path: Path, nights: dict[str, int]
+) -> None:
+    with_daemon(host, moved)
+    host.protect(
+        {"shop": shell("echo rows")}, schedule={"cron": "30 2 * * *", "timezone": "Europe/Paris"}
+    )
+    host.does("init")
+    first, *_ = nights
+    moved.move_to(utc(first))
+    with looks(host) as looked, Daemon(host, moved, tmp_path / "log") as daemon:
+        for moment, runs in nights.items():
+            daemon.night(utc(moment))
+            looked()
+            daemon.until(lambda: not daemon.children(), "what was started to end")
+            looked()
+            assert len(daemon.named("notice.success")) == runs, moment
+        assert daemon.stop() == 0
+
+    assert len(host.points("shop")) == 1
+    assert daemon.named("notice.missed") == []
+
+
+def test_a_clock_that_goes_back_and_forth_while_a_job_works_runs_what_is_due_once(
+    host: Host, moved: MovedClock, tmp_path: Path
+) -> None:
+    hold = tmp_path / "hold"
+    with_daemon(host, moved)
+    host.protect(
+        {"shop": shell(f"while [ -e {hold} ]; do sleep 0.05; done; echo rows")}, schedule=AT_ONE
+    )
+    host.does("init")
+    with looks(host) as looked, Daemon(host, moved, tmp_path / "log") as daemon:
+
+        def held(moment: datetime) -> list[int]:
+            """Begin a run that goes on."""
+            hold.touch()
+            daemon.night(moment)
+            daemon.until(lambda: bool(daemon.children()), "the job to be at work")
+            return daemon.children()
+
+        job = held(at(0, 1, 0, 1))
+        daemon.night(at(0, 0, 0, 1))
+        daemon.await_event("clock.set_back")
+        assert daemon.children() == job
+        hold.unlink()
+        daemon.await_event("notice.success", source="shop")
+        for moment in (at(0, 1, 0, 2), at(0, 2, 0)):  # the hour that was there already
+            daemon.night(moment)
+            looked()
+            assert daemon.children() == []
+
+        job = held(at(1, 1, 0, 1))
+        daemon.night(at(2, 1, 0, 1))
+        looked()
+        assert daemon.children() == job
+        hold.unlink()
+        daemon.until(
+            lambda: len(daemon.named("notice.success")) == 3, "the runs of all three nights"
+        )
+        assert daemon.stop() == 0
+
+    assert len(host.points("shop")) == 3
+
+
+def utc(moment: str) -> datetime:
+    """Return the second after a minute, as whoever starts things then sees it."""
+    return datetime.fromisoformat(f"{moment}:01+00:00")
+
+
+# --- its state ------------------------------------------------------------------------------
 
 
 def test_a_state_folder_that_is_removed_is_made_again_and_nothing_is_forgotten_that_counts(

@@ -5,9 +5,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -135,6 +138,34 @@ class Daemon:
     def shows(self, name: str, source: str, value: float) -> None:
         """Wait until a source's figure is so: what is served may be two seconds old."""
         self.until(lambda: self.metric(name, source) == value, f"{name} of {source} to be {value}")
+
+
+@contextmanager
+def looks(host: Host) -> Iterator[Callable[[], None]]:
+    """Yield what waits until a host's daemon has looked at its clock from beginning to end.
+
+    To be entered before the daemon starts, which takes us for its service manager.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="svn-", dir="/tmp") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+    ):
+        manager.bind(f"{folder}/notify")
+        host.environment = {**host.environment, "NOTIFY_SOCKET": f"{folder}/notify"}
+
+        def wait() -> None:
+            manager.setblocking(False)
+            try:
+                while manager.recv(4096):
+                    pass
+            except BlockingIOError:
+                manager.settimeout(PATIENCE)
+            # What ends first may have begun before the clock was moved.
+            ended = 0
+            while ended < 2:
+                ended += manager.recv(4096).startswith(b"WATCHDOG=1")
+
+        yield wait
 
 
 def with_daemon(host: Host, clock: MovedClock, **settings: Any) -> Host:

@@ -23,3 +23,7 @@ if "daemon" in sys.orig_argv:
 
     # A clock that was moved is noticed sooner; nothing else waits for it.
     service._LONGEST_WAIT = 0.2  # type: ignore[misc]
+    if "SNAPVAULT_TEST_TELLING" in os.environ:
+        service._TELLING_SECONDS = float(  # type: ignore[misc]
+            os.environ["SNAPVAULT_TEST_TELLING"]
+        )
