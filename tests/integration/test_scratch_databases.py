@@ -2,15 +2,22 @@
 """Dumps of real servers, loaded into private ones that nobody else can reach."""
 
 import io
+import os
+import pwd
 import shutil
+import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from snapvault.adapters.databases import cage
 from snapvault.adapters.databases.mariadb import MariadbServers
 from snapvault.adapters.databases.postgresql import PostgresqlServers
 from snapvault.adapters.sources.dump_names import Naming
@@ -26,6 +33,7 @@ from tests.support import mariadb, postgresql
 from tests.support.events import RecordedEvents
 from tests.support.mariadb import MariadbServer
 from tests.support.postgresql import PostgresqlServer
+from tests.support.qemu import until
 
 pytestmark = pytest.mark.integration
 
@@ -290,3 +298,230 @@ def test_tables_of_a_postgresql_cluster_are_as_they_were_dumped(
     }
     assert scratch.tables("postgres") == loaded["postgres"]
     assert set(loaded) == {"ledger", "postgres"}
+
+
+def test_a_scratch_server_has_neither_our_rights_nor_a_network(
+    postgresql_scratch: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, _ = postgresql_scratch
+    user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    # A client would go where these say.
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+    monkeypatch.setenv("PGSERVICE", "production")
+    ask = "DROP TABLE IF EXISTS pg_temp.said; CREATE TEMP TABLE said (line text);"
+    ask += "COPY said FROM PROGRAM '{}' WITH (DELIMITER E'\\x01'); SELECT line FROM said"
+
+    interfaces = scratch.query(ask.format("tail -n +3 /proc/net/dev"), "ledger", _SECONDS)
+    users = scratch.query(ask.format("id -un"), "ledger", _SECONDS)
+
+    assert [line.split(":")[0].strip() for (line,) in interfaces] == ["lo"]
+    assert users == [[user]]
+
+
+# --- faults ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def to_load() -> Iterator[ScratchDatabase]:
+    """A server of MariaDB that is loaded only, and so never started again."""
+    with started(MariadbServers()) as server:
+        yield server
+
+
+def test_what_a_mariadb_server_refuses_is_told_in_its_words(to_load: ScratchDatabase) -> None:
+    good = b"-- MariaDB dump 10.19\nCREATE TABLE IF NOT EXISTS t (v INT);\n"
+
+    broken = refusal(to_load, good + b"INSERT INTO t VALUES\n(1),\n(1,2);\n", "bad")
+    cut = refusal(to_load, good, "bad")
+    foreign = refusal(to_load, b"CREATE TABLE u (v INT) COLLATE utf8mb4_0900_ai_ci;\n", "bad")
+    unknown = refusal(to_load, b"CREATE TABLE u (v INT) ENGINE=ROCKSDB;\nSELECT 1;\n", "bad")
+    whole = good + b"-- Dumping data for table `t`\n-- Dump completed\n"
+    after = to_load.load(io.BytesIO(whole), "db", "bad")
+
+    assert str(broken).startswith('the scratch server refused stream "db" at line 3: Column count')
+    assert str(broken).endswith("(error 1136)")
+    assert str(cut) == 'the scratch server refused stream "db": it ends without its last line'
+    assert "utf8mb4_0900_ai_ci" in str(foreign)
+    assert "MySQL 8" in str(foreign.hint)
+    assert "ROCKSDB" in str(unknown)
+    assert after is not None
+    assert set(after["bad"]) == {"t"}
+
+
+def test_what_a_postgresql_server_refuses_is_told_in_its_words(
+    postgresql_scratch: Loaded, ledger: tuple[dict[str, bytes], Outcome]
+) -> None:
+    scratch, _ = postgresql_scratch
+    good = b"--\n-- PostgreSQL database dump\n--\nCREATE TABLE IF NOT EXISTS t (v int);\n"
+    rows = b"COPY t (v) FROM stdin;\n1\n"
+
+    broken = refusal(scratch, good + rows + b"x\n\\.\n", "bad")
+    cut = refusal(scratch, good + rows, "bad")
+    again = refusal(scratch, ledger[0]["pg.ledger"])
+    locale = b"CREATE DATABASE x TEMPLATE template0 LOCALE 'xx_YY.UTF-8';\n"
+    missing = refusal(scratch, locale)
+    archive = refusal(scratch, b"PGDMP" + bytes(1000))
+    base = refusal(scratch, b"backup_label".ljust(257, b"\0") + b"ustar" + bytes(1000))
+
+    assert str(broken) == (
+        'the scratch server refused stream "db" at line 8: invalid input syntax for type integer:'
+        " 'x' (COPY t, line 2)"
+    )
+    assert str(cut) == 'the scratch server refused stream "db": it ends without its last line'
+    assert "database 'ledger' already exists" in str(again)
+    assert "invalid locale name" in str(missing)
+    assert "locales-all" in str(missing.hint)
+    assert "an archive for pg_restore" in str(archive)
+    assert "a base backup" in str(base)
+    assert len(scratch.tables("ledger")) == 5
+
+
+def test_a_question_that_takes_too_long_is_given_up(
+    mariadb_scratch: Loaded, postgresql_scratch: Loaded
+) -> None:
+    soon = timedelta(seconds=0.2)
+
+    with pytest.raises(DrillError, match="max_statement_time exceeded"):
+        mariadb_scratch[0].query("SELECT SLEEP(100)", None, soon)
+    with pytest.raises(DrillError, match="due to statement timeout"):
+        postgresql_scratch[0].query("SELECT pg_sleep(100)", None, soon)
+
+
+class _Waiting(io.BytesIO):
+    """A dump that lets somebody know when all of it was read."""
+
+    def __init__(self, dump: bytes) -> None:
+        super().__init__(dump)
+        self.is_read = threading.Event()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if not data:
+            self.is_read.set()
+        return data
+
+
+def test_a_server_can_be_closed_while_it_is_loaded() -> None:
+    dump = _Waiting(b"SELECT pg_sleep(1000);\n")
+
+    with started(PostgresqlServers()) as server, ThreadPoolExecutor() as pool:
+        loading = pool.submit(server.load, dump, "db", None)
+        assert dump.is_read.wait(60)
+        server.close()
+        error = loading.exception(60)
+        server.close()
+
+    assert isinstance(error, DrillError)
+
+
+def test_a_server_that_dies_is_told_with_why() -> None:
+    # Its own superuser may have it end at once.
+    dump = b"COPY (SELECT 1) TO PROGRAM 'kill -QUIT $(head -n 1 postmaster.pid); sleep 100';\n"
+
+    with started(PostgresqlServers()) as server, pytest.raises(DrillError) as caught:
+        server.load(io.BytesIO(dump), "db", None)
+
+    assert str(caught.value).startswith("the scratch server ended: ")
+
+
+def test_a_dump_that_takes_too_long_is_given_up() -> None:
+    servers = PostgresqlServers(limit=timedelta(seconds=0.5))
+
+    with started(servers) as server, pytest.raises(DrillError, match="ran out of time"):
+        server.load(io.BytesIO(b"SELECT pg_sleep(1000);\n"), "db", None)
+
+
+@contextmanager
+def small_folder(size: str) -> Iterator[Path]:
+    """Yield a folder that takes so much and no more, if we may make one; otherwise any."""
+    above = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "snapvault-test", str(above)]
+    is_small = os.geteuid() == 0 and not subprocess.run(mount, check=False).returncode
+    try:
+        (above / "own").mkdir()
+        yield above / "own"
+    finally:
+        if is_small:
+            subprocess.run(["umount", str(above)], check=True)
+        shutil.rmtree(above)
+
+
+def test_a_full_disk_is_told() -> None:
+    fill = b"CREATE TABLE t AS SELECT md5(n::text) FROM generate_series(1, 2000000) n;\n"
+    if os.geteuid() != 0:  # nothing can be made small: an error of the same words stands in
+        fill = b"DO $$BEGIN RAISE 'could not extend file: No space left on device'; END$$;\n"
+
+    with small_folder("64m") as folder:
+        server = PostgresqlServers().start(folder)
+        try:
+            error = refusal(server, fill)
+        finally:
+            server.close()
+
+    assert "No space left on device" in str(error)
+    assert error.hint == "Give the drill a scratch folder with more room."
+
+
+@pytest.mark.parametrize("servers", [MariadbServers(), PostgresqlServers()])
+def test_a_server_that_cannot_be_started_leaves_nothing(
+    servers: ScratchDatabases, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "db").mkdir()
+
+    with pytest.raises(DrillError, match=r"could not make folder .* file exists"):
+        servers.start(folder)
+
+    assert not folder.exists()
+
+
+def test_missing_programs_are_told_with_what_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DrillError, match='"postgres" is not there') as postgresql_error:
+        PostgresqlServers(folders=[tmp_path]).check()
+    monkeypatch.setattr(cage, "_PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DrillError, match='"mariadbd" is not there') as mariadb_error:
+        MariadbServers().check()
+
+    assert postgresql_error.value.hint == 'Install it: "apt-get install postgresql".'
+    assert mariadb_error.value.hint == 'Install it: "apt-get install mariadb-server".'
+
+
+_PARENT = """
+import sys
+from pathlib import Path
+from snapvault.adapters.databases import cage
+from snapvault.adapters.databases.mariadb import MariadbServers
+from snapvault.adapters.databases.postgresql import PostgresqlServers
+
+servers = [MariadbServers(), PostgresqlServers()]
+started = [each.start(Path(folder)) for each, folder in zip(servers, sys.argv[1:])]
+print(*(each._scratch._process._process.pid for each in started), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_server_outlives_us_however_we_end() -> None:
+    above = Path(tempfile.mkdtemp(prefix="svd-", dir="/tmp"))
+    folders = [above / "m", above / "p"]
+    for folder in folders:
+        folder.mkdir(mode=0o700)
+
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT, *map(str, folders)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdout is not None
+        pids = parent.stdout.readline().split()
+        assert len(pids) == 2
+        parent.kill()
+
+    for _ in until():
+        alive = [pid for pid in pids if Path(f"/proc/{pid.decode()}").exists()]
+        if not alive and not list(above.iterdir()):
+            break
+    above.rmdir()

@@ -22,6 +22,7 @@ USER: Final = "nobody"
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT: Final = 60.0  # seconds
+_SHOWN: Final = 300  # characters of what a program says
 _LONGEST_PATH: Final = 107  # LIMIT: of a socket, bytes (Linux)
 _LONGEST_NAME: Final = len("/.s.PGSQL.5432")
 
@@ -50,11 +51,15 @@ class Place:
             DrillError: it failed.
         """
         try:
-            return command.run(
-                [*self.prefix, *argv], working_directory=Path("/"), timeout=timeout
-            ).stdout
+            finished = command.run(
+                [*self.prefix, *argv], working_directory=Path("/"), timeout=timeout, check=False
+            )
         except SourceError as error:
             raise DrillError(f"could not {doing}: {error}", hint=error.hint) from error
+        if finished.status:
+            said = one_line(finished.stderr) or f"exit status {finished.status}"
+            raise DrillError(f"could not {doing}: {said}")
+        return finished.stdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +124,25 @@ def find(*, refuses_root: bool) -> Cage:
 
 
 def require(*names: str, package: str, folders: Sequence[Path] = ()) -> Path:
-    """Return the first of some programs that is there: in one of the folders, or where they lie.
+    """Return the first of some programs that is there: in one of the folders, or else in PATH.
 
     Raises:
         DrillError: none is.
     """
+    search = ":".join(map(str, folders)) or f"{os.environ.get('PATH', '')}:{_PATH}"
     for name in names:
-        for folder in folders:
-            if (folder / name).is_file():
-                return folder / name
-        if path := shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_PATH}"):
+        if path := shutil.which(name, path=search):
             return Path(path)
     raise DrillError(
         f'program "{names[0]}" is not there', hint=f'Install it: "apt-get install {package}".'
     )
+
+
+def one_line(text: bytes) -> str:
+    """Return some of a program's words as they can be shown."""
+    said = " ".join(text.decode(errors="replace").split()).rstrip(".").replace('"', "'")
+    shown = "".join(letter if letter.isprintable() else "?" for letter in said)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
 def _cages(*, refuses_root: bool) -> Iterator[Cage]:

@@ -18,7 +18,6 @@ HEAD: Final = 1 << 20
 
 _PIECE: Final = 256 << 10
 _TAIL: Final = 4 << 10
-_SHOWN: Final = 300  # characters of what a server says
 _MORE: Final = timedelta(seconds=30)  # that a client may take longer than its server
 
 # What each program writes first, and what it writes last.
@@ -127,13 +126,6 @@ def ask(
                 raise DrillError(f"the scratch server said: {said.text}", hint=said.hint)
     except SourceError as error:
         raise DrillError(f"could not ask the scratch server: {error}", hint=error.hint) from error
-
-
-def one_line(text: bytes) -> str:
-    """Return some of a server's words as they can be shown."""
-    said = " ".join(text.decode(errors="replace").split()).rstrip(".").replace('"', "'")
-    shown = "".join(letter if letter.isprintable() else "?" for letter in said)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
 def _client(argv: Sequence[str], limit: timedelta | None) -> AbstractContextManager[Program]:

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from snapvault.adapters.databases import cage as cages
 from snapvault.adapters.databases import feeding
-from snapvault.adapters.databases.cage import Place
+from snapvault.adapters.databases.cage import Place, one_line
 from snapvault.adapters.databases.feeding import Dump, Said
 from snapvault.adapters.databases.server import Scratch, closed_on_failure
 from snapvault.adapters.dump_tables import MARIADB, DumpTables
@@ -308,14 +308,14 @@ def _find(stderr: bytes) -> Said | None:
     last = max(found, key=lambda match: match.start())
     code = int(last[1])
     hint = next((remedy for codes, remedy in _REMEDIES if code in codes), None)
-    text = f"{feeding.one_line(last[3])} (error {code})"
+    text = f"{one_line(last[3])} (error {code})"
     return Said(text, int(last[2]) if last[2] else None, hint)
 
 
 def _why(said: bytes) -> str:
     """Return why a server ended, as far as it told."""
     errors = _SERVER_ERROR.findall(said)
-    return feeding.one_line(errors[0] if errors else said[-1000:])
+    return one_line(errors[0] if errors else said[-1000:])
 
 
 def _quoted(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 
 from snapvault.adapters.databases import cage as cages
 from snapvault.adapters.databases import feeding
-from snapvault.adapters.databases.cage import Place
+from snapvault.adapters.databases.cage import Place, one_line
 from snapvault.adapters.databases.feeding import Dump, Said
 from snapvault.adapters.databases.server import Scratch, closed_on_failure
 from snapvault.adapters.dump_tables import POSTGRESQL, DumpTables
@@ -70,6 +70,7 @@ _ERROR: Final = re.compile(
     rb"(?:^|\n)(?:[\w/.-]+:)?(?:<stdin>:(\d+):)? ?(?:psql: |pg_dump: )?(?:error: )?"
     rb"(?:ERROR|FATAL|error|fatal): +([^\n]*)"
 )
+_WHERE: Final = re.compile(rb"\nCONTEXT:  (COPY [^\n]*?, line \d+)")
 _SERVER_ERROR: Final = re.compile(rb"(?:FATAL|PANIC|ERROR): +([^\n]*)")
 _REMEDIES: Final = (
     (rb"No space left|could not extend", "Give the drill a scratch folder with more room."),
@@ -314,13 +315,16 @@ def _find(stderr: bytes) -> Said | None:
     if found is None:
         return None
     hint = next((hint for words, hint in _REMEDIES if re.search(words, found[2])), None)
-    return Said(feeding.one_line(found[2]), int(found[1]) if found[1] else None, hint)
+    text = one_line(found[2])
+    if where := _WHERE.search(stderr, found.end()):
+        text += f" ({one_line(where[1])})"
+    return Said(text, int(found[1]) if found[1] else None, hint)
 
 
 def _why(said: bytes) -> str:
     """Return why a server ended, as far as it told."""
     errors = _SERVER_ERROR.findall(said)
-    return feeding.one_line(errors[0] if errors else said[-1000:])
+    return one_line(errors[0] if errors else said[-1000:])
 
 
 def _quoted(name: str) -> str:
