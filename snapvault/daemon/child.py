@@ -82,7 +82,7 @@ def _carried_out(order: Order, asking: _Asking) -> Run:
             as_json=os.environ.get("SNAPVAULT_LOG") == "json",
             bound={"source": order.source.name, "vault": order.policy.vault, "run": order.run.id},
         )
-        _step_back(order.policy.limits, order.settings.limits.each, events)
+        step_back(order.policy.limits, order.settings.limits.each, events)
         run = runs.run_order(order, events)
         asking.end()
     except Asked:
@@ -93,7 +93,7 @@ def _carried_out(order: Order, asking: _Asking) -> Run:
     return replace(run, state=RunState.INTERRUPTED, ended=clock.now(), failure=failure_of(Asked()))
 
 
-def _step_back(own: Limits, host: Limits, events: EventLog) -> None:
+def step_back(own: Limits, host: Limits, events: EventLog) -> None:
     """Leave the processor and the disks to others, as far as the policy or else the host says.
 
     It counts for this thread and those that it starts, so for everything.

@@ -162,6 +162,10 @@ class Scheduler:
                 self._outcomes.stop(run, now)
         self._ledger.mend()
 
+    def look_at_results(self) -> None:
+        """Look at what drills and verifies came to with the next tick: one has just ended."""
+        self._results_at = _LONG_AGO
+
     def round_over(self) -> bool:
         """Tell, after a tick, whether all that was due has been run, and nothing may start now."""
         return (

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final
 
 from snapvault import clock
+from snapvault.adapters.drill_child import ChildRehearser
 from snapvault.adapters.event_log import EventLog
 from snapvault.adapters.jobs import ChildJobs
 from snapvault.adapters.locks import SourceLock
@@ -21,6 +22,7 @@ from snapvault.adapters.systemd import Systemd
 from snapvault.config.zones import zone_named
 from snapvault.daemon import rules
 from snapvault.daemon.expiry import expire
+from snapvault.daemon.rehearsing import Rehearsals
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.daemon.telling import Telling
 from snapvault.daemon.web.server import StatusServer
@@ -94,10 +96,10 @@ class Service:
         """
         with self._at_work(_GRACE_OF_ROUNDS, is_round=True):
             self._complain()
-            wanted = self._scheduler.tick(clock.now())
-            while not self._is_stopping and not self._scheduler.round_over():
+            wanted = self._tick()
+            while not self._is_stopping and not self._is_round_over():
                 self._jobs.wait(max(0.0, min(wanted, _LONGEST_WAIT)))
-                wanted = self._scheduler.tick(clock.now())
+                wanted = self._tick()
             self._expire()
             self._stop()
         if self._failed or self._rules.problems:
@@ -123,6 +125,13 @@ class Service:
             )
             stack.callback(self._telling.close, _TELLING_SECONDS)
             self._scheduler = self._new_scheduler(grace)
+            self._rehearsals = Rehearsals(
+                self._history,
+                ChildRehearser(self._jobs.wake, variables=dict(os.environ)),
+                self._events,
+                zone_of=zone_named,
+            )
+            self._rehearsals.follow(settings, self._rules.policies, clock.now())
             self._resets = self._history.resets
             yield
 
@@ -143,6 +152,16 @@ class Service:
             alive=is_at_work,
             grace=grace,
         )
+
+    def _tick(self) -> float:
+        """Do what is to be done now, and return for how many seconds to wait at most."""
+        now = clock.now()
+        if self._rehearsals.tick(now):
+            self._scheduler.look_at_results()
+        return self._scheduler.tick(now)
+
+    def _is_round_over(self) -> bool:
+        return self._scheduler.round_over() and self._rehearsals.is_idle
 
     def _known_standings(self) -> Sequence[NotifierStanding]:
         try:
@@ -191,7 +210,7 @@ class Service:
             if self._is_reloading:
                 self._is_reloading = False
                 self._read_again()
-            wanted = self._scheduler.tick(clock.now())
+            wanted = self._tick()
             # ORDER: fed after a tick alone: a scheduler that hangs feeds nobody.
             self._systemd.alive(self._summary())
             self._mind_state()
@@ -231,7 +250,10 @@ class Service:
         running = len(self._jobs.running())
         self._systemd.stopping(f"stopping {format_count(running, 'backup')}")
         self._events.emit("daemon.stopping", running=running)
+        deadline = clock.monotonic() + patience
+        self._rehearsals.ask_to_end()
         self._scheduler.stop(clock.now(), patience)
+        self._rehearsals.stop(clock.now(), max(0.0, deadline - clock.monotonic()))
         self._events.emit("daemon.stopped")
 
     def _read_again(self) -> None:
@@ -242,6 +264,7 @@ class Service:
         self._scheduler.reload(
             self._rules.settings, self._rules.policies, self._rules.problems, now=clock.now()
         )
+        self._rehearsals.follow(self._rules.settings, self._rules.policies, clock.now())
         self._serve_again(before.settings.daemon)
         self._say_up()
 

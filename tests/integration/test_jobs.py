@@ -263,7 +263,7 @@ def test_a_job_that_no_thread_can_follow_ends_as_failed_and_leaves_no_process(
         assert [process.returncode for process in spawned.processes] == [-signal.SIGKILL]
 
 
-@pytest.mark.parametrize("where", ["_step_back", "_carried_out", "_Asking.end"])
+@pytest.mark.parametrize("where", ["step_back", "_carried_out", "_Asking.end"])
 def test_a_job_that_is_asked_to_end_at_any_moment_reports_an_interruption(
     tmp_path: Path, where: str
 ) -> None:
