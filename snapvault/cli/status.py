@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault status`: how every source stands, and what needs a hand."""
 
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,7 +11,7 @@ import typer
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, table
 from snapvault.errors import EXIT_DONE, ObjectiveMissedError
-from snapvault.units import format_duration, format_size
+from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from snapvault.daemon.web.views import Row
@@ -24,11 +26,12 @@ def command(context: typer.Context) -> int:
     """Show how each source stands against its objectives, and what needs attention.
 
     The same as on the daemon's status page: restore points and their age, what runs and what
-    runs next, alarms and the last failures with what to do. Asks no vault: what is
-    shown is what this host knows of its restore points.
+    runs next, the last verifies and drills, alarms and the last failures with what to do. Asks no
+    vault: what is shown is what this host knows of its restore points.
 
-    The exit status is 17 if an operator must act: an alarm is up, a policy is wrong,
-    or the catalog of a vault cannot be read. With --json the report has all that is shown.
+    The exit status is 17 if an operator must act: an alarm is up, a policy is wrong, somebody
+    cannot be told, or the catalog of a vault cannot be read. With --json the report has all that
+    is shown.
 
     Examples:
       snapvault status
@@ -46,7 +49,8 @@ def command(context: typer.Context) -> int:
     else:
         _print(run, status)
     vault_problems = [vault for vault in status.vaults if vault.problem]
-    needs_attention = status.alarms or status.problems or vault_problems
+    deaf = [each for each in status.notifiers if not each.is_up]
+    needs_attention = status.alarms or status.problems or vault_problems or deaf
     return ObjectiveMissedError.exit_status if needs_attention else EXIT_DONE
 
 
@@ -68,6 +72,9 @@ def _print(run: Session, status: "Status") -> None:
         several = len(status.vaults) > 1
         lines += ["", *_sources(rows, times, with_vault=several)]
     lines += ["", *_vaults(status)]
+    lines += _verifies(status, times)
+    lines += _drills(status, times)
+    lines += _notifiers(status, times)
     lines += _alarms(status, times)
     lines += _failures(status, times)
     run.report(None, lines)
@@ -79,23 +86,32 @@ def _print(run: Session, status: "Status") -> None:
 
 
 def _sources(rows: "list[Row]", times: "Times", *, with_vault: bool) -> list[str]:
-    return table(
-        ["SOURCE", "POLICY", "STATE", "NEWEST POINT", "AGE", "RPO", "LAST RUN", "NEXT RUN"],
-        [
-            [
-                str(row.source.key) if with_vault else row.source.key.source,
-                row.source.policy,
-                _state(row.source, row.word),
-                times.short(row.source.newest.taken_at) if row.source.newest else _NONE,
-                _span(row.source.verdict.age),
-                _span(row.source.rpo.total_seconds() if row.source.rpo else None),
-                _last(row.source.last, times),
-                _next(row.source, times),
-            ]
-            for row in rows
-        ],
-        right="AGE RPO",
-    )
+    """Return the table of sources, without the columns that a narrow terminal has no room for."""
+    columns: dict[str, Callable[[Row], str]] = {
+        "SOURCE": lambda row: str(row.source.key) if with_vault else row.source.key.source,
+        "POLICY": lambda row: row.source.policy,
+        "STATE": lambda row: _state(row.source, row.word),
+        "NEWEST POINT": lambda row: (
+            times.short(row.source.newest.taken_at) if row.source.newest else _NONE
+        ),
+        "AGE": lambda row: _span(row.source.verdict.age),
+        "RPO": lambda row: _span(row.source.rpo.total_seconds() if row.source.rpo else None),
+        "LAST RUN": lambda row: _last(row.source.last, times),
+        "NEXT RUN": lambda row: _next(row.source, times),
+    }
+    lines: list[str] = []
+    for left_out in (None, "LAST RUN", "POLICY", "NEWEST POINT"):
+        columns.pop(left_out or "", None)
+        cells = [[text(row) for text in columns.values()] for row in rows]
+        lines = table(list(columns), cells, right="AGE RPO")
+        if max(map(len, lines)) <= _width():
+            break
+    return lines
+
+
+def _width() -> int:
+    """Return how long a line may be: as wide as the terminal is, and any length elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def _state(source: "SourceStatus", word: str) -> str:
@@ -133,13 +149,74 @@ def _next(source: "SourceStatus", times: "Times") -> str:
 
 def _vaults(status: "Status") -> list[str]:
     return table(
-        ["VAULT", "STORE", "POINTS", "STORED"],
+        ["VAULT", "STORE", "POINTS", "STORED", "REQUESTS"],
         [
-            [vault.name, vault.store, f"{vault.points:,}", format_size(vault.stored)]
+            [
+                vault.name,
+                vault.store,
+                f"{vault.points:,}",
+                format_size(vault.stored),
+                f"{vault.requests:,}",
+            ]
             for vault in status.vaults
         ],
-        right="POINTS STORED",
+        right="POINTS STORED REQUESTS",
     )
+
+
+def _verifies(status: "Status", times: "Times") -> Iterator[str]:
+    from snapvault.daemon.web.words import verify_result
+
+    if any(vault.verifies or vault.pruned_at for vault in status.vaults):
+        yield from ("", "last verifies:")
+    for vault in status.vaults:
+        for verify in vault.verifies:
+            said = verify_result(verify)
+            yield f"  {vault.name}, {verify.level}, {times.short(verify.ended)}: {said}"
+        if vault.pruned_at:
+            yield f"  {vault.name}, pruned {times.short(vault.pruned_at)}"
+
+
+def _drills(status: "Status", times: "Times") -> Iterator[str]:
+    """Yield each source's last drill, those that did not pass first."""
+    from snapvault.daemon.web import views
+    from snapvault.daemon.web.words import VERDICTS, measured
+
+    found = [views.drill_row(one.drill, one) for one in status.sources if one.drill is not None]
+    if found:
+        yield from ("", "last drills:")
+    for row in sorted(found, key=lambda each: (each.lamp is views.Lamp.GOOD, each.drill.key)):
+        drill = row.drill
+        about = f"  {drill.key}, {times.short(drill.ended)}"
+        yield f"{about}: {drill.kind} {VERDICTS[drill.verdict]}: {drill.reason}"
+        ready = measured(drill.seconds_to_ready, row.rto)
+        age = measured(drill.age, row.rpo)
+        facts = [
+            f"recovery time {ready}{' RTO' if row.rto else ''}" if ready else "",
+            "longer than promised" if row.is_slow else "",
+            f"recovery point {age}{' RPO' if row.rpo else ''}" if age else "",
+            "older than promised" if row.is_old else "",
+        ]
+        if any(facts):
+            yield f"    {', '.join(fact for fact in facts if fact)}"
+        yield f"    report: {row.command}"
+
+
+def _notifiers(status: "Status", times: "Times") -> Iterator[str]:
+    if status.notifiers:
+        yield from ("", "notifiers:")
+    for each in status.notifiers:
+        word = "can be told" if each.is_up else "cannot be told"
+        if each.is_up and each.delivered_at is None:
+            word = "nothing told yet"
+        delivered = f"delivered {times.ago(each.delivered_at)}" if each.delivered_at else ""
+        waiting = f"{format_count(each.waiting, 'notice')} waiting" if each.waiting else ""
+        lost = each.lost + each.dropped
+        gone = f"{format_count(lost, 'notice')} lost" if lost else ""
+        parts = [f"{each.name}: {word}", delivered, waiting, gone]
+        yield f"  {', '.join(part for part in parts if part)}"
+        if each.failed_at:
+            yield f"    last failure {times.ago(each.failed_at)}: {each.problem}"
 
 
 def _alarms(status: "Status", times: "Times") -> Iterator[str]:
@@ -158,7 +235,8 @@ def _failures(status: "Status", times: "Times") -> Iterator[str]:
         about = f"  {run.key}, {times.short(run.started)}"
         if run.failure is None:
             count = f"{run.missed} times" if run.missed > 1 else "once"
-            yield f"{about}: {run.state} {count}"
+            reason = f": {run.reason}" if run.reason else ""
+            yield f"{about}: {run.state} {count}{reason}"
             continue
         yield f"{about}: {run.failure.message}"
         if run.failure.hint:

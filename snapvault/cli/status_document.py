@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 from snapvault import clock
 
 if TYPE_CHECKING:
+    from snapvault.model.drills import DrillSummary
+    from snapvault.model.notices import NotifierStanding
     from snapvault.model.runs import Alarm, PointSummary, Run
     from snapvault.model.status import SourceStatus, Status
+    from snapvault.model.verifies import VerifySummary
 
 
 def status_document(status: "Status") -> dict[str, Any]:
@@ -28,12 +31,17 @@ def status_document(status: "Status") -> dict[str, Any]:
                 "store": vault.store,
                 "points": vault.points,
                 "stored_bytes": vault.stored,
+                "requests": vault.requests,
+                "verifies": [_verify(verify) for verify in vault.verifies],
+                "pruned_at": _time(vault.pruned_at),
                 "problem": vault.problem,
             }
             for vault in status.vaults
         ],
         "runs": [run_document(run) for run in status.runs],
         "failures": [run_document(run) for run in status.failures],
+        "drills": [_drill(drill) for drill in status.drills],
+        "notifiers": [_notifier(each) for each in status.notifiers],
         "alarms": [_alarm(alarm) for alarm in status.alarms],
         "problems": list(status.problems),
     }
@@ -55,6 +63,7 @@ def run_document(run: "Run") -> dict[str, Any]:
         "seconds": run.seconds,
         "attempt": run.attempt,
         "missed": run.missed,
+        "reason": run.reason,
         "point": run.point,
         "taken_at": _time(run.taken_at),
         "size_bytes": run.size,
@@ -83,6 +92,9 @@ def _source(source: "SourceStatus") -> dict[str, Any]:
             "age_seconds": verdict.age,
             "breach_at": _time(verdict.breach_at),
         },
+        "rto_seconds": source.rto.total_seconds() if source.rto else None,
+        "last_drill": source.drill and _drill(source.drill),
+        "last_good_drill": source.good_drill and _drill(source.good_drill),
         "newest": source.newest and _point(source.newest),
         "points": [_point(point) for point in source.points],
         "last_run": source.last and run_document(source.last),
@@ -108,6 +120,51 @@ def _point(point: "PointSummary") -> dict[str, Any]:
         "size_bytes": point.size,
         "stored_bytes": point.stored,
         "consistency": point.consistency,
+    }
+
+
+def _verify(verify: "VerifySummary") -> dict[str, Any]:
+    return {
+        "id": verify.id,
+        "source": verify.source,
+        "level": verify.level,
+        "sample_percent": verify.share,
+        "ended": _time(verify.ended),
+        "seconds": round(verify.seconds, 3),
+        "points": verify.points,
+        "findings": verify.findings,
+        "message": verify.message,
+        "requests": verify.requests,
+    }
+
+
+def _drill(drill: "DrillSummary") -> dict[str, Any]:
+    return {
+        "id": drill.id,
+        "vault": drill.key.vault,
+        "source": drill.key.source,
+        "kind": drill.kind,
+        "point": drill.point,
+        "ended": _time(drill.ended),
+        "verdict": drill.verdict.value,
+        "ready_seconds": drill.seconds_to_ready,
+        "age_seconds": drill.age,
+        "reason": drill.reason,
+    }
+
+
+def _notifier(standing: "NotifierStanding") -> dict[str, Any]:
+    return {
+        "name": standing.name,
+        "up": standing.is_up,
+        "delivered_at": _time(standing.delivered_at),
+        "failed_at": _time(standing.failed_at),
+        "problem": standing.problem,
+        "delivered": standing.delivered,
+        "failures": standing.failures,
+        "lost": standing.lost,
+        "dropped": standing.dropped,
+        "waiting": standing.waiting,
     }
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault verify`: prove that what the vault holds is whole."""
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +12,19 @@ from snapvault.cli import boundary, points
 from snapvault.cli.failures import Outcomes
 from snapvault.cli.list import VaultOption
 from snapvault.cli.session import Session, session
-from snapvault.errors import EXIT_DONE, IntegrityError, KeyMissingError, SnapVaultError
+from snapvault.errors import (
+    EXIT_DONE,
+    FormatVersionError,
+    IntegrityError,
+    KeyMissingError,
+    SnapVaultError,
+)
 from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from snapvault.engine.vault import Vault
     from snapvault.engine.verify import Report
 
 
@@ -66,6 +76,9 @@ def command(
 
     The levels "objects" and "data" need no private key and so work on the backup host.
     Everything is compared with the signed manifests, never with what the store says of itself.
+
+    What came of it is shown by "snapvault status". A finding is an alarm there until a later
+    verify of at least that level, without a sample, finds nothing.
 
     Examples:
       snapvault verify
@@ -120,36 +133,67 @@ def _share(sample: float | None, level: LevelName) -> float:
 def _verify(
     run: Session, name: str, source: str | None, level: LevelName, share: float
 ) -> "tuple[Report | None, float]":
-    """Verify one vault; None if it has nothing of the source."""
+    """Verify one vault and remember how it ended; None if it has nothing of the source."""
+    from snapvault.engine.verify import Finding
+    from snapvault.wiring import history, runs
+
+    started = clock.monotonic()
+    run.console.subject = name
+    with run.open(name) as vault:
+
+        def remember(found: "Sequence[Finding]", points: int) -> None:
+            summary = history.new_verify(name, source, level.value, share)
+            summary = replace(
+                summary,
+                seconds=clock.monotonic() - started,
+                points=points,
+                findings=len(found),
+                message=" ".join(found[0].message.split()) if found else None,
+                requests=runs.requests_made(vault),
+            )
+            history.record_verify(run.settings, summary, run.console)
+
+        try:
+            report = _verified(run, vault, source, level, share)
+        except FormatVersionError:
+            raise  # nothing is wrong with the vault
+        except IntegrityError as error:
+            # What keeps a verify from looking any further is its finding.
+            remember([Finding(str(error), ())], 0)
+            raise
+        if report is not None:
+            remember(report.findings, report.points)
+    return report, clock.monotonic() - started
+
+
+def _verified(
+    run: Session, vault: "Vault", source: str | None, level: LevelName, share: float
+) -> "Report | None":
     import random
 
     from snapvault.engine import vault as vaults
     from snapvault.engine.verify import Level, Verification
 
-    started = clock.monotonic()
-    run.console.subject = name
-    with run.open(name) as vault:
-        inventory = vaults.sync(vault, source)
-        if source is not None and not inventory.of(source) and not inventory.problems:
-            return None, 0.0
-        run.console.note(f'verifying vault "{name}": {_MEANING[level.value]}')
-        verification = Verification(
-            vault,
-            inventory,
-            Level(level.value),
-            share,
-            vault.state / "spool",
-            random.Random(),  # noqa: S311 - a sample, not a secret
-        )
-        try:
-            report = verification.run(source)
-        except KeyMissingError as error:
-            raise KeyMissingError(
-                f'cannot rebuild what vault "{name}" holds on this machine: {error}',
-                hint='The level "full" needs the secret half of a recovery key here. On the backup '
-                'host use "--level data", which needs none.',
-            ) from error
-    return report, clock.monotonic() - started
+    inventory = vaults.sync(vault, source)
+    if source is not None and not inventory.of(source) and not inventory.problems:
+        return None
+    run.console.note(f'verifying vault "{vault.name}": {_MEANING[level.value]}')
+    verification = Verification(
+        vault,
+        inventory,
+        Level(level.value),
+        share,
+        vault.state / "spool",
+        random.Random(),  # noqa: S311 - a sample, not a secret
+    )
+    try:
+        return verification.run(source)
+    except KeyMissingError as error:
+        raise KeyMissingError(
+            f'cannot rebuild what vault "{vault.name}" holds on this machine: {error}',
+            hint='The level "full" needs the secret half of a recovery key here. On the backup '
+            'host use "--level data", which needs none.',
+        ) from error
 
 
 def _tell(run: Session, name: str, report: "Report", seconds: float) -> None:

@@ -3,8 +3,11 @@
 
 from typing import TYPE_CHECKING, Final
 
+from snapvault import clock
+from snapvault.errors import SnapVaultError
 from snapvault.model.runs import Run
 from snapvault.model.settings import Settings
+from snapvault.model.verifies import VerifySummary
 from snapvault.ports.events import Events
 
 if TYPE_CHECKING:
@@ -32,6 +35,24 @@ def open_history(
     if history.was_reset and events is not None:
         events.warn("history.reset", f"history was damaged and begins anew: {history.reset_reason}")
     return history
+
+
+def new_verify(vault: str, source: str | None, level: str, share: float) -> VerifySummary:
+    """Return a verify that has just ended, and of which no more is known."""
+    from snapvault.adapters.recording import new_run_id
+
+    now = clock.now()
+    return VerifySummary(new_run_id(now), vault, source, level, share, now, 0.0, 0, 0)
+
+
+def record_verify(settings: Settings, summary: VerifySummary, events: Events) -> None:
+    """Remember a verify; a history that cannot be written is told of, and fails nothing."""
+    try:
+        with open_history(settings, events) as history:
+            history.add_verify(summary)
+    except SnapVaultError as error:
+        message = f"{error}; status and alarms do not know of this verify"
+        events.warn("history.failed", message, hint=error.hint)
 
 
 def run_logs(settings: Settings) -> "FolderRunLogs":

@@ -97,15 +97,15 @@ def back_up_recorded(
     recording: "Recording", vault: Vault, policy: Policy, spec: SourceSpec
 ) -> Held:
     """Make a restore point as `back_up`, and tell the recording what came of it."""
-    before = _requests(vault)
+    before = requests_made(vault)
     held = back_up(replace(vault, events=recording.events), policy, spec)
     recording.made(
-        held.point, stored_bytes=held.stored_bytes, more={"requests": _requests(vault) - before}
+        held.point, stored_bytes=held.stored_bytes, more={"requests": requests_made(vault) - before}
     )
     return held
 
 
-def _requests(vault: Vault) -> int:
+def requests_made(vault: Vault) -> int:
     """Return how often this process has asked the vault's store for something."""
     if not isinstance(vault.store, MeteredStore):
         return 0

@@ -112,6 +112,7 @@ def test_nights_pass_unattended_and_what_fails_is_told_tried_again_and_mended(  
             failed = daemon.await_event("notice.failure", after=before, source="shop")
             assert "SIGKILL" in failed["message"]
             assert failed["retry_at"] > failed["at"]
+            daemon.until(lambda: of(host, "shop")["retry_at"] == failed["retry_at"], "the retry")
             (tmp_path / "hang").unlink()
             before = daemon.night(at(1, 1, 5, 10))
             daemon.await_event("notice.success", after=before, source="shop")
@@ -143,12 +144,26 @@ def test_nights_pass_unattended_and_what_fails_is_told_tried_again_and_mended(  
             daemon.until(lambda: len(server.mails) >= 3, "mails of the breach and the recovery")
             assert host.does("status").status == 0
             daemon.until(lambda: len(pings(hook, "shop")) == 10, "the pings")
+            daemon.until(lambda: heard(host) == {"people": 4, "pings": 18}, "who was told")
+            assert 'snapvault_notifier_up{notifier="pings"} 1.0' in daemon.get("/metrics")
             assert daemon.stop() == 0
 
     good, bad = ["start", ""], ["start", "fail"]
     assert pings(hook, "shop") == [*good, *bad, *good, *bad, *good]
     assert len(host.points("shop")) == 3
     assert len(host.points("web01")) == 4
+
+
+def of(host: Host, source: str) -> Any:
+    """Return what the status for programs, asked of another process, says of a source."""
+    sources = host.run("status", "--json").json["sources"]
+    return next(each for each in sources if each["source"] == source)
+
+
+def heard(host: Host) -> dict[str, int]:
+    """Return how many notices each notifier was told, as another process sees it."""
+    notifiers = host.run("status", "--json").json["notifiers"]
+    return {each["name"]: each["delivered"] for each in notifiers}
 
 
 def pings(hook: HttpSink, source: str) -> list[str]:
@@ -295,6 +310,7 @@ def test_a_policy_that_gets_broken_keeps_its_old_self_and_alarms_until_it_is_men
         daemon.reload()
         alarm = daemon.await_event("notice.breach", alarm="broken-policy")
         assert 'unknown key "shedule"' in alarm["message"]
+        assert of(host, "shop")["next_start"] == clock.to_text(at(0, 1, 0))
 
         before = daemon.night(at(0, 1, 0, 1))
 

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ from snapvault import clock
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.config.policies import load_policies
 from snapvault.config.settings import load_settings
-from snapvault.model.runs import Run, RunState, Trigger
+from snapvault.model.drills import DrillSummary, Verdict
+from snapvault.model.notices import NotifierStanding
+from snapvault.model.policy import Objectives
+from snapvault.model.runs import Run, RunState, SourceKey, Trigger
+from snapvault.model.status import Following, Watched
 from snapvault.ports.jobs import Order
 from snapvault.wiring import catalogs, runs
 from tests.acceptance.program import Ended, Host, image, shell
@@ -174,6 +180,113 @@ def test_a_catalog_that_is_lost_is_told_until_the_next_list(used: Host) -> None:
     assert lost.status == 17
     assert "its catalog is lost on this host" in lost.stderr
     assert found.status == 0
+
+
+# --- verifies, drills, notifiers ------------------------------------------------------------
+
+
+def test_a_verify_is_remembered_and_what_it_found_alarms_until_one_is_clean(known: Host) -> None:
+    vault = known.folder.parent / "vault"
+    before = status(known)["vaults"][0]
+    volume = next(path for path in sorted(vault.rglob("*.vol")))
+    whole = volume.read_bytes()
+    volume.chmod(0o600)
+    volume.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    known.run("verify", "--level", "data")
+    damaged = known.run("status", "--json")
+    volume.write_bytes(whole)
+    known.does("verify")
+    known.does("verify", "--level", "data", "--sample", "50")
+    still = known.run("status")
+    known.does("verify", "--level", "data")
+    clean = known.run("status", "--json")
+
+    assert before["verifies"] == []
+    (alarm,) = damaged.json["alarms"]
+    assert damaged.status == still.status == 17
+    assert (alarm["subject"], alarm["kind"]) == ("offsite", "verify-findings")
+    assert volume.stem in alarm["message"]
+    assert 'verify of vault "offsite" at level data came to 1 finding' in still.stdout
+    assert "offsite, objects, today" in still.stdout
+    assert clean.status == 0
+    vault_now = clean.json["vaults"][0]
+    assert [(one["level"], one["findings"]) for one in vault_now["verifies"]] == [
+        ("objects", 0),
+        ("data", 0),
+    ]
+    assert vault_now["verifies"][1]["requests"] > 0
+    assert vault_now["requests"] > before["requests"] > 0
+
+
+def test_a_verify_that_cannot_be_remembered_is_told_and_done(known: Host) -> None:
+    (known.state / "history.sqlite").unlink()
+    (known.state / "history.sqlite").mkdir()
+
+    ended = known.run("verify")
+
+    assert ended.status == 0
+    assert "status and alarms do not know of this verify" in ended.stderr
+
+
+def test_drills_are_shown_with_what_they_measured(known: Host) -> None:
+    key = SourceKey("offsite", "web01")
+    passed = DrillSummary("d1", key, "boot", "p1", clock.now(), Verdict.PASSED, 90.0, 60.0, "boots")
+    known.protect(
+        {"web01": image(known.folder.parent / "disk.img")},
+        objectives={"rto": "1m", "drill": "7d"},
+    )
+    with SqliteHistory(known.state / "history.sqlite") as opened:
+        opened.add_drill(passed)
+        good = known.does("status").stdout
+        opened.add_drill(replace(passed, id="d2", ended=clock.now(), verdict=Verdict.FAILED))
+    bad = known.run("status")
+    document = known.run("status", "--json").json
+
+    assert "boot passed: boots" in good
+    assert "recovery time 1m 30s of 1m RTO, longer than promised, recovery point 1m" in good
+    assert "report: snapvault drill report d1" in good
+    assert bad.status == 17
+    assert "drill failed" in bad.stdout
+    assert [alarm["kind"] for alarm in document["alarms"]] == ["drill-failed"]
+    assert of_source(document, "web01")["last_drill"]["id"] == "d2"
+    assert of_source(document, "web01")["last_good_drill"]["id"] == "d1"
+
+
+def test_a_notifier_that_cannot_be_told_is_shown_and_the_exit_status(known: Host) -> None:
+    settings = json.loads(known.settings.read_text())
+    settings["notify"] = {"hc": {"ping": {"url": "http://127.0.0.1:9/x"}}}
+    known.settings.write_text(json.dumps(settings))
+    standing = NotifierStanding("hc", False, None, clock.now(), "the server said no", waiting=3)
+    with SqliteHistory(known.state / "history.sqlite") as opened:
+        opened.set_notifiers([standing, replace(standing, name="not in the settings any more")])
+
+    ended = known.run("status")
+
+    assert ended.status == 17
+    assert "hc: cannot be told, 3 notices waiting" in ended.stdout
+    assert "last failure just now: the server said no" in ended.stdout
+    assert "any more" not in ended.stdout
+
+
+def test_what_a_round_left_to_try_again_is_shown(known: Host) -> None:
+    again = clock.now() + timedelta(minutes=5)
+    web = Watched(
+        SourceKey("offsite", "web01"),
+        "nightly",
+        ("image",),
+        enabled=True,
+        objectives=Objectives(),
+        retry_at=again,
+    )
+    with SqliteHistory(known.state / "history.sqlite") as opened:
+        opened.set_following(Following(1, is_round=True, sources=(web,)))
+        of_round = of_source(status(known), "web01")
+        opened.set_following(Following(1, is_round=False, sources=(web,)))
+        of_dead = of_source(status(known), "web01")
+
+    assert of_round["retry_at"] == clock.to_text(again)
+    assert of_dead["retry_at"] is None
 
 
 # --- the history ----------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tests.support.status_builder import (
     large_host,
     mixed_host,
     quiet_host,
+    rehearsed_host,
     running,
 )
 
@@ -38,6 +39,7 @@ HOSTS = {
     "empty": empty_host(),
     "large": large_host(),
     "burning": burning_host(),
+    "rehearsed": rehearsed_host(),
 }
 LOG: list[dict[str, object]] = [
     {"at": "2026-11-20T08:12:44.000000Z", "level": "info", "event": "backup.started"},
@@ -60,6 +62,7 @@ SCREENS = {
 LOOKS = [("mixed", screen) for screen in SCREENS]
 LOOKS += [("burning", "night"), ("burning", "phone"), ("large", "phone-at-night")]
 LOOKS += [("large", "desktop"), ("empty", "small-phone"), ("quiet", "phone")]
+LOOKS += [("rehearsed", screen) for screen in ("desktop", "night", "tablet", "small-phone")]
 
 # Every text of a page with its color and what lies behind it, and the contrast of both as
 # WCAG 2.1 defines it; returns those that are too faint to read.
@@ -180,6 +183,22 @@ def test_the_overview_is_readable_on_every_screen(
     seen = chromium.go(addresses[host])
 
     assert_in_order(seen, addresses[host])
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    assert chromium.evaluate(STICKS_OUT) == []
+    assert chromium.evaluate(FAINT) == []
+    assert chromium.evaluate(UNCLEAR) == []
+
+
+@pytest.mark.parametrize("screen", ["night", "small-phone"])
+def test_the_page_of_a_source_with_drills_is_readable(
+    chromium: Browser, addresses: Mapping[str, str], screen: str
+) -> None:
+    width, dark = SCREENS[screen]
+    chromium.open_page(width=width, dark=dark)
+
+    chromium.go(f"{addresses['rehearsed']}/source/offsite/web02")
+
+    assert "snapvault drill report" in chromium.evaluate("document.body.innerText")
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
     assert chromium.evaluate(STICKS_OUT) == []
     assert chromium.evaluate(FAINT) == []

@@ -10,7 +10,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from snapvault.model.objectives import NEVER, RPO, Finding, RpoState, Verdict
+from snapvault.model import drills
+from snapvault.model.drills import DrillSummary
+from snapvault.model.notices import NotifierStanding
+from snapvault.model.objectives import (
+    DAMAGED,
+    DRILL_FAILED,
+    NEVER,
+    RPO,
+    Finding,
+    RpoState,
+    Verdict,
+)
 from snapvault.model.runs import (
     Alarm,
     Failure,
@@ -22,6 +33,7 @@ from snapvault.model.runs import (
     Trigger,
 )
 from snapvault.model.status import SourceStatus, Status, VaultStatus
+from snapvault.model.verifies import VerifySummary
 from snapvault.units import GIB, KIB, MIB
 
 NOW = datetime(2026, 11, 20, 9, 12, 44, tzinfo=UTC)
@@ -207,6 +219,78 @@ def waiting(source: SourceStatus) -> SourceStatus:
     return replace(source, points=(), newest=None, last=None, success=None, verdict=verdict)
 
 
+def a_drill(key: SourceKey, **changes: Any) -> DrillSummary:
+    """Build a drill of this morning that passed."""
+    base = DrillSummary(
+        id=f"{NOW:%Y%m%d}T040000Z-{hash_of(str(key)) % 0xFFFF:04x}",
+        key=key,
+        kind="boot",
+        point=f"{NOW:%Y%m%dT013244Z}-0001",
+        ended=NOW - timedelta(hours=5),
+        verdict=drills.Verdict.PASSED,
+        seconds_to_ready=252.0,
+        age=9150.0,
+        reason="all 3 checks passed",
+    )
+    return replace(base, **changes)
+
+
+def drilled(source: SourceStatus, **changes: Any) -> SourceStatus:
+    """Return a source that is rehearsed each week, with what its last drill came to."""
+    drill = a_drill(source.key, **changes)
+    if drill.verdict is drills.Verdict.PASSED:
+        return replace(source, rto=timedelta(minutes=30), drill=drill, good_drill=drill)
+    good = a_drill(source.key, id="20261113T040000Z-77aa", ended=NOW - timedelta(days=7))
+    alarms = source.alarms
+    if drill.verdict is drills.Verdict.FAILED:
+        alarm = an_alarm(
+            str(source.key),
+            kind=DRILL_FAILED,
+            message=f'{drill.kind} drill "{drill.id}" failed: {drill.reason}',
+            hint=f'"snapvault drill report {drill.id}" shows what it saw.',
+            raised=drill.ended,
+        )
+        alarms = (*alarms, alarm)
+    return replace(source, rto=timedelta(minutes=30), drill=drill, good_drill=good, alarms=alarms)
+
+
+def a_verify(vault: str = "offsite", **changes: Any) -> VerifySummary:
+    """Build a verify of yesterday that found nothing."""
+    base = VerifySummary(
+        id="20261119T050000Z-0e0e",
+        vault=vault,
+        source=None,
+        level="data",
+        share=10.0,
+        ended=NOW - timedelta(days=1, hours=4),
+        seconds=2700.0,
+        points=210,
+        findings=0,
+        requests=4200,
+    )
+    return replace(base, **changes)
+
+
+def a_standing(name: str = "ops", **changes: Any) -> NotifierStanding:
+    """Build a notifier that heard something this night."""
+    base = NotifierStanding(name, delivered_at=NOW - timedelta(hours=7), delivered=41)
+    return replace(base, **changes)
+
+
+def deaf(name: str = "chat", **changes: Any) -> NotifierStanding:
+    """Build a notifier that cannot be told anything since an hour."""
+    base = a_standing(
+        name,
+        is_up=False,
+        failed_at=NOW - timedelta(minutes=9),
+        problem='could not post to webhook "chat": the server answered 503 (service unavailable)',
+        failures=12,
+        lost=2,
+        waiting=3,
+    )
+    return replace(base, **changes)
+
+
 def a_status(*sources: SourceStatus, **changes: Any) -> Status:
     """Build a host with a daemon and these sources, and what follows from them."""
     runs = [run for one in sources for run in (one.running, one.last, one.success) if run]
@@ -224,6 +308,13 @@ def a_status(*sources: SourceStatus, **changes: Any) -> Status:
         failures=tuple(run for run in runs if run.failure),
         alarms=tuple(alarm for one in sources for alarm in one.alarms),
         problems=(),
+        drills=tuple(
+            sorted(
+                (one.drill for one in sources if one.drill is not None),
+                key=lambda drill: drill.ended,
+                reverse=True,
+            )
+        ),
     )
     return replace(base, **changes)
 
@@ -294,6 +385,52 @@ def mixed_host() -> Status:
         a_source("old", policy="retired", enabled=False, next_start=None),
     )
     return a_status(*quiet.sources, *extra)
+
+
+def rehearsed_host() -> Status:
+    """A host with drills, verifies and notifiers, some of which went wrong."""
+    slow = drilled(
+        a_source("web01"), seconds_to_ready=2520.0, ended=NOW - timedelta(hours=5, minutes=40)
+    )
+    skipped = drilled(
+        a_source("mail"),
+        verdict=drills.Verdict.SKIPPED,
+        seconds_to_ready=None,
+        age=None,
+        point=None,
+        reason='the step before it, of source "web02", failed',
+        ended=NOW - timedelta(days=2),
+    )
+    failed = drilled(
+        a_source("web02"),
+        verdict=drills.Verdict.FAILED,
+        seconds_to_ready=None,
+        age=99000.0,
+        reason='no line of the console matched "login:" within 10m',
+        ended=NOW - timedelta(days=2, minutes=4),
+    )
+    shop = drilled(a_source("shop", policy="databases", kinds=("mysql",)), kind="database")
+    base = a_status(slow, skipped, failed, shop, a_source("ledger", vault="second-site"))
+    whole = a_verify(level="objects", share=100.0, ended=NOW - timedelta(hours=3))
+    damaged = a_verify(level="data", findings=2, message='volume "5f/5f3a" is damaged', share=100.0)
+    damage = an_alarm(
+        "offsite",
+        kind=DAMAGED,
+        message='verify of vault "offsite" at level data came to 2 findings: volume "5f/5f3a" is'
+        " damaged: SHA-256 differs from the manifest",
+        hint='It is over when "snapvault verify --level data", without a sample, finds nothing.',
+        raised=damaged.ended,
+    )
+    near, far = base.vaults
+    return replace(
+        base,
+        alarms=(damage, *base.alarms),
+        vaults=(
+            replace(near, requests=1_284_311, verifies=(whole, damaged)),
+            replace(far, requests=20_412, pruned_at=NOW - timedelta(days=1)),
+        ),
+        notifiers=(deaf(), a_standing(), NotifierStanding("pager")),
+    )
 
 
 def empty_host() -> Status:

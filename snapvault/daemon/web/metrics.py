@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from snapvault.model.drills import Verdict
+from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import KINDS, RpoState
 from snapvault.model.runs import RunState
 from snapvault.model.status import SourceStatus, Status, VaultStatus
+from snapvault.model.verifies import VerifySummary
 
 Number = float | int | None
 
@@ -47,7 +55,39 @@ class StatusCollector(Collector):
         for name, (text, of_vault) in _VAULTS.items():
             family = GaugeMetricFamily(f"snapvault_vault_{name}", text, labels=("vault",))
             for vault in self._status.vaults:
-                family.add_metric((vault.name,), of_vault(vault))
+                value = of_vault(vault)
+                if value is not None:
+                    family.add_metric((vault.name,), value)
+            yield family
+        yield from self._vaults()
+        yield from self._notifiers()
+
+    def _vaults(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "snapvault_vault_requests",
+            "What runs and verifies asked of the store, as far as the history remembers.",
+            labels=("vault",),
+        )
+        for vault in self._status.vaults:
+            requests.add_metric((vault.name,), vault.requests)
+        yield requests
+        for name, (text, of_verify) in _VERIFIES.items():
+            family = GaugeMetricFamily(
+                f"snapvault_vault_last_verify_{name}", text, labels=("vault", "level")
+            )
+            for vault in self._status.vaults:
+                for verify in vault.verifies:
+                    if verify.source is None:  # of all sources; else it says little of the vault
+                        family.add_metric((vault.name, verify.level), of_verify(verify))
+            yield family
+
+    def _notifiers(self) -> Iterator[Metric]:
+        for name, (kind, text, of_notifier) in _NOTIFIERS.items():
+            family = kind(f"snapvault_notifier_{name}", text, labels=("notifier",))
+            for notifier in self._status.notifiers:
+                value = of_notifier(notifier)
+                if value is not None:
+                    family.add_metric((notifier.name,), value)
             yield family
 
     def _host(self) -> Iterator[Metric]:
@@ -151,6 +191,30 @@ _SOURCES: Final[Mapping[str, tuple[str, Callable[[SourceStatus], Number]]]] = {
         "Whether the newest restore point is older than it may be, or there is none.",
         _rpo_breached,
     ),
+    "rto_seconds": (
+        "How long a recovery may take.",
+        lambda source: source.rto.total_seconds() if source.rto else None,
+    ),
+    "last_drill_timestamp_seconds": (
+        "When the last drill ended, in seconds since 1970.",
+        lambda source: source.drill.ended.timestamp() if source.drill else None,
+    ),
+    "last_drill_passed": (
+        "Whether the last drill passed; one that was skipped did not.",
+        lambda source: int(source.drill.verdict is Verdict.PASSED) if source.drill else None,
+    ),
+    "last_drill_ready_seconds": (
+        "The recovery time that the last drill measured.",
+        lambda source: source.drill.seconds_to_ready if source.drill else None,
+    ),
+    "last_drill_age_seconds": (
+        "How old the restore point of the last drill was: the recovery point it measured.",
+        lambda source: source.drill.age if source.drill else None,
+    ),
+    "last_good_drill_timestamp_seconds": (
+        "When the last drill that passed ended, in seconds since 1970.",
+        lambda source: source.good_drill.ended.timestamp() if source.good_drill else None,
+    ),
     "alarms": (
         "Alarms of the source that are up.",
         lambda source: len(source.alarms),
@@ -160,7 +224,7 @@ _SOURCES: Final[Mapping[str, tuple[str, Callable[[SourceStatus], Number]]]] = {
         lambda source: source.next_start.timestamp() if source.next_start else None,
     ),
 }
-_VAULTS: Final[Mapping[str, tuple[str, Callable[[VaultStatus], float]]]] = {
+_VAULTS: Final[Mapping[str, tuple[str, Callable[[VaultStatus], Number]]]] = {
     "points": ("Restore points in the vault.", lambda vault: vault.points),
     "stored_bytes": (
         "What the restore points of the vault added together.",
@@ -169,5 +233,67 @@ _VAULTS: Final[Mapping[str, tuple[str, Callable[[VaultStatus], float]]]] = {
     "problem": (
         "Whether the vault could not be looked at.",
         lambda vault: vault.problem is not None,
+    ),
+    "last_prune_timestamp_seconds": (
+        "When the vault was pruned last, in seconds since 1970.",
+        lambda vault: vault.pruned_at.timestamp() if vault.pruned_at else None,
+    ),
+}
+_VERIFIES: Final[Mapping[str, tuple[str, Callable[[VerifySummary], float]]]] = {
+    "timestamp_seconds": (
+        "When the last verify at this level ended, in seconds since 1970.",
+        lambda verify: verify.ended.timestamp(),
+    ),
+    "duration_seconds": (
+        "How long the last verify at this level took.",
+        lambda verify: verify.seconds,
+    ),
+    "sample_ratio": (
+        "The part of the vault that the last verify at this level looked at.",
+        lambda verify: verify.share / 100,
+    ),
+    "findings": (
+        "What the last verify at this level found wrong.",
+        lambda verify: verify.findings,
+    ),
+}
+_NotifierFamily = type[GaugeMetricFamily] | type[CounterMetricFamily]
+_NOTIFIERS: Final[
+    Mapping[str, tuple[_NotifierFamily, str, Callable[[NotifierStanding], Number]]]
+] = {
+    "up": (
+        GaugeMetricFamily,
+        "Whether the last attempt to tell this notifier anything went well.",
+        lambda notifier: int(notifier.is_up),
+    ),
+    "waiting": (
+        GaugeMetricFamily,
+        "Notices that this notifier has still to be told.",
+        lambda notifier: notifier.waiting,
+    ),
+    "delivered": (
+        CounterMetricFamily,
+        "Notices that were delivered since the daemon started.",
+        lambda notifier: notifier.delivered,
+    ),
+    "failures": (
+        CounterMetricFamily,
+        "Attempts to deliver a notice that failed since the daemon started.",
+        lambda notifier: notifier.failures,
+    ),
+    "lost": (
+        CounterMetricFamily,
+        "Notices that were given up, or could not wait, since the daemon started.",
+        lambda notifier: notifier.lost + notifier.dropped,
+    ),
+    "last_success_timestamp_seconds": (
+        GaugeMetricFamily,
+        "When a notice was delivered last, in seconds since 1970.",
+        lambda notifier: notifier.delivered_at.timestamp() if notifier.delivered_at else None,
+    ),
+    "last_failure_timestamp_seconds": (
+        GaugeMetricFamily,
+        "When an attempt to deliver a notice failed last, in seconds since 1970.",
+        lambda notifier: notifier.failed_at.timestamp() if notifier.failed_at else None,
     ),
 }

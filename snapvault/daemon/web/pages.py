@@ -54,6 +54,7 @@ class Pages:
             "counter_title": words.counter_title,
             "day_name": charts.day_name,
             "run_state": words.run_state,
+            "verify_result": words.verify_result,
         }
         self._templates.globals |= {
             "count": format_count,
@@ -62,6 +63,9 @@ class Pages:
             "run_href": views.run_href,
             "subject_href": views.subject_href,
             "triggers": words.TRIGGERS,
+            "verdicts": words.VERDICTS,
+            "measured": words.measured,
+            "notifier_lamp": views.notifier_lamp,
             "consistency": words.CONSISTENCY,
         }
 
@@ -91,6 +95,7 @@ class Pages:
             show=show,
             upcoming=views.upcoming(status),
             growth=self._growth(status),
+            drills=views.drill_rows(status),
             strip=lambda source: charts.strip(source.points, today, self._zone),
         )
 
@@ -111,6 +116,7 @@ class Pages:
             weeks=charts.calendar(found.points, self._today(status), self._zone, status.days),
             runs=views.runs_of(status, key),
             added=self._added(status, found),
+            drill=views.drill_row(found.drill, found) if found.drill else None,
         )
 
     def run(self, status: Status, run: Run, log: Sequence[Mapping[str, object]]) -> str:

@@ -4,12 +4,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
 from urllib.parse import quote
 
 from snapvault.daemon.web import words
+from snapvault.model.drills import DrillSummary, Verdict
+from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import NEVER, RPO, RpoState
 from snapvault.model.runs import Alarm, Run, RunState, SourceKey
 from snapvault.model.status import SourceStatus, Status
@@ -28,6 +30,11 @@ class Lamp(StrEnum):
     GOOD = "good"
 
 
+_OF_DRILLS = {
+    Verdict.PASSED: Lamp.GOOD,
+    Verdict.FAILED: Lamp.ALARM,
+    Verdict.SKIPPED: Lamp.OFF,
+}
 _ORDER = {lamp: rank for rank, lamp in enumerate(Lamp)}
 _PROBLEMS = frozenset((Lamp.ALARM, Lamp.FAILED))
 
@@ -79,6 +86,44 @@ class AlarmGroup:
     title: str
     hint: str | None
     alarms: Sequence[Alarm]
+
+
+@dataclass(frozen=True, slots=True)
+class DrillRow:
+    """A drill, and what the policy of its source promises now."""
+
+    drill: DrillSummary
+    rto: timedelta | None
+    rpo: timedelta | None
+
+    @property
+    def lamp(self) -> Lamp:
+        """How it ended; skipped proves nothing, and one that came too late little."""
+        if self.drill.verdict is Verdict.PASSED and (self.is_slow or self.is_old):
+            return Lamp.FAILED
+        return _OF_DRILLS[self.drill.verdict]
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the recovery took longer than promised."""
+        ready = self.drill.seconds_to_ready
+        return ready is not None and self.rto is not None and ready > self.rto.total_seconds()
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the restore point was older than promised."""
+        age = self.drill.age
+        return age is not None and self.rpo is not None and age > self.rpo.total_seconds()
+
+    @property
+    def href(self) -> str:
+        """Where the page of its source is."""
+        return source_href(self.drill.key)
+
+    @property
+    def command(self) -> str:
+        """What shows its report."""
+        return f"snapvault drill report {self.drill.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +207,10 @@ def headline(status: Status, rows: Sequence[Row]) -> Headline:
         return Headline(
             Lamp.FAILED, _of(lamps[Lamp.FAILED], count, "failed", "failed", "last time")
         )
+    deaf = [each for each in status.notifiers if not each.is_up]
+    if deaf:
+        some = "Somebody" if len(deaf) == 1 else f"{len(deaf)} notifiers"
+        return Headline(Lamp.FAILED, f"{some} cannot be told")
     if lamps[Lamp.GOOD]:
         return Headline(Lamp.GOOD, _of(lamps[Lamp.GOOD], count, "is", "are", "protected"))
     return Headline(Lamp.WAITING, "Nothing is backed up yet")
@@ -173,6 +222,24 @@ def _of(some: int, count: int, one_does: str, many_do: str, rest: str) -> str:
     if some == count:
         return f"All {format_count(count)} sources {many_do} {rest}"
     return f"{some} of {format_count(count)} sources {one_does if some == 1 else many_do} {rest}"
+
+
+def drill_rows(status: Status) -> list[DrillRow]:
+    """Return the last drills, newest first."""
+    sources = {source.key: source for source in status.sources}
+    return [drill_row(drill, sources.get(drill.key)) for drill in status.drills]
+
+
+def drill_row(drill: DrillSummary, source: SourceStatus | None) -> DrillRow:
+    """Return a drill beside the promises of its source, if a policy still has it."""
+    return DrillRow(drill, source.rto if source else None, source.rpo if source else None)
+
+
+def notifier_lamp(standing: NotifierStanding) -> Lamp:
+    """Return how a notifier stands."""
+    if not standing.is_up:
+        return Lamp.FAILED
+    return Lamp.GOOD if standing.delivered_at is not None else Lamp.WAITING
 
 
 def upcoming(status: Status) -> list[tuple[datetime, SourceStatus, bool]]:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
-from snapvault.model import objectives
+from snapvault.model import drills, objectives
 from snapvault.model.runs import Run, RunState, Trigger
-from snapvault.units import format_duration
+from snapvault.model.verifies import VerifySummary
+from snapvault.units import format_count, format_duration
 
 # What an alarm is about: as the title of a group, and next to a source's name.
 _ALARMS: Final[Mapping[str, tuple[str, str]]] = {
@@ -43,6 +44,11 @@ CONSISTENCY: Final[Mapping[str, str]] = {
     "file-system": "file systems frozen",
     "application": "application-consistent",
 }
+VERDICTS: Final[Mapping[drills.Verdict, str]] = {
+    drills.Verdict.PASSED: "passed",
+    drills.Verdict.FAILED: "failed",
+    drills.Verdict.SKIPPED: "was skipped",
+}
 _COUNTERS: Final[Mapping[str, str]] = {
     "read_bytes": "Read",
     "changed_bytes": "Changed",
@@ -73,6 +79,22 @@ def run_state(run: Run) -> str:
     """Return what became of a run: `failed`, `was missed 3 times`."""
     word = RUN_STATES[run.state]
     return f"{word} {run.missed} times" if run.missed > 1 else word
+
+
+def verify_result(verify: VerifySummary) -> str:
+    """Return what a verify came to: `nothing is wrong, in a sample of 10 %`."""
+    said = format_count(verify.findings, "finding") if verify.findings else "nothing is wrong"
+    sample = f", in a sample of {verify.share:g} %" if verify.share < 100 else ""
+    part = f", source {verify.source} alone" if verify.source is not None else ""
+    return f"{said}{sample}{part}"
+
+
+def measured(seconds: float | None, promised: timedelta | None) -> str | None:
+    """Write what a drill measured beside its objective: `4m 10s of 30m`; None: nothing was."""
+    if seconds is None:
+        return None
+    said = format_duration(max(seconds, 0))
+    return said if promised is None else f"{said} of {format_duration(promised)}"
 
 
 def _plain(name: str) -> str:

@@ -23,10 +23,11 @@ from tests.support.status_builder import (
     large_host,
     never,
     quiet_host,
+    rehearsed_host,
     running,
 )
 
-LABELS = ("vault", "source", "policy", "kind", "host", "version")
+LABELS = ("vault", "level", "source", "policy", "notifier", "kind", "host", "version")
 
 
 def read(status: Status) -> dict[tuple[str, ...], float]:
@@ -129,8 +130,75 @@ def test_vaults_and_the_daemon_are_told_of() -> None:
     )
 
 
-def test_names_follow_the_conventions() -> None:
-    body, _ = metrics(burning_host(), "")
+def test_drills_are_told_of_with_what_they_measured() -> None:
+    samples = read(rehearsed_host())
+
+    def of(name: str, source: str) -> float | None:
+        return samples.get((f"snapvault_source_{name}", "offsite", source, *policy_of(source)))
+
+    def policy_of(source: str) -> tuple[str]:
+        return ("databases",) if source == "shop" else ("nightly",)
+
+    assert of("last_drill_passed", "shop") == 1
+    assert of("last_drill_ready_seconds", "shop") == 252
+    assert of("last_drill_age_seconds", "shop") == 9150
+    assert of("rto_seconds", "shop") == 1800
+    assert of("last_drill_timestamp_seconds", "shop") == (NOW - timedelta(hours=5)).timestamp()
+    assert of("last_drill_passed", "web02") == of("last_drill_passed", "mail") == 0
+    assert of("last_drill_ready_seconds", "web02") is None
+    assert of("last_good_drill_timestamp_seconds", "web02") == (NOW - timedelta(days=7)).timestamp()
+    assert samples["snapvault_alarms", "drill-failed"] == 1
+
+
+def test_requests_verifies_and_prunes_of_a_vault_are_told_of() -> None:
+    samples = read(rehearsed_host())
+
+    assert samples["snapvault_vault_requests_total", "offsite"] == 1_284_311
+    verify = "snapvault_vault_last_verify"
+    ended = (NOW - timedelta(days=1, hours=4)).timestamp()
+    assert samples[f"{verify}_timestamp_seconds", "offsite", "data"] == ended
+    assert samples[f"{verify}_findings", "offsite", "data"] == 2
+    assert samples[f"{verify}_findings", "offsite", "objects"] == 0
+    assert samples[f"{verify}_sample_ratio", "offsite", "objects"] == 1
+    assert samples[f"{verify}_duration_seconds", "offsite", "objects"] == 2700
+    assert (f"{verify}_findings", "second-site", "data") not in samples
+    pruned = "snapvault_vault_last_prune_timestamp_seconds"
+    assert samples[pruned, "second-site"] == (NOW - timedelta(days=1)).timestamp()
+    assert (pruned, "offsite") not in samples
+
+
+def test_a_verify_of_one_source_says_nothing_of_its_vault() -> None:
+    status = rehearsed_host()
+    vault = replace(
+        status.vaults[0],
+        verifies=tuple(replace(each, source="web01") for each in status.vaults[0].verifies),
+    )
+
+    samples = read(replace(status, vaults=(vault,)))
+
+    assert not [name for name, *_ in samples if "last_verify" in name]
+
+
+def test_how_notifiers_stand_is_told() -> None:
+    samples = read(rehearsed_host())
+
+    def of(name: str) -> float | None:
+        return samples.get((f"snapvault_notifier_{name}", "chat"))
+
+    assert of("up") == 0
+    assert of("failures_total") == 12
+    assert of("lost_total") == 2
+    assert of("waiting") == 3
+    assert of("delivered_total") == 41
+    assert of("last_failure_timestamp_seconds") == (NOW - timedelta(minutes=9)).timestamp()
+    assert of("last_success_timestamp_seconds") == (NOW - timedelta(hours=7)).timestamp()
+    assert samples["snapvault_notifier_up", "ops"] == 1
+    assert ("snapvault_notifier_last_success_timestamp_seconds", "pager") not in samples
+
+
+@pytest.mark.parametrize("status", [burning_host(), rehearsed_host()], ids=["burning", "rehearsed"])
+def test_names_follow_the_conventions(status: Status) -> None:
+    body, _ = metrics(status, "")
 
     for family in text_string_to_metric_families(body.decode()):
         assert family.name.startswith("snapvault_")

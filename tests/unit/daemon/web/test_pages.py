@@ -14,18 +14,22 @@ from snapvault.model.runs import SourceKey
 from snapvault.model.status import Status, VaultStatus
 from tests.support.status_builder import (
     NOW,
+    a_drill,
     a_failure,
     a_run,
     a_source,
     a_status,
+    a_verify,
     an_alarm,
     breached,
     burning_host,
+    deaf,
     empty_host,
     failing,
     large_host,
     mixed_host,
     quiet_host,
+    rehearsed_host,
     running,
     waiting,
 )
@@ -75,8 +79,8 @@ def pages() -> Pages:
 
 @pytest.mark.parametrize(
     "status",
-    [quiet_host(), mixed_host(), empty_host(), large_host(), burning_host()],
-    ids=["quiet", "mixed", "empty", "large", "burning"],
+    [quiet_host(), mixed_host(), empty_host(), large_host(), burning_host(), rehearsed_host()],
+    ids=["quiet", "mixed", "empty", "large", "burning", "rehearsed"],
 )
 @pytest.mark.parametrize("show", ["all", "problems", "running", "nonsense"])
 def test_every_host_makes_a_well_formed_page_that_nothing_from_outside_belongs_to(
@@ -107,6 +111,51 @@ def test_the_overview_tells_what_an_operator_asks(pages: Pages) -> None:
     assert " GiB added in 35 days, " in text
     assert "No drill has run." in text
     assert "As of 2026-11-20 10:12:44 CET" in text
+
+
+def test_the_overview_shows_drills_verifies_and_who_is_told(pages: Pages) -> None:
+    text = read(pages.overview(rehearsed_host(), show="all")).text
+
+    assert "shop 5h ago database passed all 3 checks passed" in text
+    assert "Report: snapvault drill report 20261120T040000Z-" in text
+    assert "4m 12s of 30m 2h 32m of 1d 2h" in text
+    assert "42m of 30m longer than the RTO" in text
+    assert "1d 4h of 1d 2h older than the RPO" in text
+    assert 'boot failed no line of the console matched "login:" within 10m' in text
+    assert "1,284,311 objects, 3h ago nothing is wrong data, 1d 4h ago 2 findings" in text
+    assert "45.4 GiB pruned 1d ago 20,412 never" in text
+    assert "chat cannot be told. " in text
+    assert 'chat cannot be told 7h ago 9m ago could not post to webhook "chat"' in text
+    assert "2 notices lost since the daemon started 3 ops" in text
+    assert "pager nothing yet none 0" in text
+
+
+def test_what_there_is_not_has_no_place(pages: Pages) -> None:
+    text = read(pages.overview(quiet_host(), show="all")).text
+
+    assert "Who is told" not in text
+    assert "pruned" not in text
+    assert "No drill has run." in text
+
+
+def test_one_that_cannot_be_told_is_in_the_headline_when_all_else_is_well(pages: Pages) -> None:
+    status = replace(quiet_host(), notifiers=(deaf(),))
+
+    text = read(pages.overview(status, show="all")).text
+
+    assert "Somebody cannot be told" in text
+
+
+def test_the_page_of_a_source_shows_its_last_drill(pages: Pages) -> None:
+    status = rehearsed_host()
+    key = SourceKey("offsite", "web02")
+
+    text = read(pages.source(status, key)).text
+
+    assert "Last drill Result boot failed no line of the console" in text
+    assert "last good one 7d ago" in text
+    assert "Recovery timenot measured" in text
+    assert "snapvault drill report 20261120T040000Z-4db1" in text
 
 
 def test_a_state_is_told_in_words_and_not_by_color_alone(pages: Pages) -> None:
@@ -263,12 +312,19 @@ def evil_host() -> Status:
         points=tuple(replace(point, point=EVIL, consistency=EVIL) for point in source.points),
         last=a_run(key, id=EVIL, failure=failure, point=EVIL, counters={EVIL: 1}),
         retry_at=NOW + timedelta(minutes=1),
+        drill=(drill := a_drill(key, id=EVIL, kind=EVIL, point=EVIL, reason=EVIL)),
     )
     base: Any = {
         "host": EVIL,
         "version": EVIL,
         "problems": (EVIL,),
-        "vaults": (VaultStatus(EVIL, EVIL, 3, 5, EVIL),),
+        "vaults": (
+            VaultStatus(
+                EVIL, EVIL, 3, 5, EVIL, verifies=(a_verify(level=EVIL, source=EVIL, share=5),)
+            ),
+        ),
+        "drills": (drill,),
+        "notifiers": (deaf(EVIL, problem=EVIL),),
     }
     return a_status(source, **base)
 
