@@ -62,14 +62,20 @@ def read_policies(settings: Settings) -> tuple[tuple[Policy, ...], tuple[Problem
     policies: list[Policy] = []
     problems: list[Problem] = []
     names: dict[str, Path] = {}
+    opened = [_opened(path) for path in paths if names.setdefault(path.stem, path) is path]
     # The place of each source by vault and name, for the second that has the same.
     seen: dict[tuple[str, str], str] = {}
+    # Of two policies with one source the enabled one has it, whatever the files are called.
+    results = {
+        path: _read_policy(document, settings, seen)
+        for path, document in sorted(opened, key=lambda each: _is_disabled(each[1]))
+    }
     for path in paths:
-        if (other := names.setdefault(path.stem, path)) is not path:
+        if (other := names[path.stem]) is not path:
             message = f"policy {quoted(path.stem)} is already file {quoted(str(other))}"
             problems.append(Problem(path, message, "Rename one of the two files."))
             continue
-        result = _read_policy(path, settings, seen)
+        result = results[path]
         if isinstance(result, Policy):
             policies.append(result)
         else:
@@ -139,11 +145,24 @@ def _policy_files(folder: Path) -> list[Path]:
     return [folder / name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
 
 
-def _read_policy(
-    path: Path, settings: Settings, seen: dict[tuple[str, str], str]
-) -> Policy | Sequence[Problem]:
+def _opened(path: Path) -> tuple[Path, Document | Problem]:
     try:
-        document = read_document(path)
+        return path, read_document(path)
+    except ProblemError as error:
+        return path, error.problem
+
+
+def _is_disabled(document: Document | Problem) -> bool:
+    value = document.value if isinstance(document, Document) else None
+    return isinstance(value, dict) and value.get("enabled") is False
+
+
+def _read_policy(
+    document: Document | Problem, settings: Settings, seen: dict[tuple[str, str], str]
+) -> Policy | Sequence[Problem]:
+    if isinstance(document, Problem):
+        return (document,)
+    try:
         shape = validate(document, PolicyShape)
         if isinstance(shape, tuple):
             return shape

@@ -446,6 +446,21 @@ def test_a_source_is_unique_in_its_vault(host: Settings, write: Write) -> None:
     ]
 
 
+def test_of_two_policies_with_one_source_the_enabled_one_has_it(
+    host: Settings, write: Write
+) -> None:
+    first = write("policies/a.yaml", "enabled: false\n" + SMALLEST)
+    second = write("policies/b.yaml", SMALLEST)
+    write("policies/c.yaml", "sources: 5\n")
+
+    policies, problems = read_policies(host)
+
+    assert [policy.path for policy in policies] == [second]
+    assert [problem.path.name for problem in problems] == ["a.yaml", "c.yaml", "c.yaml"]
+    assert str(problems[0]).startswith(f'file "{first}", line 4, field "sources.web"')
+    assert str(problems[0]).endswith(f'file "{second}", line 3')
+
+
 def test_two_files_cannot_make_one_policy(host: Settings, write: Write) -> None:
     write("policies/a.yaml", SMALLEST)
     write("policies/a.yml", SMALLEST.replace("web", "db"))
