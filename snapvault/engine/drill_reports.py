@@ -6,15 +6,12 @@ trusted host or a recovery key. So its signature is checked without a private ke
 is kept below the state folder, without pictures and consoles; a cache, like the catalog.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
-from snapvault.engine.files import write_durably
+from snapvault.engine.drill_shelf import HeldReport as HeldReport
+from snapvault.engine.drill_shelf import Shelf, here, trusted
 from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.engine.vault import Vault
 from snapvault.errors import (
@@ -33,19 +30,6 @@ MOST_BYTES: Final = 64 << 20
 """The largest report that is stored or read. A screenshot has a few MiB, a console far less."""
 
 _GONE = "Somebody deleted it or the vault was rolled back; compare with another copy of the vault."
-
-
-@dataclass(frozen=True, slots=True)
-class HeldReport:
-    """A report that may be believed, with its object's name and who signed it.
-
-    The report's vault is the name that this host knows the vault by; `vault_id` is the vault's own.
-    """
-
-    report: DrillReport
-    name: str
-    signer: str
-    vault_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +87,15 @@ def collect(
 ) -> Reports:
     """Return the reports whose names are wanted, each fetched and proven once on this host.
 
-    At most so many are fetched, the newest. One that was seen and is gone is a problem.
+    One that was seen and is gone is a problem. With `most` at most so many are fetched, the
+    newest, and one that could not be believed or opened is left alone for a day.
 
     Raises:
         StoreError: the vault cannot be listed or read.
         SealError: gpg or its agent cannot be used.
     """
     there = listed(vault)
-    shelf = _Shelf(vault)
+    shelf = Shelf(vault)
     held: list[HeldReport] = []
     problems: list[SnapVaultError] = []
     fresh: list[StoredObject] = []
@@ -119,7 +104,8 @@ def collect(
             continue
         kept = shelf.get(found)
         if kept is None:
-            fresh.append(found)
+            if most is None or not shelf.was_refused(found):
+                fresh.append(found)
         elif kept.signer in trusted(vault):
             held.append(kept)
         else:
@@ -138,6 +124,7 @@ def collect(
         for found, outcome in zip(looked_at, outcomes, strict=True):
             if isinstance(outcome, SnapVaultError):
                 problems.append(outcome)
+                shelf.refuse(found)
             else:
                 held.append(shelf.put(found, outcome))
     problems += [_gone(name) for name in shelf.names() if name not in there and wanted(name)]
@@ -160,15 +147,6 @@ def check_signatures(vault: Vault, found: Iterable[StoredObject]) -> list[Integr
         return [error for error in ordered(look, reports, ahead=2 * WORKERS, pool=pool) if error]
 
 
-def trusted(vault: Vault) -> frozenset[str]:
-    """Return whose signature on a report counts.
-
-    Those of hosts that the settings trust, and of the recovery keys: who can read all that was
-    backed up can vouch for having restored it.
-    """
-    return vault.sealer.trusted | frozenset(vault.sealer.recipients)
-
-
 def _read(vault: Vault, found: StoredObject) -> HeldReport:
     signed = _proven(vault, found)
     try:
@@ -189,7 +167,7 @@ def _read(vault: Vault, found: StoredObject) -> HeldReport:
         raise type(error)(f'drill report "{found.name}": {error}', hint=error.hint) from error
     if vault_id != vault.record.vault:
         raise IntegrityError(f'drill report "{found.name}" belongs to another vault, "{vault_id}"')
-    return HeldReport(_here(report, vault.name), found.name, signed.fingerprint, vault_id)
+    return HeldReport(here(report, vault.name), found.name, signed.fingerprint, vault_id)
 
 
 def _proven(vault: Vault, found: StoredObject) -> Signed:
@@ -218,62 +196,3 @@ def _untrusted(name: str, fingerprint: str) -> IntegrityError:
 
 def _gone(name: str) -> IntegrityError:
     return IntegrityError(f'drill report "{name}" was in the vault and is gone', hint=_GONE)
-
-
-def _here(report: DrillReport, vault: str) -> DrillReport:
-    """Return a report with the vault's name on this host."""
-    steps = (replace(step, key=step.key._replace(vault=vault)) for step in report.steps)
-    return replace(report, vault=vault, steps=tuple(steps))
-
-
-class _Shelf:
-    """Reports that were proven once, one file each below the state folder.
-
-    A file is the SHA-256 of what follows it, so that a damaged one is read from the vault again.
-    """
-
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
-        self._folder = vault.state / "drills"
-
-    def names(self) -> list[str]:
-        """Return the names of the objects that are on the shelf, sorted."""
-        with suppress(FileNotFoundError):
-            kept = (names.DRILLS + path.stem for path in self._folder.glob("*.json"))
-            return sorted(name for name in kept if names.parse_drill_report(name) is not None)
-        return []
-
-    def get(self, found: StoredObject) -> HeldReport | None:
-        """Return a report as it was proven, if the object still has its size."""
-        try:
-            digest, _, kept = self._path(found.name).read_bytes().partition(b"\n")
-            if hashlib.sha256(kept).hexdigest().encode() != digest:
-                return None
-            entry = json.loads(kept)
-            if entry["name"] != found.name or entry["size"] != found.size:
-                return None
-            vault_id, report = drill_report.decode(entry["report"].encode())
-            here = _here(report, self._vault.name)
-            return HeldReport(here, found.name, entry["signer"], vault_id)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IntegrityError):
-            return None
-
-    def put(self, found: StoredObject, held: HeldReport) -> HeldReport:
-        """Keep a report without what is large, and return it so; a full disk is no failure."""
-        steps = (replace(step, console="", screenshot=None) for step in held.report.steps)
-        lean = replace(held, report=replace(held.report, steps=tuple(steps)))
-        entry = {
-            "name": found.name,
-            "size": found.size,
-            "signer": held.signer,
-            "report": drill_report.encode(lean.report, held.vault_id).decode(),
-        }
-        kept = json.dumps(entry).encode()
-        with suppress(OSError):
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            digest = hashlib.sha256(kept).hexdigest().encode()
-            write_durably(self._path(found.name), [digest, b"\n", kept])
-        return lean
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name.removeprefix(names.DRILLS)}.json"

@@ -17,6 +17,7 @@ from snapvault.model.drills import DrillReport
 from snapvault.model.runs import SourceKey
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
+from snapvault.ports.history import History
 from snapvault.wiring import history, vaults
 
 # A night of the largest host has fewer; more are fetched the next time.
@@ -78,26 +79,46 @@ def sync_reports(settings: Settings, vault_name: str, events: Events) -> Learned
         vaults.open_vault(settings, vault_name, events) as vault,
         history.open_history(settings, events) as known,
     ):
-        remembered = {summary.id for summary in known.drills(limit=_ALL)}
+        remembered = _remembered(known)
         oldest = names.drill_report(clock.now() - settings.daemon.keep_history, "")
 
         def is_new(name: str) -> bool:
             return name >= oldest and names.parse_drill_report(name) not in remembered
 
         found = drill_reports.collect(vault, wanted=is_new, most=_AT_ONCE)
-        fresh = 0
-        for held in found.held:
-            learned = summaries(held.report)
-            fresh += bool(learned)
-            for summary in learned:
-                known.add_drill(summary)
-        return Learned(fresh, found.problems, found.left_out)
+        return Learned(_teach(known, found.held), found.problems, found.left_out)
+
+
+def _teach(known: History, held: Sequence[HeldReport]) -> int:
+    """Give a history the drills that it does not know; return how many these were."""
+    remembered = _remembered(known)
+    fresh = 0
+    for each in held:
+        learned = () if each.report.id in remembered else summaries(each.report)
+        fresh += bool(learned)
+        for summary in learned:
+            known.add_drill(summary)
+    return fresh
+
+
+def _remembered(known: History) -> set[str]:
+    return {summary.id for summary in known.drills(limit=_ALL)}
 
 
 def all_reports(settings: Settings, vault_name: str, events: Events) -> Reports:
-    """Return all reports of a vault, without pictures and consoles; as the engine."""
+    """Return all reports of a vault, without pictures and consoles; as the engine.
+
+    This host's history learns of them, for where no daemon does that.
+    """
     with vaults.open_vault(settings, vault_name, events) as vault:
-        return drill_reports.collect(vault)
+        found = drill_reports.collect(vault)
+    oldest = clock.now() - settings.daemon.keep_history
+    try:
+        with history.open_history(settings, events) as known:
+            _teach(known, [each for each in found.held if each.report.started >= oldest])
+    except SnapVaultError as error:
+        events.warn("drill.unremembered", f"this host does not remember its drills: {error}")
+    return found
 
 
 def whole_report(settings: Settings, vault_name: str, name: str, events: Events) -> HeldReport:

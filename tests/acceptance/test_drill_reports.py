@@ -75,6 +75,8 @@ def test_the_backup_host_learns_of_drills_that_were_made_elsewhere(
     listed = host.does("drill", "list").stdout.splitlines()
     of_shop = host.does("drill", "list", "shop", "--json").json
     newest = host.does("drill", "report").stdout
+    with open_history(load_settings(host.settings)) as history:
+        remembered = {str(key) for key in history.last_drills()}
 
     assert [line.split()[:3] for line in listed] == [
         ["DRILL", "SOURCE", "KIND"],
@@ -87,6 +89,7 @@ def test_the_backup_host_learns_of_drills_that_were_made_elsewhere(
     ]
     assert f"drill {2:016x} of policy nightly passed" in newest
     assert "recovery time  30s, RTO 1h met" in newest
+    assert remembered == {"offsite/web01", "offsite/shop"}
 
 
 def test_the_newest_drills_are_remembered_once_and_no_report_is_fetched_twice(

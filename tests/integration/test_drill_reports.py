@@ -3,10 +3,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from snapvault import clock
 from snapvault.adapters.sealers.gnupg import open_sealer
 from snapvault.adapters.sealers.reports import open_report_sealer
 from snapvault.adapters.stores.memory import MemoryStore
@@ -268,6 +270,28 @@ def test_no_more_than_so_many_are_fetched_and_the_newest_come_first(site: Site) 
 
     assert [held.report.id for held in found.held] == [f"{n:016x}" for n in (2, 3)]
     assert found.left_out == 2
+
+
+def test_what_could_not_be_believed_is_left_alone_for_a_day_by_who_looks_all_the_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = site.put("host2", REPORT)
+    alone = open_sealer(site.homes["host"], recipients=[keys.RECOVERY], signer=keys.HOST)
+    store = _Counting(site.kit.store)
+    vault = replace(site.vault("host", store), sealer=alone)
+    first, second = (drill_reports.collect(vault, most=9) for _ in range(2))
+    by_hand = drill_reports.collect(vault)
+    trusting = drill_reports.collect(site.vault("host", store), most=9)
+    (site.kit.folder / "host" / "drills" / f"{name.removeprefix('drills/')}.json").unlink()
+    drill_reports.collect(vault)
+    day_later = clock.now() + timedelta(days=1)
+    monkeypatch.setattr(clock, "now", lambda: day_later)
+    tomorrow = drill_reports.collect(vault, most=9)
+
+    told = [bool(each.problems) for each in (first, second, by_hand, trusting, tomorrow)]
+    assert told == [True, False, True, False, True]
+    assert len(trusting.held) == 1
+    assert store.fetched == [name] * 5
 
 
 def test_who_is_not_trusted_any_more_is_not_believed_any_more(site: Site) -> None:
