@@ -87,11 +87,12 @@ class TinyMachines:
 
     def _head(self, location: str) -> str:
         if location in self.served:
-            disk = self.served[location]
+            disk, data = self.served[location], b""
             try:
                 data = bytes(disk.read(0, min(4096, disk.size)))
+                disk.read(0, disk.size)
             except SnapVaultError:
-                data = b"cannot read disk"
+                pass
         else:
             data = Path(location).read_bytes()[:4096]
         return data.split(b"\0")[0].decode(errors="replace")

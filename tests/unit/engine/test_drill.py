@@ -3,6 +3,7 @@
 
 import io
 import math
+import random
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,10 +15,12 @@ import pytest
 from snapvault import clock
 from snapvault.engine.drill import Drill, default_kind, steps_for
 from snapvault.engine.drill_choice import Pick
+from snapvault.engine.drill_clock import Meters, PhaseClock
+from snapvault.engine.drill_notes import Notes
 from snapvault.engine.vault import Vault
 from snapvault.errors import MachineError
 from snapvault.formats import names, table_facts
-from snapvault.model.drills import Phase, StepReport, Verdict
+from snapvault.model.drills import Phase, Result, StepReport, Verdict
 from snapvault.model.policy import (
     CommandSpec,
     DirectorySpec,
@@ -50,7 +53,7 @@ from tests.support.sources import MemoryView
 from tests.support.stores import PowerCut
 from tests.support.vaults import MixedSource, VaultKit
 
-SYSTEM = b"loading\nweb01 login:\n" + bytes(range(1, 256)) * 900
+SYSTEM = b"loading\nweb01 login:\n\0" + random.Random(1).randbytes(200_000)
 DUMP = b"shop orders 7\nshop orders 8\nshop customers 3\n"
 CONSOLE = ConsoleCheck("login:")
 SPECS: Mapping[str, KindSpec] = {
@@ -229,6 +232,14 @@ def test_a_check_that_could_not_be_made_is_not_passed(made: Fixture) -> None:
     assert alone.validated.reason == "1 check passed, 1 skipped"
 
 
+def test_nothing_but_skipped_checks_validates_nothing(made: Fixture, tmp_path: Path) -> None:
+    notes = Notes(made.vault(), SourceSpec("x", (StreamSpec("y", MysqlSpec()),)), tmp_path,
+                  PhaseClock(), Meters())  # fmt: skip
+    notes.skip(["a", "b"], "no time")
+
+    assert notes.validated() == Result(SKIPPED, "no time")
+
+
 def test_checks_of_a_machine_that_ended_are_skipped(made: Fixture) -> None:
     made.rig.machines.has_agent = False
 
@@ -315,7 +326,9 @@ def test_damage_that_a_running_machine_comes_upon_fails_the_restore(made: Fixtur
 
     (report,) = made.run(boot(instant=True))
 
-    assert report.restored.verdict is FAILED
+    # The machine itself noticed nothing: what it was looked at for lies before the damage.
+    assert verdicts(report) == [PASSED]
+    assert three(report) == (FAILED, PASSED, PASSED)
     assert "is damaged" in report.restored.reason
     assert report.verdict is FAILED
 
