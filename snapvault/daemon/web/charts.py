@@ -125,7 +125,9 @@ def _level(count: int) -> int:
 def growth(vault: str, stored: int, added: Mapping[date, int], days: Sequence[date]) -> Growth:
     """Draw what a vault holds and what each day added; `stored` is what it holds now.
 
-    What it held before is what it holds now without what was added since.
+    What it held before is what it holds now without what was added since. Restore points that are
+    gone count on no day, so the line is what those that are kept needed by then: it never falls,
+    and never below nothing, when some are removed.
     """
     amounts = [added.get(day, 0) for day in days]
     held = []
