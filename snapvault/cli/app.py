@@ -23,6 +23,7 @@ from snapvault.cli import (
     notify,
     policy,
     restore,
+    run,
     serve,
     show,
     status,
@@ -186,6 +187,12 @@ app.command(
     short_help="List files on a restore point's disks, or bring some back.",
     epilog=SHARED,
 )(files.command)
+app.command(
+    "run",
+    help=_help(run.command),
+    short_help="Start a machine from its backup, without restoring it.",
+    epilog=SHARED,
+)(run.command)
 app.command(
     "verify",
     help=_help(verify.command),

@@ -80,10 +80,15 @@ class Console:
         return readable(kept).rpartition("\n")[2].strip()
 
     def follow(self, listener: Callable[[bytes], None]) -> None:
-        """Have a function called with what was kept so far, and with each piece from now on."""
+        """Have a function called with the end of what was kept, and each piece from now on."""
         with self._lock:
             self._listeners.append(listener)
-            listener(bytes(self._kept))
+            listener(bytes(self._kept[-_PIECE:]))
+
+    def leave(self, listener: Callable[[bytes], None]) -> None:
+        """Call a function no more; safe to repeat."""
+        with self._lock, suppress(ValueError):
+            self._listeners.remove(listener)
 
     def send(self, data: bytes) -> None:
         """Type something; lost while the machine is not there."""

@@ -95,6 +95,10 @@ class QemuMachine:
         """Have a function called with all that the console shows; it must not take long."""
         self._console.follow(listener)
 
+    def leave_console(self, listener: Callable[[bytes], None]) -> None:
+        """Call a function no more; safe to repeat."""
+        self._console.leave(listener)
+
     def type(self, data: bytes) -> None:
         """Type something on the serial console."""
         self._console.send(data)
