@@ -7,6 +7,7 @@ host's own servers nor anything on a network.
 
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +23,9 @@ USER: Final = "nobody"
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT: Final = 60.0  # seconds
+# CAP_CHOWN for its folder, CAP_KILL to end it, CAP_SETGID, CAP_SETUID (capabilities(7)).
+_CAPABILITIES: Final = 1 << 0 | 1 << 5 | 1 << 6 | 1 << 7
+
 _SHOWN: Final = 300  # characters of what a program says
 _LONGEST_PATH: Final = 107  # LIMIT: of a socket, bytes (Linux)
 _LONGEST_NAME: Final = len("/.s.PGSQL.5432")
@@ -42,7 +46,6 @@ class Place:
 
     prefix: tuple[str, ...]
     folder: Path
-    is_root: bool = False
 
     def run(self, argv: Sequence[str], doing: str, *, timeout: float = _TIMEOUT) -> bytes:
         """Run a short program to its end and return what it wrote.
@@ -70,7 +73,6 @@ class Cage:
     user: tuple[str, ...]
     owner: tuple[int, int] | None = None
     mounts: bool = False
-    is_root: bool = False
 
     def prefix(self, folder: Path) -> tuple[str, ...]:
         """Return what comes before a command line that works in a folder."""
@@ -94,32 +96,32 @@ class Cage:
             raise DrillError(
                 f'could not make folder "{own}": {(error.strerror or str(error)).lower()}'
             ) from error
-        place = Place(self.prefix(own), _MOUNTED if self.mounts else own, self.is_root)
+        place = Place(self.prefix(own), _MOUNTED if self.mounts else own)
         _require_short(place.folder)
         try:
             place.run(["test", "-w", str(place.folder)], "look")
         except DrillError as error:
             raise DrillError(
                 f'user "{USER}", whom a scratch server runs as, cannot reach folder "{folder}"',
-                hint="Give a folder whose parents everybody may enter, such as one in /var/tmp.",
+                hint="Let the service make namespaces; see docs/recovery.md, Loading dumps.",
             ) from error
         return place
 
 
-def find(*, refuses_root: bool) -> Cage:
+def find() -> Cage:
     """Return the closest cage that can be had here.
 
     Raises:
-        DrillError: a program is missing, or the one that `refuses_root` could run as root only.
+        DrillError: a program is missing, or we are root and may not become somebody else.
     """
     require("setpriv", package="util-linux")
-    for cage in _cages(refuses_root=refuses_root):
+    for cage in _cages():
         with suppress(DrillError):
             Place(cage.prefix(_MOUNTED), _MOUNTED).run(["true"], "shut a program in")
             return cage
     raise DrillError(
-        f'could not become user "{USER}", and the server does not run as root',
-        hint="Allow the service CAP_SETUID, CAP_SETGID, CAP_CHOWN and CAP_KILL.",
+        f'could not become user "{USER}", whom a scratch server is to run as',
+        hint="Give the service more capabilities; see docs/recovery.md, Loading dumps.",
     )
 
 
@@ -145,20 +147,25 @@ def one_line(text: bytes) -> str:
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
-def _cages(*, refuses_root: bool) -> Iterator[Cage]:
+def _cages() -> Iterator[Cage]:
     """Yield what there may be, the closest first."""
     apart = ("unshare", "--net", "--ipc")
     if os.geteuid() != 0:
         yield Cage((*apart, "--map-current-user", "--"), ())
         yield Cage((), ())
-        return
-    user = pwd.getpwnam(USER)
-    ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--no-new-privs")
-    owner = (user.pw_uid, user.pw_gid)
-    yield Cage((*apart, "--mount", "--"), ids, owner, mounts=True)
-    yield Cage((), ids, owner)
-    if not refuses_root:
-        yield Cage((), (), is_root=True)
+    elif _may_become_somebody():
+        user = pwd.getpwnam(USER)
+        ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+        owner = (user.pw_uid, user.pw_gid)
+        yield Cage((*apart, "--mount", "--"), (*ids, "--no-new-privs"), owner, mounts=True)
+        yield Cage((), (*ids, "--no-new-privs"), owner)
+
+
+def _may_become_somebody() -> bool:
+    """Tell whether root has all of its capabilities that this takes; services often have fewer."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return found is not None and int(found[1], 16) & _CAPABILITIES == _CAPABILITIES
 
 
 def _require_short(folder: Path) -> None:

@@ -130,7 +130,7 @@ class MariadbServers:
             DrillError: a program is missing; the hint is the command that installs it.
         """
         _find_programs()
-        cages.find(refuses_root=False)
+        cages.find()
 
     def start(self, folder: Path) -> "MariadbServer":
         """Start a server in a private folder, that has room for it.
@@ -139,7 +139,7 @@ class MariadbServers:
             DrillError: it did not start; the message has its own words.
         """
         programs = _find_programs()
-        cage = cages.find(refuses_root=False)
+        cage = cages.find()
         scratch = Scratch(folder, signal.SIGKILL)
         with closed_on_failure(scratch):
             server = MariadbServer(scratch, cage.prepare(folder), programs, self._limit)
@@ -257,13 +257,7 @@ class MariadbServer:
         return self._place.folder / "s"
 
     def _common(self) -> list[str]:
-        root = ["--user=root"] if self._place.is_root else []
-        return [
-            *root,
-            f"--datadir={self._place.folder}/data",
-            f"--tmpdir={self._place.folder}",
-            *_SERVER,
-        ]
+        return [f"--datadir={self._place.folder}/data", f"--tmpdir={self._place.folder}", *_SERVER]
 
     def _client(self) -> list[str]:
         return [

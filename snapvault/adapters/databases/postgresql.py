@@ -99,7 +99,7 @@ class PostgresqlServers:
             DrillError: a program is missing; the hint is the command that installs it.
         """
         self._find_programs()
-        cages.find(refuses_root=True)
+        cages.find()
 
     def start(self, folder: Path) -> "PostgresqlServer":
         """Start a server in a private folder, that has room for it.
@@ -108,7 +108,7 @@ class PostgresqlServers:
             DrillError: it did not start; the message has its own words.
         """
         programs = self._find_programs()
-        cage = cages.find(refuses_root=True)
+        cage = cages.find()
         # It removes its shared memory on the way.
         scratch = Scratch(folder, signal.SIGQUIT)
         with closed_on_failure(scratch):
