@@ -196,7 +196,7 @@ def _period(run: Session, vault: str | None, period: str, html: str | None) -> N
     said = [str(each) for each in (*problems, *outcomes.errors)]
     try:
         promised = drill_reports.promises(run.settings, run.vault_names(vault))
-    except ConfigError as error:
+    except SnapVaultError as error:
         promised = ()
         said.append(f"what policies promise is not known here: {error}")
         run.console.warning(said[-1])

@@ -27,7 +27,8 @@ class SignedReport:
 class Promise:
     """What a policy promises of a source now.
 
-    `interval` is the age that the newest good drill may reach.
+    `interval` is the age that the newest good drill may reach; `since` is when the source was
+    first seen in a policy, None: nobody knows.
     """
 
     key: SourceKey
@@ -35,6 +36,7 @@ class Promise:
     rto: timedelta | None
     rpo: timedelta | None
     interval: timedelta | None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class SourceAudit:
     """The drills of one source in a period, oldest first. Durations are in seconds.
 
     `promise` None: no policy names it now. `longest_gap` is the longest time of the period that
-    went by without a good drill, the drill before the period counted. `kept` tells whether it
+    went by without a good drill, the drill before the period counted; nobody is to blame for
+    the time before the source was there. `kept` tells whether it
     was within the policy's interval; None: there is no interval, or it is too early to say.
     """
 
@@ -188,7 +191,8 @@ def _source(
     start, until = span
     before = max((moment for moment in good if moment < start), default=None)
     inside = sorted(moment for moment in good if start <= moment <= until)
-    marks = [start if before is None else before, *inside, until]
+    since = promise.since if promise and promise.since else start
+    marks = [max(start, since) if before is None else before, *inside, until]
     gap = max((later - earlier).total_seconds() for earlier, later in pairwise(marks))
     gap = max(gap, 0.0)
     interval = promise.interval if promise else None

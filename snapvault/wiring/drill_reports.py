@@ -133,10 +133,12 @@ def promises(settings: Settings, vault_names: Sequence[str]) -> tuple[Promise, .
     Policies that are not enabled promise nothing.
 
     Raises:
-        ConfigError: the policies cannot be read.
+        ConfigError: the policies or the history cannot be read.
     """
     from snapvault.config.policies import load_policies
 
+    with history.open_history(settings) as known:
+        seen = known.seen()
     return tuple(
         Promise(
             SourceKey(policy.vault, source.name),
@@ -144,6 +146,7 @@ def promises(settings: Settings, vault_names: Sequence[str]) -> tuple[Promise, .
             policy.objectives.rto,
             policy.objectives.rpo,
             policy.objectives.drill,
+            seen.get(SourceKey(policy.vault, source.name)),
         )
         for policy in load_policies(settings)
         if policy.enabled and policy.vault in vault_names

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What drills showed over a time."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from snapvault.model.drill_audit import (
@@ -103,6 +104,15 @@ def test_the_time_before_the_period_counts_to_the_first_gap() -> None:
 def test_without_any_drill_it_is_too_early_until_the_interval_has_passed() -> None:
     assert only(look(promises=(promise(days=30),))).kept is None
     assert only(look(promises=(promise(days=20),))).kept is False
+
+
+def test_nobody_is_to_blame_for_the_time_before_a_source_was_there() -> None:
+    new = replace(promise(days=7), since=NOW - timedelta(days=5))
+    old = replace(promise(days=7), since=NOW - timedelta(days=500))
+
+    assert only(look(promises=(new,))).kept is None
+    assert only(look(on(22), promises=(new,))).kept is True
+    assert only(look(on(22), promises=(old,))).kept is False
 
 
 def test_without_an_interval_nothing_is_kept_or_broken() -> None:
