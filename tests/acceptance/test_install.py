@@ -67,13 +67,14 @@ import pathlib, sys, sysconfig
 site = pathlib.Path(sysconfig.get_path("purelib", "venv", {"base": sys.argv[1]}))
 (site / "others.pth").write_text(sys.argv[2] if len(sys.argv) > 2 else OTHERS)
 (site / "pip").mkdir()
+(site / "pip/__init__.py").touch()  # or else a pip of the others goes before it
 (site / "pip/__main__.py").write_text(PIP)
 """
 PIP = """\
-import compileall, pathlib, shutil, sys, sysconfig
+import pathlib, shutil, sys, sysconfig
 site, scripts = (pathlib.Path(sysconfig.get_path(name)) for name in ("purelib", "scripts"))
-shutil.copytree(sys.argv[-1] + "/snapvault", site / "snapvault", dirs_exist_ok=True)
-compileall.compile_dir(site / "snapvault", quiet=1)
+copy = pathlib.Path(sys.argv[-1].removesuffix("[files]"))
+shutil.copytree(copy / "snapvault", site / "snapvault", dirs_exist_ok=True)
 program = scripts / "snapvault"
 program.write_text("#!" + sys.executable + "\\nfrom snapvault.cli.main import main\\nmain()\\n")
 program.chmod(0o755)
