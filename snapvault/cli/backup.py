@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault import clock
-from snapvault.cli.failures import Outcomes, show_problems
+from snapvault.cli.failures import Outcomes, show_problems, wrong_of
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import CONSISTENCY, local, point_document
 from snapvault.errors import ConfigError, SnapVaultError
 from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
-    from snapvault.config.problems import Problem
     from snapvault.engine.vault import Held, Vault
     from snapvault.model.policy import Policy, SourceSpec
 
@@ -69,7 +68,7 @@ def _jobs(run: Session, names: Sequence[str]) -> "tuple[list[Job], list[SnapVaul
     policies, problems = read_policies(run.settings)
     wrong = show_problems(problems)
     if names:
-        wrong = _wrong_of(names, policies, problems)
+        wrong = wrong_of(names, policies, problems)
     elif problems and not any(policy.enabled for policy in policies):
         return [], wrong
     if not policies:
@@ -86,28 +85,6 @@ def _jobs(run: Session, names: Sequence[str]) -> "tuple[list[Job], list[SnapVaul
         )
     order = list(run.settings.vaults)
     return sorted(jobs, key=lambda job: order.index(job[0].vault)), wrong
-
-
-def _wrong_of(
-    names: Sequence[str], policies: "Sequence[Policy]", problems: "Sequence[Problem]"
-) -> list[SnapVaultError]:
-    """Return what is wrong with the files that name one of these sources besides a right one.
-
-    Raises:
-        ConfigError: no right policy has one of the sources, and a wrong one has it or may.
-    """
-    from snapvault.config.claims import claims_of
-    from snapvault.config.problems import ProblemError
-
-    if not problems:
-        return []
-    claims = claims_of(problems)
-    known = dict.fromkeys(source.name for policy in policies for source in policy.sources)
-    for name in names:
-        if name not in known:
-            raise claims.missing(name, known)
-    named = {path for name in names for path in claims.of(name)}
-    return [ProblemError(problem) for problem in problems if problem.path in named]
 
 
 def _back_up_vault(

@@ -91,6 +91,16 @@ def test_a_failure_is_told_without_the_url_and_the_others_are_tried(
     assert ended.stdout == 'told "people"\n'
 
 
+def test_a_server_that_is_not_there_comes_with_a_hint(host: Host, mails: MailServer) -> None:
+    telling(host, people=mail(mails))
+    mails.stop()
+
+    said = host.fails(18, "notify")
+
+    assert "refused the connection" in said
+    assert 'hint: See whether it runs and this host can reach it, and what "notify.people"' in said
+
+
 def test_the_doctor_reaches_notifiers_and_tells_nobody(
     host: Host, mails: MailServer, hook: HttpSink
 ) -> None:
@@ -114,3 +124,4 @@ def test_the_doctor_names_a_mail_server_that_is_not_there(host: Host, mails: Mai
 
     assert ended.status == 18
     assert "fail  notifier people" in ended.stdout
+    assert "See whether it runs and this host can reach it" in ended.stdout
