@@ -72,7 +72,7 @@ def remember(history: History, logs: RunLogs, settled: Callable[[Run], Run]) -> 
     """Read the history; `settled` returns a run at work as it ended, if its process is gone.
 
     Raises:
-        ConfigError: it cannot be read.
+        StateError, ConfigError: it cannot be read.
     """
     runs = tuple(settled(run) for run in history.runs(limit=_RUNS_READ))
     running = {}

@@ -18,8 +18,8 @@ from snapvault.model.verifies import VerifySummary
 class History(Protocol):
     """Safe from several threads and processes; each call is atomic and durable.
 
-    Every call raises ConfigError when the state folder cannot be used (full, read-only,
-    somebody else's); callers who must go on, do.
+    Every call raises StateError when the state folder cannot be used (full, read-only), and
+    ConfigError when it is somebody else's; callers who must go on, do.
     """
 
     def put(self, run: Run) -> None:

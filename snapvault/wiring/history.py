@@ -23,7 +23,7 @@ def open_history(
     """Open what this host remembers of its runs; closed by the caller, or as a context manager.
 
     Raises:
-        ConfigError: the state folder cannot be used, and the history `must_open` now.
+        StateError, ConfigError: the state folder cannot be used, and the history `must_open` now.
     """
     from snapvault.adapters.histories.sqlite import SqliteHistory
 
@@ -66,7 +66,7 @@ def run_of(settings: Settings, point: str) -> Run | None:
     """Return the run that made a restore point; None if this host does not remember it.
 
     Raises:
-        ConfigError: the history cannot be used.
+        StateError, ConfigError: the history cannot be used.
     """
     if not (settings.state_dir / _HISTORY).exists():
         return None  # looking makes none

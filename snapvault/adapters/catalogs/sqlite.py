@@ -49,7 +49,7 @@ class SqliteCatalog:
         """Open the catalog.
 
         Raises:
-            ConfigError: the state directory cannot be written, or is full.
+            StateError, ConfigError: the state folder is full, or cannot be written.
             LockHeldError: another process keeps the catalog busy.
         """
         self._file = DatabaseFile(path, _LAYOUT)

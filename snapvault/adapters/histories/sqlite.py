@@ -60,7 +60,7 @@ class SqliteHistory:
         """Open the history; `expire_logs` forgets the logs of runs from before a time.
 
         Raises:
-            ConfigError: the state folder cannot be used, and the history `must_open` now.
+            StateError, ConfigError: the state folder cannot be used, and it `must_open` now.
         """
         self._file = DatabaseFile(path, layout.LAYOUT, must_open=must_open)
         self._expire_logs = expire_logs
