@@ -47,7 +47,7 @@ _LONGEST_WAIT: Final = 5.0  # seconds; a clock that is set is noticed after so m
 _TELLING_SECONDS: Final = 10.0  # that a stop leaves for what is still to be told
 _WATCHDOG_SHARE: Final = 3  # times within the watchdog's limit that it is fed
 _GRACE_OF_ROUNDS: Final = timedelta(hours=1)  # between two rounds, before one is late
-_WORD_EVERY: Final = 4.0  # seconds between two looks for what other processes should know
+_WORD_EVERY: Final = 5.0  # seconds between two looks for what other processes should know
 _EXPIRE_EVERY: Final = 24 * 3600.0  # seconds between two looks for history that is too old
 
 
@@ -65,7 +65,7 @@ class Service:
         self._is_replaced = False
         self._is_alone = True
         self._token: str | None = None
-        self._left: tuple[Following | None, Sequence[NotifierStanding]] = (None, ())
+        self._left: tuple[object, Sequence[NotifierStanding]] = (None, ())
         self._failed = 0  # runs that are not tried again
 
     def run(self) -> int:
@@ -118,7 +118,6 @@ class Service:
             self._lock = stack.enter_context(alone(settings.state_dir))
             self._history = history.open_history(settings, self._events, must_open=must_remember)
             stack.callback(self._history.close)
-            stack.callback(self._take_leave, is_round=is_round)
             made, unusable = notifiers(settings, self._events)
             self._telling = Telling(
                 made, self._events, unusable=unusable, known=self._known_standings()
@@ -134,6 +133,8 @@ class Service:
             self._rehearsals.follow(settings, self._rules.policies, clock.now())
             self._resets = self._history.resets
             yield
+            self._telling.close(_TELLING_SECONDS)
+            self._take_leave(is_round=is_round)
 
     def _new_scheduler(self, grace: timedelta) -> Scheduler:
         current = self._rules
@@ -219,7 +220,7 @@ class Service:
                 self._expire()
             if clock.monotonic() >= next_word:
                 next_word = clock.monotonic() + _WORD_EVERY
-                self._leave_word(Following(os.getpid(), is_round=False, sources=self._watched()))
+                self._leave_word()
             self._jobs.wait(max(0.0, min(wanted, longest)))
 
     def _mind_state(self) -> None:
@@ -329,19 +330,26 @@ class Service:
 
     def _take_leave(self, *, is_round: bool) -> None:
         """Leave what counts until the next round, or that nobody is at work any more."""
-        self._leave_word(Following(os.getpid(), is_round, self._watched()) if is_round else None)
+        standings = self._telling.standings()
+        with suppress(SnapVaultError):  # the scheduler has told of a history that is not written
+            self._history.set_notifiers(standings)
+            self._history.set_following(
+                Following(os.getpid(), is_round, self._watched()) if is_round else None
+            )
 
-    def _leave_word(self, following: Following | None) -> None:
+    def _leave_word(self) -> None:
         """Leave what we know for other processes, whenever it has changed."""
+        goes_by = (self._rules, self._scheduler.next_starts(), self._scheduler.retries())
         standings = self._telling.standings()
         try:
-            if following != self._left[0]:
+            if goes_by != self._left[0]:
+                following = Following(os.getpid(), is_round=False, sources=self._watched())
                 self._history.set_following(following)
             if standings != self._left[1]:
                 self._history.set_notifiers(standings)
         except SnapVaultError:
             return  # the scheduler tells of a history that cannot be written; it is tried again
-        self._left = following, standings
+        self._left = goes_by, standings
 
     def _expire(self) -> None:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from snapvault import clock
+from snapvault.adapters.histories.sqlite import SqliteHistory
 from tests.acceptance.program import Host, image, shell
 from tests.support.daemon import Daemon, with_daemon
 from tests.support.http_sink import HttpSink, http_sink
@@ -147,6 +148,9 @@ def test_nights_pass_unattended_and_what_fails_is_told_tried_again_and_mended(  
             daemon.until(lambda: heard(host) == {"people": 4, "pings": 18}, "who was told")
             assert 'snapvault_notifier_up{notifier="pings"} 1.0' in daemon.get("/metrics")
             assert daemon.stop() == 0
+    with SqliteHistory(host.state / "history.sqlite") as history:
+        assert history.following() is None
+        assert all(each.is_up for each in history.notifiers())
 
     good, bad = ["start", ""], ["start", "fail"]
     assert pings(hook, "shop") == [*good, *bad, *good, *bad, *good]
@@ -414,6 +418,11 @@ def test_run_due_runs_what_is_due_once(
     moved.move_to(at(1, 1, 4))
     host.does("run-due")
     assert len(host.points("shop")) == 2
+    with SqliteHistory(host.state / "history.sqlite") as history:
+        left = history.following()
+    assert left is not None
+    assert left.is_round
+    assert [each.next_start for each in left.sources] == [at(2, 1, 0)]
 
 
 def test_run_due_tells_of_failures_by_its_exit_status_and_tries_again_when_it_is_time(
