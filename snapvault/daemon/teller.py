@@ -67,6 +67,15 @@ class Teller:
         """Whether its thread is still there."""
         return self._thread is not None and self._thread.is_alive()
 
+    def exchange(self, notifier: Notifier) -> None:
+        """Go on with another notifier, and at once: it may be there because the old one failed."""
+        with self._changed:
+            self.notifier = notifier
+            self._rests_until = 0.0
+            for letter in self._aside:
+                letter.due = 0.0
+            self._changed.notify_all()
+
     def add(self, notice: Notice) -> None:
         """Put a notice at the end of the queue, if the notifier wants it; never raises."""
         try:

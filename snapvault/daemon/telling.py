@@ -74,7 +74,7 @@ class Telling:
                     standing = self._known.get(name, NotifierStanding(name))
                     teller = Teller(notifier, self._log, self._pauses, self._queue_length, standing)
                 else:
-                    teller.notifier = notifier
+                    teller.exchange(notifier)
                 self._tellers[name] = teller
             self._unusable = {name: (why, now) for name, why in (unusable or {}).items()}
             self._leaving = [teller for teller in self._leaving if teller.is_busy]

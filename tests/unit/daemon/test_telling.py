@@ -449,7 +449,7 @@ def test_other_settings_take_over_what_waits(log: RecordedEvents) -> None:
     first, gone = Listener("ops", errors=[NotifyUnavailableError("busy")] * 9), Listener("gone")
     gone.errors.append(NotifyUnavailableError("busy"))
     second, new = Listener("ops"), Listener("new")
-    telling = Telling({"ops": first, "gone": gone}, log, pauses=(0.3, 0.3))
+    telling = Telling({"ops": first, "gone": gone}, log, pauses=(3600.0, 3600.0))
     telling.tell(a_notice(title="one"))
     until(lambda: first.attempts == 1 and gone.attempts == 1)
 
