@@ -5,7 +5,7 @@ import re
 import shlex
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -71,12 +71,13 @@ def rehearse(notes: Notes, tools: Tools, kind: BootDrill, contents: Contents) ->
 def _start_from_vault(notes: Notes, tools: Tools, kind: BootDrill, contents: Contents) -> None:
     folder = notes.folder / "cache"
     folder.mkdir(mode=0o700)
-    with notes.phases.at(Phase.LOCATE):
-        opening = open_point(notes.vault, contents, folder=folder, limit=_CACHE)
-        served = opening.__enter__()
-    try:
-        disks = [_WatchedDisk(disk) for disk in served.disks]
+    with ExitStack() as stack:
+        with notes.phases.at(Phase.LOCATE):
+            served = stack.enter_context(
+                open_point(notes.vault, contents, folder=folder, limit=_CACHE)
+            )
         _prove_key(notes, served)
+        disks = [_WatchedDisk(disk) for disk in served.disks]
         with tools.sockets(notes.folder) as sockets, tools.serve(disks, sockets) as addresses:
             attached = [
                 MachineDisk(disk.name, address)
@@ -85,11 +86,9 @@ def _start_from_vault(notes: Notes, tools: Tools, kind: BootDrill, contents: Con
             try:
                 _look(notes, tools, kind, attached, _boot_disk(contents))
             finally:
+                # ORDER: what waits for a volume first, so that the server's threads can end.
                 served.cache.close()
         notes.restored = _what_was_read(notes, disks, served)
-    finally:
-        with notes.cleaning_up("close the cache"):
-            opening.__exit__(None, None, None)
 
 
 def _boot_disk(contents: Contents) -> int:

@@ -2,7 +2,7 @@
 """What a drill puts around a vault and around targets: to measure, and to keep it from writing."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,18 +51,12 @@ class ReadOnlyStore:
     @contextmanager
     def open(self, name: str) -> Iterator[Readable]:
         """Open an object to be read once, in order."""
-        opening = self._inner.open(name)
-        with self._meters.measure(Phase.FETCH):
-            raw = opening.__enter__()
-        try:
+        with ExitStack() as stack:
+            with self._meters.measure(Phase.FETCH):
+                raw = stack.enter_context(self._inner.open(name))
             reader = _MeasuredReadable(raw, self._meters)
             yield reader
             self._fetched(reader.taken)
-        except BaseException as error:
-            if not opening.__exit__(type(error), error, error.__traceback__):
-                raise
-        else:
-            opening.__exit__(None, None, None)
 
     def names(self, prefix: str = "") -> Iterator[StoredObject]:
         """List the objects whose names start with `prefix`."""

@@ -38,8 +38,9 @@ SCHEDULED: Final = "schedule"
 _LONGEST_SOCKET: Final = 107
 _SOCKET_NAME: Final = 20
 
-_FOLDER: Final = "drill-"
-_KEPT: Final = "kept-"
+# What begins so and belongs to no process is removed: the name must be nobody else's.
+_FOLDER: Final = "snapvault-drill-"
+_KEPT: Final = "snapvault-kept-"
 _SCRATCH: Final = "snapvault-drills-"
 _OTHERS_MAY_ENTER: Final = 0o711
 """A scratch server's user must get to its own folder; every folder beside it is private."""
@@ -121,7 +122,7 @@ def _rehearsed(
 
     with ExitStack() as stack:
         folder = _enter_scratch(stack, spec)
-        if spec.gnupg_home is not None:
+        if spec.gnupg_home is not None and spec.gnupg_home.is_dir():
             stack.enter_context(agent_ends(spec.gnupg_home))
         own = _elsewhere(settings, policy.vault, spec, folder)
         with vaults.open_vault(own, policy.vault, events) as vault:
@@ -215,7 +216,7 @@ def _sockets(folder: Path) -> Iterator[Path]:
     if len(os.fsencode(folder)) + _SOCKET_NAME <= _LONGEST_SOCKET:
         yield folder
         return
-    with own_folder(Path(tempfile.gettempdir()), "svdrill-") as short:
+    with own_folder(Path(tempfile.gettempdir()), "snapvault-sockets-") as short:
         yield short
 
 
