@@ -4,11 +4,14 @@
 import hashlib
 import json
 import os
+import pty
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
+import termios
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -203,19 +206,18 @@ def test_a_kept_machine_goes_on_and_once_all_is_fetched_it_needs_no_vault(
         machine.says("machine.independent")
         machine.process.send_signal(signal.SIGTERM)
         ended = machine.ends()
-    with gone(world / "vault"):
-        again = recovery.run(
-            *("run", "web01", "--keep", str(keep), "--console"),
-            data=b"\n\n\n\ncat /var/www; poweroff -f\n",
-        )
+    with gone(world / "vault"), running(recovery, "web01", "--keep", str(keep)) as again:
+        again.sees("tiny login:")
+        again.type("cat /var/www; poweroff -f")
+        powered_off = again.ends()
 
     assert served == DATA
     assert "runs already" in busy
     assert ended == 128 + signal.SIGTERM
-    assert again.status == 0, again.stderr
-    assert "which needs the vault no more" in again.stdout
-    assert "booted times=2" in again.stdout
-    assert "upgraded" in again.stdout
+    assert not again.said["needs_vault"]
+    assert "booted times=2" in again.shown.decode()
+    assert "\nupgraded" in again.shown.decode()
+    assert powered_off == 0
 
 
 # --- what is refused, and what is left ----------------------------------------------------------
@@ -239,6 +241,41 @@ def test_a_kept_machine_is_not_laid_over_another_restore_point(
     assert "has a machine of another restore point" in told
     assert f"snapvault run {older['id']}" in told
     assert again.said["id"] == older["id"]
+
+
+def test_a_terminal_is_the_console_until_it_is_left(recovery: Host) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    shown = b""
+
+    def sees(text: bytes) -> bool:
+        nonlocal shown
+        deadline = clock.monotonic() + DEADLINE
+        while text not in shown and clock.monotonic() < deadline:
+            if select.select([ours], [], [], 1)[0]:
+                shown += os.read(ours, 65536)
+        return text in shown
+
+    with subprocess.Popen(
+        recovery.command("run", "waiting", "--console"),
+        env=recovery.surroundings(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        is_shown = sees(b"GRUB waits")
+        was_raw = not termios.tcgetattr(theirs)[3] & termios.ICANON
+        os.write(ours, b"\x1d")
+        is_left = sees(b"left the console; the machine runs on, and Ctrl-C ends it")
+        after = termios.tcgetattr(theirs)
+        process.send_signal(signal.SIGINT)
+        status = process.wait(DEADLINE)
+    os.close(theirs)
+    os.close(ours)
+
+    assert (is_shown, was_raw, is_left) == (True, True, True)
+    assert after == before
+    assert status == 128 + signal.SIGINT
 
 
 def test_a_killed_run_leaves_no_machine_and_the_next_one_cleans_up(recovery: Host) -> None:

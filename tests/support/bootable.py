@@ -76,7 +76,7 @@ fi
 if [ -e /sys/class/net/eth0 ]; then
     ip link set lo up
     ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up
-    setsid httpd -f -p 80 -h /var </dev/null >/dev/null 2>&1 &
+    httpd -p 80 -h /var
 fi
 . /etc/start
 echo "tiny login:"

@@ -15,8 +15,8 @@ KEPT: Final = 1 << 20
 _PIECE = 1 << 16
 _OVERLAP = 8 << 10  # bytes looked at again, for lines that were not whole
 
-# Moves of the cursor begin a line; all else that an escape says is about looks (ECMA-48).
-_MOVES = re.compile(r"\x1b\[[0-9;?]*[HfJEF]|\x1bc|\r\n|\r|\v|\f")
+# Moves to the first column begin a line; all else that an escape says is about looks (ECMA-48).
+_MOVES = re.compile(r"\x1b\[([0-9]*(;0*1?)?[Hf]|[0-9?]*[JEF])|\x1bc|\r\n|\r|\v|\f")
 _LOOKS = re.compile(r"\x1b\[[0-9;?=>]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b[@-_]?")
 _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 

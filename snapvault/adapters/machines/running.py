@@ -114,14 +114,21 @@ class QemuMachine:
     def wait_for_console(self, pattern: str, limit: timedelta) -> str:
         """Wait until a line of the console matches."""
         wanted = re.compile(pattern)
-        seen = 0
+        seen = -1
+        since = 0
 
         def look() -> str | None:
-            nonlocal seen
+            nonlocal seen, since
+            is_over = not self.is_running
             now = self._console.total
-            found = next(filter(wanted.search, self._console.lines_since(seen)), None)
-            seen = now
-            return found
+            lines = self._console.lines_since(since)
+            found = next((at for at, line in enumerate(lines) if wanted.search(line)), None)
+            # The last line may not be whole yet: a prompt is when nothing follows.
+            if found == len(lines) - 1 and now != seen and not is_over:
+                seen = now
+                return None
+            seen = since = now
+            return None if found is None else lines[found]
 
         return self._await(look, limit, f'showed no line like "{pattern}"')
 

@@ -38,7 +38,7 @@ _SIGNS: Final = (
     ),
     (r"Kernel panic - not syncing", "panicked", None),
     (
-        r"^\s*(Shell> |UEFI Interactive Shell)",
+        r"^\s*(Shell>|UEFI Interactive Shell)",
         "found nothing to start, and is in the shell of its firmware",
         _FIRMWARE_HINT,
     ),
