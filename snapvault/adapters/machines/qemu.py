@@ -97,14 +97,24 @@ class QemuMachines:
             *_disk_words(spec, overlays, layout),
             *_network_words(spec),
         ]
+        machine = self._run_somehow(words, spec, layout.firmware, own)
+        for disk, overlay in overlays:
+            if disk.overlay is None:
+                # QEMU has it open; so nothing of it is left, however all of this ends.
+                overlay.unlink()
+        return machine
+
+    def _run_somehow(
+        self, words: Sequence[str], spec: MachineSpec, firmware: Firmware, own: Path
+    ) -> QemuMachine:
         # KVM may be there and not work, in a machine that is a virtual one itself, say.
         if not self._is_emulated and os.access(_KVM, os.R_OK | os.W_OK):
             try:
-                return self._run(["-accel", "kvm", *words], spec, layout.firmware, own)
+                return self._run(["-accel", "kvm", *words], spec, firmware, own)
             except MachineError:
                 self._is_emulated = True
         words = ["-accel", "tcg,thread=multi,tb-size=256", *words]
-        return self._run(words, spec, layout.firmware, own)
+        return self._run(words, spec, firmware, own)
 
     def _run(
         self, words: Sequence[str], spec: MachineSpec, firmware: Firmware, own: Path
