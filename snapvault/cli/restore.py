@@ -98,6 +98,15 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             help="What disks are written as, in files: raw or qcow2.",
         ),
     ] = restore_machine.RAW,
+    definition: Annotated[
+        Path | None,
+        typer.Option(
+            "--definition",
+            metavar="FILE",
+            help="With lvm:GROUP, where the definition of the machine goes, with the new volumes.",
+            show_default=False,
+        ),
+    ] = None,
     vault: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +141,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     With lvm:GROUP each disk becomes a new logical volume SOURCE-STREAM, and with
     lvm:GROUP/NAME the one disk that volume. Behind a question mark, joined by an ampersand:
     thin=POOL makes them in a thin pool, prefix=TEXT replaces SOURCE-. With --force or --in-place
-    volumes of these names that are there are overwritten.
+    volumes of these names that are there are overwritten. --definition FILE has the definition.
 
     With ebs:REGION each disk becomes a new EBS snapshot in that region, rounded up to whole
     GiB. Behind a question mark, joined by ampersands: zone=ZONE also makes a volume of each there
@@ -160,7 +169,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
       snapvault restore etc --at yesterday --to - | tar -tf -
       snapvault restore etc --path ssh --path hosts --to /srv/restored/
       snapvault restore web01 --to /srv/web01 --format qcow2
-      snapvault restore web01 --to "lvm:vg0?thin=pool0"
+      snapvault restore web01 --to "lvm:vg0?thin=pool0" --definition web01.xml
       snapvault restore web01 --to "ebs:eu-west-1?zone=eu-west-1a&encrypted=yes"
     """
     run = session(context)
@@ -175,6 +184,11 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     volumes = restore_lvm.place_of(to, path)
     is_path = place is None and volumes is None and to != in_order.STDOUT
     restore_machine.require_format(image_format, is_file=is_path and not path, in_place=in_place)
+    if definition is not None and (volumes is None or in_place or stream is not None):
+        raise typer.BadParameter(
+            "only a whole machine that goes to new logical volumes needs a file for it",
+            param_hint="--definition",
+        )
     if in_place:
         restore_in_place.require_possible(to, is_ebs=place is not None, paths=path)
     started = clock.monotonic()
@@ -197,6 +211,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
                     named=named,
                     in_place=in_place,
                     force=force,
+                    definition=definition,
                 )
             elif in_place:
                 done = restore_in_place.restore(
@@ -341,8 +356,9 @@ def _to_files(
     restore_new.restore(run, vault, contents, paths, folder=folder, force=force, formats=formats)
     done = Restored(streams, [str(path) for path in paths])
     if folder is not None:
+        files = restore_machine.definition_files(folder, streams)
         done.lines, done.document, done.each = restore_machine.finish(
-            run, streams, paths, image_format, folder=folder, force=force
+            run, streams, paths, image_format, definitions=files, force=force
         )
     return done
 

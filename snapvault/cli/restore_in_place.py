@@ -25,7 +25,7 @@ _OPTION = "--in-place"
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class Done:
     """What was done: `results` has None for a disk that was missing, and was made.
 
     `fetched` and `full` are numbers of volumes and their bytes, as they are stored: those that
@@ -150,7 +150,7 @@ def restore_to(
             restore_new.restore(run, vault, made, new, folder=folder, force=False)
         done = restore_in_place(vault, contents.only(present), targets)
     results = iter(done.streams)
-    told = _Done(
+    told = Done(
         streams,
         tuple(str(path) for path in paths),
         tuple(next(results) if is_there else None for is_there in present),

@@ -48,15 +48,19 @@ def restore(
     named: bool,
     in_place: bool,
     force: bool,
+    definition: Path | None,
 ) -> Restored:
     """Restore disks, each to a new volume; with `force` or `in_place` over those that are there.
+
+    `definition` is the file for the machine's definition, if it is wanted.
 
     Raises:
         RestoreError: a stream is no disk, a name is taken, there is no room, or LVM refused.
     """
     from snapvault.wiring import restoring
 
-    streams = restore_machine.disks(run, held, streams, named=named)
+    saved = restore_machine.definition(held) if definition is not None else None
+    streams = restore_machine.disks(run, held, streams, named=named, quiet=saved is not None)
     restore_machine.require_disks(held, streams, become="a logical volume")
     if place.name is not None and len(streams) > 1:
         raise RestoreError(
@@ -72,12 +76,28 @@ def restore(
     if in_place:
         return restore_in_place.restore_to(run, vault, held, streams, paths, force=force)
     new = [not (force and group.is_there(name)) for name in names]
+    if definition is not None:
+        restoring.require_free(definition, force=force)
     run.console.note(
         f'restoring source "{held.point.source}" from restore point {held.point.point}, '
         f'taken {local(held.point.taken_at)}, to volume group "{place.group}"'
     )
-    _restore(run, vault, held, streams, group, names, new)
-    return Restored(streams, [str(path) for path in paths])
+    if definition is None or saved is None:
+        _restore(run, vault, held, streams, paths, group=group, names=names, new=new)
+        return Restored(streams, [str(path) for path in paths])
+    streams, paths = (*streams, saved), [*paths, definition]
+    _restore(run, vault, held, streams, paths, group=group, names=names, new=new)
+    done = Restored(streams, [str(path) for path in paths])
+    done.lines, done.document, done.each = restore_machine.finish(
+        run,
+        streams,
+        paths,
+        restore_machine.RAW,
+        definitions={saved.name: definition},
+        force=True,
+        is_device=True,
+    )
+    return done
 
 
 def _restore(
@@ -85,10 +105,13 @@ def _restore(
     vault: "Vault",
     held: "Held",
     streams: "tuple[StreamRecord, ...]",
+    paths: "Sequence[Path]",
+    *,
     group: "LvmRestore",
     names: "Sequence[str]",
     new: "Sequence[bool]",
 ) -> None:
+    """Restore streams to paths: the first ones to volumes of these names, some of them new."""
     from snapvault.engine.contents import look_up
     from snapvault.engine.restore import room_needed
 
@@ -98,7 +121,7 @@ def _restore(
     contents = look_up(vault, held.point, streams)
     needed = [room_needed(extents, group.grain) for extents in contents.maps]
     sizes = [stream.size for stream in streams]
-    rows = zip(sizes, needed, new, strict=True)
+    rows = zip(sizes, needed, new, strict=False)
     group.require_room([(size, data) for size, data, is_new in rows if is_new])
     made: list[LvmTarget] = []
 
@@ -107,7 +130,6 @@ def _restore(
         made.append(found)
         return found
 
-    paths: list[Path] = [group.path_of(name) for name in names]
     try:
         restore_new.restore(
             run,

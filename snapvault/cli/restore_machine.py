@@ -2,7 +2,7 @@
 """What makes disks a machine again: its definition, and which disk it starts from."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +49,42 @@ def format_of(stream: StreamRecord, image_format: str) -> str:
     return image_format if stream.kind == "disk" else RAW
 
 
+def definition(held: "Held") -> StreamRecord:
+    """Return the definition of the machine.
+
+    Raises:
+        RestoreError: the point has none, or several.
+    """
+    found = [stream for stream in held.point.streams if _is_definition(stream)]
+    if len(found) != 1:
+        names = ", ".join(stream.name for stream in found)
+        has = f"{len(found)} definitions" if found else "no definition"
+        raise RestoreError(
+            f'source "{held.point.source}" has {has} of a machine at restore point '
+            f"{held.point.point}",
+            hint=f"Leave out --definition, and restore each with --stream: {names}."
+            if found
+            else "Leave out --definition.",
+        )
+    return found[0]
+
+
 def disks(
-    run: Session, held: "Held", streams: tuple[StreamRecord, ...], *, named: bool
+    run: Session,
+    held: "Held",
+    streams: tuple[StreamRecord, ...],
+    *,
+    named: bool,
+    quiet: bool = False,
 ) -> tuple[StreamRecord, ...]:
     """Return the streams without the machine's definition, which is told; a `named` one stays.
 
-    So a machine can go where only disks can go.
+    So a machine can go where only disks can go. With `quiet` nothing is told.
     """
     if named or not any(stream.kind == "disk" for stream in streams):
         return streams
     for stream in streams:
-        if _is_definition(stream):
+        if _is_definition(stream) and not quiet:
             run.console.note(
                 f'stream "{stream.name}" is the definition of the machine and no disk, and is left '
                 f"out; to have it: snapvault restore {held.point.source} --point "
@@ -115,20 +140,28 @@ def finish(
     paths: Sequence[Path],
     image_format: str,
     *,
-    folder: Path,
+    definitions: Mapping[str, Path],
     force: bool,
+    is_device: bool = False,
 ) -> tuple[list[str], dict[str, Any], list[dict[str, Any]]]:
     """Write the definitions of machines whose disks were restored; tell how to start them.
 
-    Returns lines for people, and what programs are told: of all, and of each stream.
+    `definitions` are the new files, by the streams that were the old ones. `is_device` says that
+    the disks are block devices. Returns lines for people, and what programs are told: of all,
+    and of each stream.
     """
     placed = list(zip(streams, paths, strict=True))
     lines: list[str] = []
     written: list[dict[str, Any]] = []
-    for name, file in definition_files(folder, streams).items():
-        old = next(path for stream, path in placed if stream.name == name)
-        text = old.read_bytes()
-        told = _domain(run, text, name, placed, image_format, file, force=force)
+    for name, file in definitions.items():
+        prefix = name.removesuffix(_DEFINITION)
+        text = next(path for stream, path in placed if stream.name == name).read_bytes()
+        disks = [
+            _restored(stream, path, prefix, image_format, is_device=is_device)
+            for stream, path in placed
+            if stream.kind == "disk"
+        ]
+        told = _domain(run, text, name, disks, file, force=force)
         if told is not None:
             lines.append(
                 f'definition of domain "{told.name}" with these disks: "{file}"; '
@@ -143,8 +176,7 @@ def _domain(
     run: Session,
     text: bytes,
     definition: str,
-    placed: Sequence[tuple[StreamRecord, Path]],
-    image_format: str,
+    disks: "Sequence[RestoredDisk]",
     file: Path,
     *,
     force: bool,
@@ -152,14 +184,8 @@ def _domain(
     """Write a libvirt domain's new definition; None if it is no domain's, or cannot be changed."""
     from snapvault.wiring import restoring
 
-    prefix = definition.removesuffix(_DEFINITION)
-    found = [
-        _restored(stream, path, prefix, image_format)
-        for stream, path in placed
-        if stream.kind == "disk"
-    ]
     try:
-        told = restoring.write_domain(text, found, file, force=force)
+        told = restoring.write_domain(text, disks, file, force=force)
     except RestoreError as error:
         run.console.warn(
             "machine.definition",
@@ -189,7 +215,9 @@ def _domain(
     return told
 
 
-def _restored(stream: StreamRecord, path: Path, prefix: str, image_format: str) -> "RestoredDisk":
+def _restored(
+    stream: StreamRecord, path: Path, prefix: str, image_format: str, *, is_device: bool
+) -> "RestoredDisk":
     from snapvault.adapters.targets.domain import RestoredDisk
 
     places = {stream.facts[key] for key in ("file", "device") if key in stream.facts}
@@ -203,6 +231,7 @@ def _restored(stream: StreamRecord, path: Path, prefix: str, image_format: str) 
         frozenset(places),
         path.absolute(),
         image_format,
+        is_device,
     )
 
 

@@ -36,9 +36,9 @@ DOMAIN = """<domain type='test'>
     <nvram>/srv/web01.fd</nvram>
   </os>
   <devices>
-    <disk type='block' device='disk'>
+    <disk type='file' device='disk'>
       <driver name='qemu' type='raw'/>
-      <source dev='/dev/vg0/web01-root'/>
+      <source file='FOLDER/root'/>
       <target dev='vda' bus='virtio'/>
     </disk>
     <disk type='network' device='disk'>
@@ -60,12 +60,12 @@ DOMAIN = """<domain type='test'>
 def machine_once(tmp_path_factory: pytest.TempPathFactory, host_home: Path) -> Path:
     """Make a vault with machines of two disks: with libvirt, without, and with a trap for XML."""
     folder = tmp_path_factory.mktemp("machine")
-    for name in ("vda", "ua-data"):
+    for name in ("root", "ua-data"):
         (folder / name).write_bytes(CHANCE.randbytes(3 * MIB) + bytes(2 * MIB) + b"end" * 512)
-    (folder / "web01.xml").write_text(DOMAIN)
+    (folder / "web01.xml").write_text(DOMAIN.replace("FOLDER", str(folder)))
     trap = '<!DOCTYPE domain [<!ENTITY e SYSTEM "file:///etc/hostname">]><domain>&e;</domain>'
     (folder / "trap.xml").write_text(trap)
-    disks = {name: image(folder / name) for name in ("vda", "ua-data")}
+    disks = {name: image(folder / name) for name in ("root", "ua-data")}
     host = Host(folder / "host", host_home, {"store": f"file://{folder}/vault"}).set_up()
     host.protect(
         {
@@ -99,15 +99,15 @@ def test_a_machine_comes_back_as_images_with_a_definition_that_names_them(
 
     done = machine.does("restore", "web01", "--to", str(to), "--format", "qcow2", "--json")
 
-    for name in ("vda", "ua-data"):
+    for name in ("root", "ua-data"):
         assert raw_of(to / f"{name}.qcow2") == (machine_once / name).read_bytes()
         qemu_img("check", str(to / f"{name}.qcow2"))
-    assert (to / "definition").read_text() == DOMAIN
+    assert (to / "definition").read_bytes() == (machine_once / "web01.xml").read_bytes()
     defined = f"define '{to / 'domain.xml'}'; domblklist web01"
     said = subprocess.run(
         ["virsh", "-c", "test:///default", defined], capture_output=True, check=True, text=True
     ).stdout
-    assert f"vda      {to / 'vda.qcow2'}" in said
+    assert f"vda      {to / 'root.qcow2'}" in said
     assert f"vdb      {to / 'ua-data.qcow2'}" in said
     assert "vdc      /srv/scratch.img" in said
     types = [
@@ -136,10 +136,10 @@ def test_a_definition_that_is_there_is_not_replaced_and_stops_the_restore_at_onc
     assert "exists already" in refusal
     assert untouched == ["domain.xml"]
     assert sorted(each.name for each in to.iterdir()) == [
-        *("definition", "domain.xml", "ua-data", "vda"),
+        *("definition", "domain.xml", "root", "ua-data"),
     ]
     assert f"virsh define {to}/domain.xml" in done.stdout
-    assert f'file="{to}/vda"' in (to / "domain.xml").read_text()
+    assert f'file="{to}/root"' in (to / "domain.xml").read_text()
 
 
 def test_a_machine_without_libvirt_comes_back_too_in_place_and_to_ebs(
@@ -149,20 +149,20 @@ def test_a_machine_without_libvirt_comes_back_too_in_place_and_to_ebs(
     machine.environment = cloud.environment()
 
     done = machine.does("restore", "app01", "--to", str(to))
-    (to / "vda").write_bytes(b"spoiled" * 100)
+    (to / "root").write_bytes(b"spoiled" * 100)
     in_place = machine.does("restore", "app01", "--to", str(to), "--in-place")
     machine.does("restore", "app01", "--to", f"ebs:eu-west-1?endpoint={cloud.endpoint_url}")
 
     assert (to / "definition").read_text() == "qemu-system-x86_64\n"
     assert not (to / "domain.xml").exists()
     assert "is the command line of the machine" in done.stderr
-    assert (to / "vda").read_bytes() == (machine_once / "vda").read_bytes()
+    assert (to / "root").read_bytes() == (machine_once / "root").read_bytes()
     assert 'stream "definition" is the definition of the machine' in in_place.stderr
     # 5 MiB and 1536 bytes become whole GiB, with zeros.
     made = {each.tags["Name"]: each for each in cloud.own_snapshots()}
-    assert {name: each.gib for name, each in made.items()} == {"app01-vda": 1, "app01-ua-data": 1}
-    content = (machine_once / "vda").read_bytes()
-    assert made["app01-vda"].read(0, 8 * MIB) == content.ljust(8 * MIB, b"\0")
+    assert {name: each.gib for name, each in made.items()} == {"app01-root": 1, "app01-ua-data": 1}
+    content = (machine_once / "root").read_bytes()
+    assert made["app01-root"].read(0, 8 * MIB) == content.ljust(8 * MIB, b"\0")
 
 
 def test_a_definition_with_entities_is_left_as_it_is(machine: Host, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_definition_with_entities_is_left_as_it_is(machine: Host, tmp_path: Pa
 
     assert "it has a document type" in done.stderr
     assert not (tmp_path / "back" / "domain.xml").exists()
-    assert (tmp_path / "back" / "vda").exists()
+    assert (tmp_path / "back" / "root").exists()
 
 
 def test_one_disk_becomes_a_qcow2_file_and_a_dump_does_not(
@@ -178,11 +178,11 @@ def test_one_disk_becomes_a_qcow2_file_and_a_dump_does_not(
 ) -> None:
     words = ("restore", "web01", "--format", "qcow2", "--stream")
 
-    machine.does(*words, "vda", "--to", str(tmp_path / "vda.qcow2"))
+    machine.does(*words, "root", "--to", str(tmp_path / "vda.qcow2"))
     no_disk = machine.fails(16, *words, "definition", "--to", str(tmp_path / "definition"))
-    no_file = machine.fails(16, *words, "vda", "--to", "/dev/null")
+    no_file = machine.fails(16, *words, "root", "--to", "/dev/null")
 
-    assert raw_of(tmp_path / "vda.qcow2") == (machine_once / "vda").read_bytes()
+    assert raw_of(tmp_path / "vda.qcow2") == (machine_once / "root").read_bytes()
     assert "is no disk, and cannot become a qcow2 image" in no_disk
     assert 'cannot restore to "/dev/null" as qcow2: it is no file' in no_file
 
@@ -198,6 +198,7 @@ def test_one_disk_becomes_a_qcow2_file_and_a_dump_does_not(
         (("--to", "lvm:vg0?pool=x"), 'unknown key "pool"'),
         (("--to", "lvm:"), "names no volume group"),
         (("--to", "lvm:vg0", "--path", "etc"), "not to LVM"),
+        (("--to", "x", "--definition", "y"), "only a whole machine that goes to new"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(
@@ -213,7 +214,7 @@ def test_several_disks_do_not_fit_into_one_volume_and_groups_are_looked_up(machi
     missing = machine.fails(16, "restore", "web01", "--to", "lvm:no-such-group")
 
     assert 'source "web01" has 2 disks, and "vg0/web01" is one volume' in several
-    assert "lvm:vg0, or choose a disk with --stream: vda, ua-data." in several
+    assert "lvm:vg0, or choose a disk with --stream: root, ua-data." in several
     assert "group" in missing or "vgs" in missing
 
 
