@@ -119,6 +119,11 @@ class _Disk:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         read_whole(self._reader, offset, buffer, size=self.size, disk=str(self))
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where it is: the definition of its machine knows it by that."""
+        return {"file": str(self._path)}
+
     def finish(self) -> Consistency:
         after = self._state()
         if after.size < self.size:
@@ -178,7 +183,7 @@ class _View:
 
     def finish(self) -> Outcome:
         weakest = min((disk.finish() for disk in self._disks), key=tuple(Consistency).index)
-        return Outcome(weakest)
+        return Outcome(weakest, facts={disk.name: disk.facts for disk in self._disks})
 
     def committed(self, point: str) -> None:
         pass

@@ -111,6 +111,11 @@ class _Disk:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self._disk.read_into(offset, buffer)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where it is: the definition of its machine knows it by that."""
+        return {"file": str(self._image.path)}
+
     def is_unchanged(self) -> bool:
         return self._image.is_unchanged()
 
@@ -133,7 +138,8 @@ class _View:
 
     def finish(self) -> Outcome:
         still = all(disk.is_unchanged() for disk in self._disks)
-        return Outcome(Consistency.CRASH if still else Consistency.NONE)
+        consistency = Consistency.CRASH if still else Consistency.NONE
+        return Outcome(consistency, facts={disk.name: disk.facts for disk in self._disks})
 
     def committed(self, point: str) -> None:
         pass
