@@ -39,21 +39,22 @@ _PROGRAMS: Final = {
 _PACKAGE: Final = "mariadb-server"
 
 # What is lost at a power cut does not matter: neither is anything synchronized nor written twice.
+# Options that a release may be without are loose: then they are ignored.
 _SERVER: Final = (
     "--skip-networking",
     "--skip-name-resolve",
     "--skip-log-bin",
     "--skip-slave-start",
     "--event-scheduler=OFF",
-    "--performance-schema=OFF",
+    "--loose-performance-schema=OFF",
     "--max-connections=16",
     "--key-buffer-size=8M",
     "--innodb-buffer-pool-size=64M",
     "--innodb-log-file-size=48M",
     "--innodb-flush-log-at-trx-commit=0",
-    "--innodb-flush-method=nosync",
-    "--skip-innodb-doublewrite",
-    "--innodb-use-native-aio=0",
+    "--loose-innodb-flush-method=nosync",
+    "--loose-skip-innodb-doublewrite",
+    "--loose-innodb-use-native-aio=0",
     "--innodb-buffer-pool-load-at-startup=0",
     "--innodb-buffer-pool-dump-at-shutdown=0",
     # LIMIT: a gigabyte is the most that a row can be.

@@ -63,6 +63,11 @@ _TABLESPACE: Final = re.compile(
     rb"(?<=\n)(CREATE TABLESPACE [^\n]* LOCATION )'(?:[^']|'')*';(?=\n)"
 )
 
+# Since PostgreSQL 16, who granted must have been able to, and only the superuser of a cluster's
+# first day always is. That one may have had another name than ours.
+_GRANTED_BY: Final = re.compile(
+    rb"(?<=\n)(GRANT [^\n]*) GRANTED BY (?:\"(?:[^\"]|\"\")+\"|\w+);(?=\n)"
+)
 _CREATE: Final = re.compile(rb'\nCREATE DATABASE ("(?:[^"]|"")+"|[^\s"]+) ')
 
 # psql:<stdin>:12: ERROR:  relation "x" does not exist
@@ -263,8 +268,9 @@ class PostgresqlServer:
             yield b"\nCOMMIT;\n"
 
     def _fitted_globals(self, text: bytes) -> bytes:
-        """Leave out the role that is there, and put tablespaces where nobody else's lie."""
+        """Leave out a role that is there and who granted; put tablespaces where nobody's are."""
         text = text.replace(f"\nCREATE ROLE {_SUPERUSER};\n".encode(), b"\n\n")
+        text = _GRANTED_BY.sub(rb"\1;", text)
         count = 0
 
         def moved(found: re.Match[bytes]) -> bytes:
