@@ -125,7 +125,7 @@ def test_the_readmes_first_backup_and_restore_work_as_they_stand(scratch: Scratc
     readme = (ROOT / "README.md").read_text()
     shown = CODE.findall(readme[: readme.index("## What it promises")])
     install, in_a_folder, make_recovery_key, set_up, settings, policy, back_up, *back = shown
-    away, restore, serve, by_hand = back
+    away, restore, run, serve, by_hand = back
     copy_bucket, run_script = by_hand.splitlines()
     etc = scratch.folder / "etc" / "snapvault"
     assert install == "make install\n"  # test_install.py types it
@@ -140,6 +140,7 @@ def test_the_readmes_first_backup_and_restore_work_as_they_stand(scratch: Scratc
     backed_up = scratch.type("host", back_up)
     (scratch.folder / "recovery" / "restore.yaml").write_text(scratch.text(away))
     restored = scratch.type("recovery", in_a_folder + restore)
+    scratch.interrupt("recovery", run, once="console: ")
     scratch.interrupt("recovery", serve, once="nbd+unix:")
     fetch(scratch, copy_bucket)
     scratch.type("recovery", run_script)
