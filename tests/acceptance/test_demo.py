@@ -58,26 +58,33 @@ def processes_of(room: Path) -> list[str]:
     return found
 
 
-def test_the_demo_shows_three_nights_and_cleans_up(room: Path) -> None:
-    status, output = finish(start(room))
+def test_a_demo_that_is_over_cleans_up(room: Path) -> None:
+    # A story of no nights: what was set up is cleared away by the same hands as after three.
+    lines = """
+from scripts.demo_screen import Screen
+from scripts.demo_stage import open_stage
+with open_stage(Screen(), room=1, keep=False) as stage:
+    print(len(list(stage.folder.iterdir())), "things were made")
+"""
+    environment = {**os.environ, "TMPDIR": str(room)}
 
-    assert status == 0, output
-    assert output.count("$ snapvault backup\n") == 3
-    assert "Refused with exit status 12" in output
-    assert output.count("web01 is back, byte for byte") == 2
-    assert output.count("shop is back, byte for byte") == 1
-    assert [line for line in output.splitlines() if len(line) > 80 and " " in line.strip()] == []
-    assert re.search(r"^night 3 stored +web01 .+, shop .+; in ", output, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+
+    assert b"things were made" in done.stdout
     assert list(room.iterdir()) == []
     assert processes_of(room) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_cleans_up(room: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "at"), [(signal.SIGINT, "snapvault backup"), (signal.SIGTERM, "snapvault init")]
+)
+def test_an_interrupted_demo_cleans_up(room: Path, number: signal.Signals, at: str) -> None:
     demo = start(room)
     assert demo.stdout is not None
     for line in demo.stdout:
-        if "snapvault backup" in line:
+        if at in line:
             break
 
     demo.send_signal(number)
@@ -101,9 +108,19 @@ def test_a_failing_step_is_named_and_the_demo_cleans_up(room: Path) -> None:
     assert processes_of(room) == []
 
 
-def test_a_kept_demo_can_be_gone_on_with_as_it_says(room: Path) -> None:
+def test_the_demo_shows_three_nights_and_what_is_kept_of_it_can_be_gone_on_with(
+    room: Path,
+) -> None:
     status, output = finish(start(room, "--keep"))
+
     assert status == 0, output
+    assert output.count("$ snapvault backup\n") == 3
+    assert "Refused with exit status 12" in output
+    assert output.count("web01 is back, byte for byte") == 2
+    assert output.count("shop is back, byte for byte") == 1
+    lines = [line for line in output.splitlines() if str(room) not in line]
+    assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
+    assert re.search(r"^night 3 stored +web01 .+, shop .+; in ", output, re.MULTILINE)
     by_hand = re.search(r"^To go on by hand:\n((?:    .+\n)+)", output, re.MULTILINE)
     removal = re.search(r"^To remove it all:\n((?:    .+\n)+)", output, re.MULTILINE)
     assert by_hand is not None
