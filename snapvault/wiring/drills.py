@@ -41,6 +41,7 @@ _SOCKET_NAME: Final = 20
 # What begins so and belongs to no process is removed: the name must be nobody else's.
 _FOLDER: Final = "snapvault-drill-"
 _KEPT: Final = "snapvault-kept-"
+_TEMPORARY: Final = Path("/var/tmp")  # noqa: S108 - see where it is used
 _SCRATCH: Final = "snapvault-drills-"
 _OTHERS_MAY_ENTER: Final = 0o711
 """A scratch server's user must get to its own folder; every folder beside it is private."""
@@ -187,7 +188,7 @@ def _scratch(spec: DrillSpec) -> Path:
     Raises:
         ConfigError: it cannot be made, or somebody else can change what is in it.
     """
-    scratch = spec.scratch or Path("/var/tmp") / f"{_SCRATCH}{os.geteuid()}"  # noqa: S108 - see below
+    scratch = spec.scratch or _TEMPORARY / f"{_SCRATCH}{os.geteuid()}"
     try:
         scratch.mkdir(mode=_OTHERS_MAY_ENTER, parents=spec.scratch is not None, exist_ok=True)
         found = scratch.stat() if spec.scratch else scratch.lstat()
