@@ -196,11 +196,13 @@ def _scratch(spec: DrillSpec) -> Path:
         raise _unusable(scratch, error) from error
     # SAFETY: everybody can make the folder that nobody named before we do.
     is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    if spec.scratch is None and not (is_ours and not found.st_mode & 0o022):
-        raise ConfigError(
-            f'folder "{scratch}" for drills belongs to somebody else',
-            hint='Remove it, or name another one with "scratch" under "drill" in the policy.',
-        )
+    if spec.scratch is None:
+        if not is_ours or found.st_mode & 0o022:
+            raise ConfigError(
+                f'folder "{scratch}" for drills belongs to somebody else',
+                hint='Remove it, or name another one with "scratch" under "drill" in the policy.',
+            )
+        scratch.chmod(_OTHERS_MAY_ENTER)  # whatever the umask made of it
     return scratch
 
 
