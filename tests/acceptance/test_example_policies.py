@@ -308,7 +308,7 @@ def test_the_running_machines(host: Host, recovery: Host, tmp_path: Path) -> Non
     assert points["app01"]["consistency"] == "file-system"
     assert agent.heard.count("guest-fsfreeze-thaw") == agent.heard.count("guest-fsfreeze-freeze")
     restored = {path.name: path for path in (tmp_path / "db01").iterdir()}
-    assert set(restored) == {"drive-root", "drive-data", "definition"}
+    assert set(restored) == {"drive-root", "drive-data", "definition", "domain.xml"}
     assert restored["drive-root"].read_bytes() == raw_of(db01["drive-root"])
     assert restored["drive-data"].read_bytes() == raw.read_bytes()
     assert restored["definition"].read_bytes().startswith(b"<domain type='test'")

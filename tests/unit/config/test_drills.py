@@ -170,7 +170,7 @@ def test_a_policy_without_a_drill_rehearses_nothing(host: Settings, write: Write
             "{steps: [{web01: {files: {paths: [etc/hostname]}}}]}",
             'expected "paths" for a source with a "directory", found one without',
         ),
-        ("{steps: [{etc: {files: {smaple: 5%}}}]}", 'unknown key "smaple"'),
+        ("{steps: [{etc: {files: {samples: 5%}}}]}", 'unknown key "samples"'),
     ],
 )
 def test_a_wrong_drill_is_refused_in_its_own_words(
