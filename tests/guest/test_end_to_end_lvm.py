@@ -3,6 +3,7 @@
 
 import json
 import random
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ MIB = 1 << 20
 CHUNK = 64 << 10
 SIZE = 16 * MIB  # of each volume
 GROUP = "vg-nights"
+DEFINITION = f"""<domain><name>web02</name><devices>
+<disk type="block"><source dev="/dev/mapper/{GROUP.replace("-", "--")}-web02--root"/></disk>
+<disk type="block"><source dev="/dev/{GROUP}/web02-data"/></disk>
+</devices></domain>"""
 VOLUMES = {"root": "web02-root", "data": "web02-data", "mail": "mail"}
 
 
@@ -96,6 +101,9 @@ def _policy(machine: Machine) -> dict[str, Any]:
         assert theirs in text
         text = text.replace(theirs, ours)
     policy: dict[str, Any] = yaml.safe_load(text)
+    policy["sources"]["web02"]["streams"]["definition"] = {
+        "command": {"run": ["echo", DEFINITION]},
+    }
     return policy
 
 
@@ -128,7 +136,11 @@ def _restore_to_lvm(machine: Machine, point: str) -> dict[str, bytes]:
     with keys.recovery_home() as keys_of:
         _move_in(machine, _host(machine, "recovery", home), keys_of)
     words = ("restore", "web02", "--point", point, "--to", f"lvm:{GROUP}?prefix=back-")
-    machine.snapvault(*words, home=home)
+    machine.snapvault(*words, "--definition", f"{machine.inside}/web02.xml", home=home)
+    expected = DEFINITION
+    for name in ("root", "data"):
+        expected = re.sub(rf'"[^"]*web02-+{name}"', f'"/dev/{GROUP}/back-{name}"', expected)
+    assert expected in (machine.folder / "web02.xml").read_text()
     machine.write("back-data", MIB, b"changed")
     done = machine.snapvault(*words, "--in-place", "--json", home=home)
     assert [each["different_bytes"] > 0 for each in json.loads(done)["restored"]] == [False, True]
@@ -177,7 +189,8 @@ def test_each_night_of_the_example_policy_comes_back_byte_for_byte(
     # thick one all.
     for changed, (points, _) in zip((3, 0), nights[1:], strict=True):
         assert points["mail"]["read_bytes"] == (changed + 10) * CHUNK
-        assert points["web02"]["read_bytes"] == SIZE + (changed + 10) * CHUNK
+        definition = len(DEFINITION) + 1
+        assert points["web02"]["read_bytes"] == SIZE + (changed + 10) * CHUNK + definition
     listed = machine.lvm(
         *("lvs", "--noheadings", "-o", "origin", "--select", "lv_tags=snapvault", GROUP)
     )
