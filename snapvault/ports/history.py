@@ -132,8 +132,11 @@ class History(Protocol):
         """Return what a scheduler left; it may be dead."""
         ...
 
-    def started_by(self, share: float) -> datetime | None:
-        """Return when the first run started that is not among this oldest share; None: no run."""
+    def started_by(self, share: float, *, at_least: int) -> datetime | None:
+        """Return when the first run started that is not among the oldest; None: there is none.
+
+        The oldest are this share of all runs, and at least so many.
+        """
         ...
 
     def expired(self) -> datetime | None:

@@ -392,7 +392,7 @@ def test_a_port_that_is_taken_is_told_with_a_way_out(host: Host, moved: MovedClo
         port = taken.getsockname()[1]
         with_daemon(host, moved, daemon={"listen": f"127.0.0.1:{port}"})
 
-        said = host.fails(10, "daemon")
+        said = host.fails(20, "daemon")
 
     assert f"127.0.0.1:{port}" in said
     assert "hint:" in said

@@ -444,16 +444,18 @@ def test_when_it_was_expired_last_is_remembered(sqlite_history: History) -> None
 
 
 @pytest.mark.parametrize(
-    ("share", "first"), [(0.0, DONE), (0.24, DONE), (0.25, OF_SHOP), (0.75, AT_WORK)]
+    ("share", "at_least", "first"),
+    [(0.0, 0, DONE), (0.24, 0, DONE), (0.25, 0, OF_SHOP), (0.75, 2, AT_WORK), (0.25, 2, FAILED)],
 )
-def test_the_oldest_share_of_the_runs_ends_at_a_time(
-    history: History, share: float, first: Run
+def test_the_oldest_of_the_runs_end_at_a_time(
+    history: History, share: float, at_least: int, first: Run
 ) -> None:
-    assert history.started_by(share) is None
+    assert history.started_by(share, at_least=at_least) is None
 
     fill(history, AT_WORK, FAILED, OF_SHOP, DONE)
 
-    assert history.started_by(share) == first.started
+    assert history.started_by(share, at_least=at_least) == first.started
+    assert history.started_by(share, at_least=4) is None
 
 
 def test_what_ended_since_is_kept(sqlite_history: History) -> None:

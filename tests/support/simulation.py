@@ -202,9 +202,10 @@ class MemoryHistory:
         self._check()
         return self.left
 
-    def started_by(self, share: float) -> datetime | None:
+    def started_by(self, share: float, *, at_least: int) -> datetime | None:
         moments = sorted(run.started for run in self.runs(limit=10**9))
-        return moments[int(len(moments) * share)] if moments else None
+        skipped = max(int(len(moments) * share), at_least)
+        return moments[skipped] if skipped < len(moments) else None
 
     def expired(self) -> datetime | None:
         raise NotImplementedError

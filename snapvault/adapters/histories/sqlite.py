@@ -252,13 +252,14 @@ class SqliteHistory:
         """Return what a scheduler left."""
         return self._file.read(summaries.following)
 
-    def started_by(self, share: float) -> datetime | None:
-        """Return when the first run started that is not among this oldest share."""
+    def started_by(self, share: float, *, at_least: int) -> datetime | None:
+        """Return when the first run started that is not among the oldest."""
         query = (
             "SELECT started FROM run ORDER BY started, id LIMIT 1 "
-            "OFFSET (SELECT CAST(count(*) * ? AS INTEGER) FROM run)"
+            "OFFSET (SELECT max(CAST(count(*) * ? AS INTEGER), ?) FROM run)"
         )
-        row = self._file.read(lambda database: database.execute(query, (share,)).fetchone())
+        values = (share, at_least)
+        row = self._file.read(lambda database: database.execute(query, values).fetchone())
         return None if row is None else clock.from_text(row[0])
 
     def expired(self) -> datetime | None:

@@ -78,6 +78,14 @@ def test_a_history_that_is_to_be_shorter_gets_so_within_days(history: SqliteHist
     assert len(history.runs()) < 13
 
 
+def test_of_a_few_runs_all_that_are_old_are_forgotten(tmp_path: Path) -> None:
+    with closing(SqliteHistory(tmp_path / "history.sqlite")) as history:
+        history.put(a_run(NOW - 40 * DAY))
+        history.put(a_run(NOW - DAY))
+
+        assert expire(history, KEEP, NOW) == 1
+
+
 def test_a_history_without_runs_is_expired_too(tmp_path: Path) -> None:
     with closing(SqliteHistory(tmp_path / "history.sqlite")) as history:
         assert expire(history, KEEP, NOW) == 0
