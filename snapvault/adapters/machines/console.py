@@ -15,7 +15,9 @@ KEPT: Final = 1 << 20
 _PIECE = 1 << 16
 _OVERLAP = 8 << 10  # bytes looked at again, for lines that were not whole
 
-# Moves to the first column begin a line; all else that an escape says is about looks (ECMA-48).
+# Moves to the first column begin a line, others go on in one, after a return, too (SeaBIOS); all
+# else that an escape says is about looks (ECMA-48).
+_WITHIN = re.compile(r"\r?\x1b\[[0-9]+;0*([2-9]|[1-9][0-9]+)[Hf]")
 _MOVES = re.compile(r"\x1b\[([0-9]*(;0*1?)?[Hf]|[0-9?]*[JEF])|\x1bc|\r\n|\r|\v|\f")
 _LOOKS = re.compile(r"\x1b\[[0-9;?=>]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b[@-_]?")
 _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -23,7 +25,8 @@ _INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 def readable(raw: bytes) -> str:
     """Return what a terminal would show, as lines, without escapes and empty lines."""
-    text = _LOOKS.sub("", _MOVES.sub("\n", raw.decode(errors="replace")))
+    text = _WITHIN.sub("", raw.decode(errors="replace"))
+    text = _LOOKS.sub("", _MOVES.sub("\n", text))
     lines = (line.rstrip() for line in _INVISIBLE.sub("", text).split("\n"))
     return "\n".join(line for line in lines if line)
 

@@ -50,6 +50,7 @@ def machine() -> Iterator[Machine]:
         (b"\x1b[2J\x1b[01;01HBdsDxe: loading\x1b[0m\x1b[37m\r\n", "BdsDxe: loading"),
         (b"\x1b[1;1Hone\x1b[2;1Htwo", "one\ntwo"),
         (b"to\x1b[04;10H\x1b[04;11H GRUB!\x1b[04;16H\r\n", "to GRUB!"),
+        (b"\r\n\x1b[0mG\r\x1b[06;02HRUB waits", "GRUB waits"),
         (b"\x1b]0;title\x07text\x1b(B", "text(B"),
         (b"50 %\r100 %\r\n", "50 %\n100 %"),
         (b"bad \xff byte\x00\x07", "bad \ufffd byte"),
