@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault.cli import points
+from snapvault.cli.failures import show_problems, wrong_of
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local
-from snapvault.errors import ConfigError, ObjectiveMissedError
+from snapvault.errors import EXIT_DONE, EXIT_PARTIAL, ConfigError, ObjectiveMissedError
 from snapvault.units import format_duration
 
 if TYPE_CHECKING:
+    from snapvault.errors import SnapVaultError
     from snapvault.model.drills import DrillReport, StepReport
     from snapvault.model.policy import Policy
     from snapvault.ports.events import Events, Progress
@@ -97,7 +99,7 @@ def run(
     if at is not None and point is not None:
         raise typer.BadParameter("name a time or a point, not both", param_hint="--at/--point")
     moment = points.moment_of(at)
-    planned = _plan(session_, names or (), policy)
+    planned, wrong = _plan(session_, names or (), policy)
     if point is not None and [len(sources) for _, sources in planned] != [1]:
         raise typer.BadParameter("a restore point is of one source: name it", param_hint="--point")
     reports = []
@@ -112,31 +114,54 @@ def run(
     if session_.json:
         session_.report([_document(session_, report) for report in reports], ())
     _require_good(reports)
-    return 0
+    return EXIT_PARTIAL if wrong else EXIT_DONE
 
 
-def _plan(run_: Session, names: Sequence[str], policy: str | None) -> "list[Planned]":
-    """Return what to rehearse: policies, and their sources (none: their steps)."""
-    from snapvault.config.policies import load_policies, select_sources
+def _plan(
+    run_: Session, names: Sequence[str], policy: str | None
+) -> "tuple[list[Planned], Sequence[SnapVaultError]]":
+    """Return what to rehearse, and what is wrong with policies that may ask for more.
+
+    That are policies and their sources; none: their steps. What is wrong is said.
+    """
+    from snapvault.config.policies import read_policies
     from snapvault.config.problems import nearest_hint
 
-    policies = load_policies(run_.settings)
+    policies, problems = read_policies(run_.settings)
+    wrong = show_problems(problems)
     by_name = {each.name: each for each in policies}
     if policy is not None and policy not in by_name:
+        if policy in {problem.path.stem for problem in problems}:
+            raise ConfigError(
+                f'policy "{policy}" is wrong', hint="Mend it; what is wrong is above."
+            )
         hint = nearest_hint(policy, by_name, what="policies")
         raise ConfigError(f'there is no policy "{policy}"', hint=hint)
     among = [each for each in policies if policy in (None, each.name)]
-    if not names:
-        planned: list[Planned] = [
-            (each, ()) for each in among if each.drill and (each.enabled or policy is not None)
-        ]
-        if not planned:
-            raise ConfigError(
-                "no policy has a drill, so there is nothing to rehearse",
-                hint='Write one, as docs/policies.md shows, or name a source: "snapvault drill run'
-                ' SOURCE".',
-            )
-        return planned
+    if names:
+        # What may be in a wrong file is told as that, and not as a name that nobody knows.
+        wrong = wrong_of([name for name in names if name not in by_name], among, problems)
+        return _named(among, names), wrong
+    return _all_of(among, policy), wrong if policy is None else ()
+
+
+def _all_of(among: "Sequence[Policy]", policy: str | None) -> "list[Planned]":
+    planned: list[Planned] = [
+        (each, ()) for each in among if each.drill and (each.enabled or policy is not None)
+    ]
+    if not planned:
+        raise ConfigError(
+            "no policy has a drill, so there is nothing to rehearse",
+            hint='Write one, as docs/policies.md shows, or name a source: "snapvault drill run'
+            ' SOURCE".',
+        )
+    return planned
+
+
+def _named(among: "Sequence[Policy]", names: Sequence[str]) -> "list[Planned]":
+    from snapvault.config.policies import select_sources
+
+    by_name = {each.name: each for each in among}
     sources = {source.name for each in among for source in each.sources}
     wanted: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(names):

@@ -385,3 +385,21 @@ def test_a_drill_that_ends_early_leaves_nothing(
         rehearsed.protect(backed.sources, drill={**drill, "steps": files("etc")})
         report_of(rehearsed, 0)
     assert list(scratch.iterdir()) == []
+
+
+def test_a_wrong_policy_keeps_no_other_from_being_rehearsed(
+    rehearsed: Host, backed: Backed, recovery_home: Path
+) -> None:
+    drill = {"gnupg_home": str(recovery_home), "steps": files("etc")}
+    rehearsed.protect({"etc": backed.sources["etc"]}, name="right", drill=drill)
+    wrong = rehearsed.folder / "policies" / "wrong.yaml"
+    wrong.write_text(
+        "vault: offsite\nsources: {other: {directory: {path: 7}}}\ndrill: {step: []}\n"
+    )
+
+    report, said = report_of(rehearsed, 3)
+    refused = rehearsed.fails(10, "drill", "run", "other")
+
+    assert report["verdict"] == "passed"
+    assert str(wrong) in said
+    assert str(wrong) in refused
