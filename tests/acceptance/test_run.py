@@ -130,7 +130,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, host_home: Path) -> Path:
     """Make a vault with a machine, `web01`, at two points, and one whose boot loader waits."""
     folder = tmp_path_factory.mktemp("machines")
     disk, waiting = folder / "web01.raw", folder / "waiting.raw"
-    booting.bios_disk(disk, data=DATA, filler=64 * MIB)
+    booting.bios_disk(disk, data=DATA, filler=48 * MIB)
     booting.bios_disk(waiting, grub="echo GRUB waits here\nsleep 100000\n")
     host = Host(folder / "host", host_home, {"store": f"file://{folder}/vault"}).set_up()
     host.protect({"web01": image(disk), "waiting": image(waiting)}, volume_size="1MiB")

@@ -95,12 +95,12 @@ def bios_disk(
 
     `data` is in `/var/data`; what is returned has its SHA-256. `start` is a script of the shell
     that runs before the login line; `filler` bytes are there that nobody reads. `grub` is what
-    the boot loader does instead of starting Linux.
+    the boot loader does instead of starting Linux; without "vmlinuz" in it there is no Linux.
     """
     with tempfile.TemporaryDirectory(prefix="svb-", dir="/tmp") as made:
         folder = Path(made)
         core = _grub(folder, "i386-pc", ("biosdisk",), grub)
-        root = _root(folder, data, start, filler)
+        root = _root(folder, data, start, filler, has_linux=not grub or "vmlinuz" in grub)
         first = MIB // SECTOR
         loader = bytearray((_GRUB / "i386-pc/boot.img").read_bytes())
         entry = struct.pack(
@@ -125,7 +125,7 @@ def uefi_disk(
         _run("dosfstools", "/sbin/mkfs.vfat", str(esp))
         _run("mtools", "mmd", "-i", str(esp), "::/EFI", "::/EFI/BOOT")
         _run("mtools", "mcopy", "-i", str(esp), str(loader), "::/EFI/BOOT/BOOTX64.EFI")
-        root = _root(folder, data, start, filler)
+        root = _root(folder, data, start, filler, has_linux=not grub or "vmlinuz" in grub)
         after = MIB + _EFI_SIZE
         size = after + root.stat().st_size + MIB
         tables = _gpt(size // SECTOR, [(_ESP, MIB, esp), (_LINUX, after, root)])
@@ -148,8 +148,11 @@ def _grub(folder: Path, kind: str, modules: Sequence[str], script: str) -> Path:
     return made
 
 
-def _root(folder: Path, data: bytes, start: str, filler: int) -> Path:
+def _root(folder: Path, data: bytes, start: str, filler: int, *, has_linux: bool) -> Path:
     """Make the file system of the Linux partition."""
+    if not has_linux:
+        (folder / "root").write_bytes(bytes(MIB))
+        return folder / "root"
     tree = folder / "tree"
     for name in ("bin", "boot", "dev", "etc", "proc", "run", "sbin", "srv", "sys", "tmp", "var"):
         (tree / name).mkdir(parents=True)
