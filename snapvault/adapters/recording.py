@@ -91,6 +91,10 @@ class Recording:
             counters={**point.counters, **(more or {}), "stored_bytes": stored_bytes},
         )
 
+    def count(self, counters: Mapping[str, int]) -> None:
+        """Say what was counted although no restore point came of it."""
+        self._run = replace(self._run, counters={**self._run.counters, **counters})
+
     def __enter__(self) -> Self:
         """Record that it is at work, and how runs of this source ended that nobody ended."""
         run = self._run

@@ -98,7 +98,12 @@ def back_up_recorded(
 ) -> Held:
     """Make a restore point as `back_up`, and tell the recording what came of it."""
     before = requests_made(vault)
-    held = back_up(replace(vault, events=recording.events), policy, spec)
+    try:
+        held = back_up(replace(vault, events=recording.events), policy, spec)
+    except BaseException:
+        # What it asked of the store was asked, and is paid for.
+        recording.count({"requests": requests_made(vault) - before})
+        raise
     recording.made(
         held.point, stored_bytes=held.stored_bytes, more={"requests": requests_made(vault) - before}
     )

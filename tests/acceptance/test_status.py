@@ -148,6 +148,8 @@ def test_a_failure_is_shown_with_its_hint_and_its_log(host: Host) -> None:
     assert f"run: {run.id}" in said
     assert run.failure is not None
     assert (run.state, run.trigger, run.due) == (RunState.FAILED, Trigger.MANUAL, None)
+    assert run.counters["requests"] > 0
+    assert status(host)["vaults"][0]["requests"] == run.counters["requests"]
     assert run.failure.exit_status == 15
 
 

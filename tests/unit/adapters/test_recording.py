@@ -87,6 +87,17 @@ def test_a_run_that_made_a_point_has_succeeded(
     assert [event["event"] for event in logs.read(RUN.id)] == ["run.started", "run.succeeded"]
 
 
+def test_what_a_failed_run_was_counted_to_have_asked_is_kept(
+    recording: Recording, history: Callable[[], SqliteHistory]
+) -> None:
+    with pytest.raises(QuiesceError), recording:
+        recording.count({"requests": 4})
+        raise QuiesceError("no")
+
+    (run,) = remembered(history)
+    assert (run.state, run.counters) == (RunState.FAILED, {"requests": 4})
+
+
 def test_an_error_fails_the_run_and_passes_through(
     recording: Recording, history: Callable[[], SqliteHistory], logs: FolderRunLogs
 ) -> None:
