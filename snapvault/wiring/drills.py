@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from snapvault import clock
 from snapvault.adapters.own_folder import own_folder
-from snapvault.engine import drill
 from snapvault.engine.drill_choice import Pick
 from snapvault.engine.drill_notes import Tools, failure_of
 from snapvault.errors import ConfigError, SnapVaultError
@@ -74,6 +73,8 @@ def run_drill(
     store that it cannot change. All that it makes is gone on return, and when an exception that
     asks this process to end passes through; what a killed one left goes with the next drill.
     """
+    from snapvault.engine import drill
+
     started = clock.now()
     spec = policy.drill or DrillSpec(())
     seed = secrets.randbelow(_SEEDS) if wish.seed is None else wish.seed
@@ -120,6 +121,7 @@ def _rehearsed(
     wish: Wish,
 ) -> tuple[StepReport, ...]:
     from snapvault.adapters.sealers.agent import agent_ends
+    from snapvault.engine import drill
 
     with ExitStack() as stack:
         folder = _enter_scratch(stack, spec)
