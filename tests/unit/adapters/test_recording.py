@@ -90,8 +90,9 @@ def test_a_run_that_made_a_point_has_succeeded(
 def test_what_a_failed_run_was_counted_to_have_asked_is_kept(
     recording: Recording, history: Callable[[], SqliteHistory]
 ) -> None:
+    recording.count({"requests": 4})
+
     with pytest.raises(QuiesceError), recording:
-        recording.count({"requests": 4})
         raise QuiesceError("no")
 
     (run,) = remembered(history)
