@@ -36,7 +36,7 @@ WAITS = "echo GRUB waits here\nsleep 100000\n"
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Return a folder whose path is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="svm-", dir="/tmp") as made:
+    with tempfile.TemporaryDirectory(prefix="svk-", dir="/tmp") as made:
         yield Path(made)
 
 
