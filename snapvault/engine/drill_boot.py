@@ -86,6 +86,9 @@ def _start_from_vault(notes: Notes, tools: Tools, kind: BootDrill, contents: Con
             try:
                 _look(notes, tools, kind, attached, _boot_disk(contents))
             finally:
+                # What still waits for a volume was asked by a machine that is gone.
+                for disk in disks:
+                    disk.leave()
                 # ORDER: what waits for a volume first, so that the server's threads can end.
                 served.cache.close()
         notes.restored = _what_was_read(notes, disks, served)
@@ -124,11 +127,12 @@ def _what_was_read(notes: Notes, disks: "Sequence[_WatchedDisk]", served: OpenPo
 
 
 class _WatchedDisk:
-    """A disk that remembers the first read that failed."""
+    """A disk that remembers the first read that failed, until nobody reads any more."""
 
     def __init__(self, inner: ServedDisk) -> None:
         self._inner = inner
         self._lock = threading.Lock()
+        self._is_left = False
         self.refusal: SnapVaultError | None = None
 
     @property
@@ -152,12 +156,18 @@ class _WatchedDisk:
             return self._inner.read(offset, length)
         except SnapVaultError as error:
             with self._lock:
-                self.refusal = self.refusal or error
+                if not self._is_left:
+                    self.refusal = self.refusal or error
             raise
 
     def extents(self, offset: int, length: int, limit: int) -> Sequence[tuple[int, bool]]:
         """Return the runs from `offset` on."""
         return self._inner.extents(offset, length, limit)
+
+    def leave(self) -> None:
+        """Take no note any more of reads that fail."""
+        with self._lock:
+            self._is_left = True
 
 
 def _look(
@@ -184,7 +194,7 @@ def _look(
                 name = check_name(check)
                 left = kind.timeout - timedelta(seconds=clock.monotonic() - begun)
                 if reason := _why_not(machine, left, kind.timeout, notes):
-                    notes.add(name, Verdict.SKIPPED, reason)
+                    notes.add(name, notes.not_made(), reason)
                     continue
                 with notes.phases.at(phase):
                     if notes.attempt(name, partial(_made, machine, check, left)):

@@ -127,7 +127,7 @@ class _Asked:
     def ask(self, notes: Notes, name: str, look: "partial[str]") -> bool:
         """Make a check, unless the time is over."""
         if self._is_late:
-            notes.add(name, Verdict.SKIPPED, self._told())
+            notes.add(name, notes.not_made(), self._told())
             return False
         return notes.attempt(name, lambda: self._timely(look))
 

@@ -89,6 +89,14 @@ class Notes:
         for name in names:
             self.add(name, Verdict.SKIPPED, reason)
 
+    def not_made(self) -> Verdict:
+        """Return how a check ended for which there was no time or no machine any more.
+
+        Where nothing failed before it, that is what failed: it would have been made otherwise.
+        """
+        has_failed = any(check.verdict is Verdict.FAILED for check in self.checks)
+        return Verdict.SKIPPED if has_failed else Verdict.FAILED
+
     def attempt(self, name: str, look: Callable[[], str]) -> bool:
         """Make a check: what it returns says why it passed, an error why it did not."""
         begun = clock.monotonic()

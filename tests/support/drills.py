@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines, database servers and folders for drills, in memory: small, and they remember."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ class TinyMachine:
     said: str
     is_closed: bool = False
     has_agent: bool = True
+    ends_after_line: bool = False
     firmware: Firmware = Firmware.BIOS
     pid: int = 0
     is_running: bool = True
@@ -37,6 +39,7 @@ class TinyMachine:
     def wait_for_console(self, pattern: str, limit: timedelta) -> str:
         for line in self.said.splitlines():
             if pattern in line:
+                self.is_running = not self.ends_after_line
                 return line
         raise MachineError(f'no line of the console matches "{pattern}"')
 
@@ -70,6 +73,7 @@ class TinyMachines:
     problem: MachineError | None = None
     interrupt: BaseException | None = None
     has_agent: bool = True
+    ends_after_line: bool = False
     started: list[TinyMachine] = field(default_factory=list)
 
     def check(self) -> None:
@@ -81,7 +85,9 @@ class TinyMachines:
         if self.interrupt:
             raise self.interrupt
         said = "".join(self._head(disk.location) for disk in spec.disks)
-        machine = TinyMachine(spec, said, has_agent=self.has_agent)
+        machine = TinyMachine(
+            spec, said, has_agent=self.has_agent, ends_after_line=self.ends_after_line
+        )
         self.started.append(machine)
         return machine
 
@@ -102,14 +108,20 @@ class TinyMachines:
 class TinyDatabase:
     """A server: each line of a dump is `database table value`; a query names a table.
 
-    It `counts` the tables of what it loads, or not; one that `loses` drops a database after.
+    It `counts` the tables of what it loads, or not; one that `loses` drops a database after. One
+    that is slow has loaded all when it is closed.
     """
 
     rows: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     loaded: list[tuple[str, str | None]] = field(default_factory=list)
-    is_closed: bool = False
     counts: bool = True
     loses: bool = False
+    is_slow: bool = False
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closed.is_set()
 
     def load(self, dump: BinaryIO, stream: str, database: str | None) -> Tables | None:
         for line in dump.read().decode().splitlines():
@@ -117,6 +129,7 @@ class TinyDatabase:
                 raise DrillError(f'the scratch server refused stream "{stream}": syntax error')
             name, table, value = line.split()
             self.rows.setdefault(name, {}).setdefault(table, []).append(value)
+        assert not self.is_slow or self.closed.wait(60)
         self.loaded.append((stream, database))
         found = {name: self.tables(name) for name in self.rows}
         if self.loses:
@@ -138,7 +151,7 @@ class TinyDatabase:
         }
 
     def close(self) -> None:
-        self.is_closed = True
+        self.closed.set()
 
 
 @dataclass
@@ -148,13 +161,14 @@ class TinyDatabases:
     started: list[TinyDatabase] = field(default_factory=list)
     counts: bool = True
     loses: bool = False
+    is_slow: bool = False
 
     def check(self) -> None:
         pass
 
     def start(self, folder: Path) -> TinyDatabase:
         (folder / "data").touch()
-        server = TinyDatabase(counts=self.counts, loses=self.loses)
+        server = TinyDatabase(counts=self.counts, loses=self.loses, is_slow=self.is_slow)
         self.started.append(server)
         return server
 
@@ -183,6 +197,10 @@ class Rig:
         addresses = [f"nbd:{disk.name}" for disk in disks]
         self.machines.served = dict(zip(addresses, disks, strict=True))
         yield addresses
+        # What a machine asked for that is gone may still wait for its answer.
+        for disk in disks:
+            with suppress(RestoreError):
+                disk.read(0, disk.size)
         self.machines.served = {}
 
     @contextmanager

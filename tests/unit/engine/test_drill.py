@@ -251,11 +251,24 @@ def test_checks_of_a_machine_that_ended_are_skipped(made: Fixture) -> None:
     assert report.screenshot is not None
 
 
-def test_checks_after_the_machines_time_are_skipped(made: Fixture) -> None:
-    (report,) = made.run(boot(CONSOLE, PortCheck(22), limit=timedelta(microseconds=1)))
+def test_a_check_that_the_machines_time_does_not_suffice_for_fails(made: Fixture) -> None:
+    late = boot(CONSOLE, PortCheck(22), AgentCheck(), limit=timedelta(microseconds=1))
 
-    assert verdicts(report) == [PASSED, SKIPPED]
+    (report,) = made.run(late)
+
+    assert verdicts(report) == [PASSED, FAILED, SKIPPED]
     assert report.checks[1].reason.endswith("that the machine had were over")
+    assert report.verdict is FAILED
+
+
+def test_a_machine_that_ends_after_a_check_that_passed_fails(made: Fixture) -> None:
+    made.rig.machines.ends_after_line = True
+
+    (report,) = made.run(boot(CONSOLE, AgentCheck(), PortCheck(22)))
+
+    assert verdicts(report) == [PASSED, FAILED, SKIPPED]
+    assert report.checks[1].reason == "the machine does not run any more"
+    assert report.verdict is FAILED
 
 
 def test_a_program_in_the_guest_is_judged_by_status_and_output(made: Fixture) -> None:
@@ -378,6 +391,19 @@ def test_clean_up_that_fails_is_a_result_of_its_own(
     assert three(report) == (PASSED, PASSED, FAILED)
     assert report.verdict is PASSED
     assert "Permission denied" in report.cleaned.reason
+
+
+def test_a_statement_that_the_drills_time_does_not_suffice_for_fails(made: Fixture) -> None:
+    made.rig.databases.is_slow = True
+    orders = SqlCheck("orders", at_least=1)
+
+    (report,) = made.run(
+        DrillStep("shop", DatabaseDrill((orders, orders), False, timedelta(seconds=2)))
+    )
+
+    assert verdicts(report) == [PASSED, FAILED, SKIPPED]
+    assert report.checks[1].reason.endswith("that the drill had were over")
+    assert report.verdict is FAILED
 
 
 def test_a_dump_that_the_server_refuses_fails_the_drill(made: Fixture) -> None:
