@@ -22,11 +22,11 @@ from snapvault.adapters.systemd import Systemd
 from snapvault.config.zones import zone_named
 from snapvault.daemon import rules
 from snapvault.daemon.expiry import expire
+from snapvault.daemon.handover import Handover
 from snapvault.daemon.rehearsing import Rehearsals
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.daemon.telling import Telling
 from snapvault.daemon.web.server import StatusServer
-from snapvault.engine.status import watch
 from snapvault.errors import (
     EXIT_DONE,
     EXIT_PARTIAL,
@@ -38,7 +38,7 @@ from snapvault.model.agenda import GRACE
 from snapvault.model.notices import Notice, NoticeKind, NotifierStanding
 from snapvault.model.runs import PointSummary
 from snapvault.model.settings import DaemonSettings, Settings
-from snapvault.model.status import Following, Status, Watched
+from snapvault.model.status import Status
 from snapvault.ports.notifier import Notifier
 from snapvault.units import format_count
 from snapvault.wiring import catalogs, history, status
@@ -65,7 +65,6 @@ class Service:
         self._is_replaced = False
         self._is_alone = True
         self._token: str | None = None
-        self._left: tuple[object, Sequence[NotifierStanding]] = (None, ())
         self._failed = 0  # runs that are not tried again
 
     def run(self) -> int:
@@ -132,9 +131,10 @@ class Service:
             )
             self._rehearsals.follow(settings, self._rules.policies, clock.now())
             self._resets = self._history.resets
+            self._handover = Handover(self._history, self._scheduler, self._telling)
             yield
             self._telling.close(_TELLING_SECONDS)
-            self._take_leave(is_round=is_round)
+            self._handover.close(self._rules.policies, is_round=is_round)
 
     def _new_scheduler(self, grace: timedelta) -> Scheduler:
         current = self._rules
@@ -220,7 +220,7 @@ class Service:
                 self._expire()
             if clock.monotonic() >= next_word:
                 next_word = clock.monotonic() + _WORD_EVERY
-                self._leave_word()
+                self._handover.leave(self._rules.policies)
             self._jobs.wait(max(0.0, min(wanted, longest)))
 
     def _mind_state(self) -> None:
@@ -230,7 +230,7 @@ class Service:
             reason = self._history.reset_reason
             self._events.warn("history.reset", f"history was lost and begins anew: {reason}")
             self._scheduler.remember_all()
-            self._left = (None, ())
+            self._handover.forget()
         if not self._lock.is_in_place:
             try:
                 self._lock.__exit__(None, None, None)
@@ -316,40 +316,9 @@ class Service:
             current.policies,
             current.texts,
             history=self._history,
-            watched=self._watched(),
+            watched=self._handover.watched(current.policies),
             notifiers=self._telling.standings(),
         )
-
-    def _watched(self) -> tuple[Watched, ...]:
-        return watch(
-            self._rules.policies,
-            first_dues=self._scheduler.first_dues(),
-            next_starts=self._scheduler.next_starts(),
-            retries=self._scheduler.retries(),
-        )
-
-    def _take_leave(self, *, is_round: bool) -> None:
-        """Leave what counts until the next round, or that nobody is at work any more."""
-        standings = self._telling.standings()
-        with suppress(SnapVaultError):  # the scheduler has told of a history that is not written
-            self._history.set_notifiers(standings)
-            self._history.set_following(
-                Following(os.getpid(), is_round, self._watched()) if is_round else None
-            )
-
-    def _leave_word(self) -> None:
-        """Leave what we know for other processes, whenever it has changed."""
-        goes_by = (self._rules, self._scheduler.next_starts(), self._scheduler.retries())
-        standings = self._telling.standings()
-        try:
-            if goes_by != self._left[0]:
-                following = Following(os.getpid(), is_round=False, sources=self._watched())
-                self._history.set_following(following)
-            if standings != self._left[1]:
-                self._history.set_notifiers(standings)
-        except SnapVaultError:
-            return  # the scheduler tells of a history that cannot be written; it is tried again
-        self._left = goes_by, standings
 
     def _expire(self) -> None:
         try:
