@@ -75,7 +75,7 @@ class _Line:
         line, _, self._rest = self._rest.partition(b"\n")
         try:
             message = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{self.what} sent something that is no JSON") from error
         if not isinstance(message, dict):
             raise SourceError(f"{self.what} sent something that is no message")

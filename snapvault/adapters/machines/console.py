@@ -14,6 +14,7 @@ KEPT: Final = 1 << 20
 
 _PIECE = 1 << 16
 _OVERLAP = 8 << 10  # bytes looked at again, for lines that were not whole
+_LONGEST = 4 << 10  # characters of a line; a search in an endless one takes minutes
 
 # Moves to the first column begin a line, others go on in one, after a return, too (SeaBIOS); all
 # else that an escape says is about looks (ECMA-48).
@@ -70,11 +71,14 @@ class Console:
         return readable(kept)
 
     def lines_since(self, total: int) -> list[str]:
-        """Return the lines that came after so many bytes, and some before them."""
+        """Return the lines that came after so many bytes, and some before them.
+
+        Of a line that is very long, the end.
+        """
         with self._lock:
             wanted = self._total - total + _OVERLAP
             kept = bytes(self._kept[-wanted:])
-        return readable(kept).split("\n")
+        return [line[-_LONGEST:] for line in readable(kept).split("\n")]
 
     def last_line(self) -> str:
         """Return the last line that is not empty; nothing if there is none."""
@@ -94,12 +98,12 @@ class Console:
             self._listeners.remove(listener)
 
     def send(self, data: bytes) -> None:
-        """Type something; lost while the machine is not there."""
+        """Type something; lost while the machine is not there, or takes nothing."""
         with self._lock:
             peer = self._peer
         if peer is not None:
             with suppress(OSError):
-                peer.sendall(data)
+                peer.send(data, socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         """Leave the machine; safe to repeat. What was written can still be read."""

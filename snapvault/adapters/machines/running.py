@@ -82,11 +82,6 @@ class QemuMachine:
         """Whether the guest waits for a disk that cannot be read or written."""
         return self._watch.stands_still
 
-    @property
-    def io_errors(self) -> int:
-        """How often a disk could not be read or written."""
-        return self._watch.io_errors
-
     def console(self) -> str:
         """Return what the guest wrote to its serial console."""
         return self._console.text()
@@ -174,8 +169,7 @@ class QemuMachine:
 
         left = timedelta(seconds=max(0.0, deadline - clock.monotonic()))
         state = self._await(finished, left, f'ran "{words[0]}" without an end')
-        status = state.get("exitcode", 128 + int(state.get("signal", 0)))
-        return CommandResult(int(status), _text(state, "out-data"), _text(state, "err-data"))
+        return result_of(words[0], state)
 
     def screenshot(self) -> bytes | None:
         """Return the screen as a PNG; None: it has none to show."""
@@ -254,7 +248,25 @@ class QemuMachine:
 
     def _failure(self, what: str) -> MachineError:
         line = self._console.last_line()
-        return MachineError(f'{what}; its last line: "{line}"' if line else f"{what}; it is silent")
+        shown = f'{what}; its last line: "{line}"' if line else f"{what}; it is silent"
+        hint = "Some of its disks could not be read or written; see what was told of that before."
+        return MachineError(shown, hint=hint if self._watch.io_errors else None)
+
+
+def result_of(program: str, state: dict[str, Any]) -> CommandResult:
+    """Return what a guest agent tells of a program that has ended.
+
+    Raises:
+        MachineError: it makes no sense; the guest may say anything.
+    """
+    try:
+        status = int(state.get("exitcode", 128 + int(state.get("signal", 0))))
+        return CommandResult(status, _text(state, "out-data"), _text(state, "err-data"))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise MachineError(
+            f'could not run "{program}" in the machine: its agent tells nothing of it that makes'
+            " sense"
+        ) from error
 
 
 def _text(state: dict[str, Any], key: str) -> str:

@@ -95,6 +95,25 @@ def test_what_is_typed_reaches_the_machine_and_followers_see_all(machine: Machin
     assert b"".join(seen) == b"before after"
 
 
+def test_typing_does_not_wait_for_a_machine_that_takes_nothing(machine: Machine) -> None:
+    machine.writes(b"login: ")
+    typing = threading.Thread(target=lambda: machine.console.send(b"x" * (8 << 20)), daemon=True)
+
+    typing.start()
+    typing.join(60)
+
+    assert not typing.is_alive()
+
+
+def test_only_the_end_of_an_endless_line_is_looked_at(machine: Machine) -> None:
+    machine.writes(b"ALERT!" * 20_000 + b" login: ")
+
+    (line,) = machine.console.lines_since(0)
+
+    assert len(line) <= 4096
+    assert line.endswith("login:")
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [

@@ -73,6 +73,7 @@ def test_a_refusal_is_one_line_with_its_class() -> None:
     ("answer", "said"),
     [
         (b"nonsense\r\n", "no JSON"),
+        (b"[" * 100_000 + b"\r\n", "no JSON"),
         (b"[]\r\n", "no message"),
         (b"{}\r\n", "no answer"),
         (b'{"error": 1}\r\n', "did not say why"),
