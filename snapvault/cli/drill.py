@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault.cli import points
+from snapvault.cli.console import one_line
 from snapvault.cli.failures import show_problems, wrong_of
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local
@@ -222,7 +223,8 @@ def report_lines(report: "DrillReport") -> list[str]:
         lines.append(f"  problem        {report.problem}")
     for step in report.steps:
         lines += _step_lines(step)
-    return lines
+    # Some words are those of a guest, or of a dump.
+    return [one_line(line) for line in lines]
 
 
 def _step_lines(step: "StepReport") -> list[str]:

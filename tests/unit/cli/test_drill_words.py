@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from snapvault.cli import drill_words
+from snapvault.cli import drill, drill_words
 from snapvault.engine.drill_reports import HeldReport
 from snapvault.model.drill_audit import Audit, Promise, SignedReport, audit
 from snapvault.model.drills import DrillReport, StepReport
@@ -83,6 +83,15 @@ def of_a_month(*, promised: bool) -> Audit:
     ]
     start, end = reports.STARTED - timedelta(days=9), reports.STARTED + timedelta(days=1)
     return audit(signed, promises if promised else (), start=start, end=end, now=end)
+
+
+def test_what_a_drill_says_at_its_end_cannot_steer_a_terminal() -> None:
+    report = reports.report(reports.failed(reason=EVIL), problem=EVIL)
+
+    lines = drill.report_lines(report)
+
+    assert all(line.isprintable() for line in lines)
+    assert any("a\\x1b[2J" in line for line in lines)
 
 
 def test_a_period_is_a_table_of_sources_and_one_of_drills_with_their_signers() -> None:
