@@ -23,7 +23,7 @@ from snapvault.errors import ConfigError, SnapVaultError
 from snapvault.formats import names
 from snapvault.model.drills import DrillReport, StepReport
 from snapvault.model.policy import DrillSpec, Policy
-from snapvault.model.rehearsal import Choice, DrillStep
+from snapvault.model.rehearsal import Choice, DatabaseDrill, DrillStep
 from snapvault.model.settings import HostLimits, Settings
 from snapvault.ports.events import Events
 from snapvault.ports.serving import ServedDisk
@@ -129,7 +129,8 @@ def _rehearsed(
             stack.enter_context(agent_ends(spec.gnupg_home))
         own = _elsewhere(settings, policy.vault, spec, folder)
         with vaults.open_vault(own, policy.vault, events) as vault:
-            work = drill.Drill(vault, policy, steps, pick, _tools(events), folder, keep=wish.keep)
+            tools = _tools(events, steps)
+            work = drill.Drill(vault, policy, steps, pick, tools, folder, keep=wish.keep)
             reports = work.run()
         if wish.keep:
             kept = _keep(folder, own.state_dir)
@@ -228,14 +229,16 @@ def _sockets(folder: Path) -> Iterator[Path]:
 # --- what it works with -----------------------------------------------------------------------
 
 
-def _tools(events: Events) -> Tools:
+def _tools(events: Events, steps: Sequence[DrillStep]) -> Tools:
     from snapvault.wiring import restoring
     from snapvault.wiring.databases import scratch_databases
     from snapvault.wiring.machines import machines
 
+    # A drill ends its server when its time is over, but a dump can have a client wait for more.
+    limits = [step.kind.timeout for step in steps if isinstance(step.kind, DatabaseDrill)]
     return Tools(
         machines=machines(),
-        databases=scratch_databases(),
+        databases=scratch_databases(max(limits, default=None)),
         open_target=_target,
         serve=partial(_served, events),
         sockets=_sockets,

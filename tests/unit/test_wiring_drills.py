@@ -2,16 +2,19 @@
 """How a drill is assembled: where it works, and with which key."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from snapvault.model.drills import DrillReport, Verdict
 from snapvault.model.policy import DirectorySpec, DrillSpec, Policy, SourceSpec, StreamSpec
-from snapvault.model.rehearsal import DrillStep, FilesDrill
+from snapvault.model.rehearsal import DatabaseDrill, DrillStep, FilesDrill
 from snapvault.model.settings import Settings, VaultSettings
-from snapvault.wiring import drills
+from snapvault.ports.scratch_database import ScratchDatabases
+from snapvault.wiring import databases, drills
 from tests.support.events import RecordedEvents
 
 STEPS = (DrillStep("etc", FilesDrill()), DrillStep("srv", FilesDrill()))
@@ -100,3 +103,21 @@ def test_folders_of_others_in_the_scratch_folder_stay(
     drill_of(settings, policy)
 
     assert [path.name for path in scratch.iterdir()] == ["drill-notes"]
+
+
+def test_a_dump_takes_no_longer_than_the_longest_of_a_drills_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[timedelta | None] = []
+
+    def take(limit: timedelta | None) -> Mapping[str, ScratchDatabases]:
+        given.append(limit)
+        return {}
+
+    monkeypatch.setattr(databases, "scratch_databases", take)
+    short, long = (DatabaseDrill(timeout=timedelta(minutes=each)) for each in (5, 90))
+
+    drills._tools(RecordedEvents(), [DrillStep("a", short), DrillStep("b", long)])
+    drills._tools(RecordedEvents(), STEPS)
+
+    assert given == [timedelta(minutes=90), None]
