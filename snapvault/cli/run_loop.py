@@ -79,6 +79,7 @@ class _Fetch:
         self._shown = 0
         self._at: int | None = None
         self._begin_at = 0.0
+        self._is_told = False
         self._is_over = kept.is_independent()
         self._missing = 0
 
@@ -110,10 +111,11 @@ class _Fetch:
         now = clock.monotonic()
         if now < self._begin_at:
             return
-        if number == self._at:
+        if number == self._at and not self._is_told:
+            self._is_told = True
             self._run.console.warn(
                 "machine.fetch_failed",
-                f"fetching disk {number + 1} failed, and is tried again",
+                f"fetching disk {number + 1} failed, and is tried again and again",
             )
         self._at, self._begin_at = number, now + _AGAIN
         self._machine.fetching.start(number)
@@ -127,6 +129,7 @@ class _Fetch:
         if done > self._shown:
             self._progress.advance(done - self._shown)
             self._shown = done
+            self._is_told = False
 
     def _finish(self) -> None:
         self._is_over = True
