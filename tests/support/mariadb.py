@@ -8,17 +8,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tests.support.database_server import DatabaseServer, LedgerClient, locked_by
 from tests.support.manual import statements
 
-_READY_SECONDS = 120.0
 _PREFIX = "svm-"  # LIMIT: a socket's path has at most 107 bytes (Linux)
 
 # What the manual tells an operator to grant, and nothing more: for dumps of everything, for dumps
@@ -36,16 +32,19 @@ class MariadbMissingError(Exception):
     """A program is missing; the message says what installs it."""
 
 
-class MariadbServer:
+class MariadbServer(DatabaseServer):
     """A server over a copy of the template, or over `data` if given; a context manager.
 
     With `binary_log`, its changes are numbered: each transaction is one more of its GTID.
     """
 
+    name = "MariaDB"
+    stops_at, dies_at = signal.SIGTERM, signal.SIGKILL
+
     def __init__(
         self, *, data: Path | None = None, binary_log: bool = True, options: Sequence[str] = ()
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+        super().__init__(Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp")))
         self.data = data or self.folder / "data"
         if data is None:
             shutil.copytree(template(), self.data)
@@ -53,69 +52,17 @@ class MariadbServer:
         self._options = [*options]
         if binary_log:
             self._options += ["--log-bin=binlog", "--server-id=1"]
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
+    def _command(self) -> list[str]:
+        return [
+            *("setpriv", "--pdeathsig", "KILL", "--"),
+            *(_program("mariadbd"), *_COMMON, f"--datadir={self.data}"),
+            *(f"--socket={self.socket}", f"--pid-file={self.folder}/pid"),
+            *self._options,
+        ]
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.remove()
-
-    @property
-    def pid(self) -> int:
-        """The server's process."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """What the server wrote into its error log."""
-        path = self.folder / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *("setpriv", "--pdeathsig", "KILL", "--"),
-                    *(_program("mariadbd"), *_COMMON, f"--datadir={self.data}"),
-                    *(f"--socket={self.socket}", f"--pid-file={self.folder}/pid"),
-                    *self._options,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + _READY_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"MariaDB did not start:\n{self.log[-3000:]}")
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        """Shut it down in order; safe to repeat."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Let it die at once; safe to repeat."""
-        self._end(signal.SIGKILL)
-
-    def remove(self) -> None:
-        """End it and remove its folder."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _sockets(self) -> list[Path]:
+        return [self.socket] if self.socket.exists() else []
 
     def run(self, script: str | bytes, *, database: str = "") -> bytes:
         """Run a script as root and return the rows, as the client's batch mode writes them."""
@@ -198,25 +145,9 @@ class MariadbServer:
             kind, _, name = line.partition("\t")
             yield kind, name
 
-    def _answers(self) -> bool:
-        if not self.socket.exists():
-            return False
-        asked = subprocess.run(self.client(), input=b"SELECT 1", capture_output=True, check=False)
-        return asked.returncode == 0
 
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait()
-            self._process = None
-
-
-class LedgerWriter:
-    """A client that goes on writing: each transaction touches two tables that must agree.
-
-    Every transaction adds a row to `ledger` and moves an amount between two of `accounts`, whose
-    sum stays the same. `done` counts those that the server has confirmed.
-    """
+class LedgerWriter(LedgerClient):
+    """Writes into the database `bank`."""
 
     SCHEMA = """
 CREATE DATABASE bank; USE bank;
@@ -226,55 +157,7 @@ CREATE TABLE ledger (id INT PRIMARY KEY, note VARCHAR(80) NOT NULL) ENGINE=InnoD
 """
 
     def __init__(self, server: MariadbServer) -> None:
-        self._process = subprocess.Popen(
-            [*server.client(), "bank"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        self._stop = threading.Event()
-        self._moved = threading.Condition()
-        self.done = 0
-        self._thread = threading.Thread(target=self._write)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.wait_for(1)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._process.communicate()
-
-    def wait_for(self, more: int) -> None:
-        """Wait until so many more transactions are done."""
-        with self._moved:
-            target = self.done + more
-            assert self._moved.wait_for(lambda: self.done >= target, 60)
-
-    def _write(self) -> None:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        number = 0
-        while not self._stop.wait(0.001):
-            number += 1
-            stdin.write(
-                b"START TRANSACTION;"
-                b"INSERT INTO ledger VALUES (%d, 'moved');"
-                b"UPDATE accounts SET amount = amount - 1 WHERE id = %d;"
-                b"UPDATE accounts SET amount = amount + 1 WHERE id = %d;"
-                b"COMMIT; SELECT %d;\n" % (number, number % 50 + 1, number * 7 % 50 + 1, number)
-            )
-            stdin.flush()
-            if not stdout.readline():
-                return
-            with self._moved:
-                self.done = number
-                self._moved.notify_all()
+        super().__init__([*server.client(), "bank"], "START TRANSACTION;")
 
 
 @functools.cache
@@ -296,22 +179,9 @@ def template() -> Path:
     return folder / "data"
 
 
-@contextmanager
-def table_lock(server: MariadbServer, table: str) -> Iterator[None]:
+def table_lock(server: MariadbServer, table: str) -> AbstractContextManager[None]:
     """Hold LOCK TABLES … WRITE, as somebody's forgotten session does."""
-    with subprocess.Popen(
-        server.client(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"LOCK TABLES {table} WRITE; SELECT 'locked';\n".encode())
-        process.stdin.flush()
-        assert process.stdout.readline() == b"locked\n"
-        try:
-            yield
-        finally:
-            process.stdin.close()
-            process.wait()
+    return locked_by(server.client(), f"LOCK TABLES {table} WRITE")
 
 
 _COMMON = (

@@ -10,18 +10,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from snapvault.model.policy import PostgresqlSpec
+from tests.support.database_server import DatabaseServer, LedgerClient, locked_by
 from tests.support.manual import statements
 
-_READY_SECONDS = 120.0
 _PREFIX = "svp-"  # LIMIT: a socket's path has at most 107 bytes (Linux)
 _HBA = """
 local all postgres trust
@@ -43,11 +39,14 @@ class PostgresqlMissingError(Exception):
     """A program is missing; the message says what installs it."""
 
 
-class PostgresqlServer:
+class PostgresqlServer(DatabaseServer):
     """A server over a copy of the template, or over `data` if given; a context manager."""
 
+    name = "PostgreSQL"
+    stops_at, dies_at = signal.SIGINT, signal.SIGQUIT
+
     def __init__(self, *, data: Path | None = None, options: Sequence[str] = ()) -> None:
-        self.folder = _folder()
+        super().__init__(_folder())
         self.data = self.folder / "data"
         if data is None:
             subprocess.run(["cp", "-a", str(_template()), str(self.data)], check=True)
@@ -55,63 +54,17 @@ class PostgresqlServer:
             data.rename(self.data)
             _give_away(self.data)
         self._options = [f"--{option}" for option in options]
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
+    def _command(self) -> list[str]:
+        return [
+            *_as_server("--pdeathsig", "KILL"),
+            *(_program("postgres"), "-D", str(self.data), "-k", str(self.folder)),
+            *("--listen_addresses=", "--fsync=off", "--shared_buffers=16MB"),
+            *("--autovacuum=off", "--max_wal_senders=4", *self._options),
+        ]
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.remove()
-
-    @property
-    def log(self) -> str:
-        """What the server wrote into its log."""
-        path = self.folder / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *_as_server("--pdeathsig", "KILL"),
-                    *(_program("postgres"), "-D", str(self.data), "-k", str(self.folder)),
-                    *("--listen_addresses=", "--fsync=off", "--shared_buffers=16MB"),
-                    *("--autovacuum=off", "--max_wal_senders=4", *self._options),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + _READY_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"PostgreSQL did not start:\n{self.log[-3000:]}")
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        """Shut it down in order, ending all sessions; safe to repeat."""
-        self._end(signal.SIGINT)
-
-    def kill(self) -> None:
-        """End it and its sessions at once, without leaving anything in order; safe to repeat."""
-        self._end(signal.SIGQUIT)
-
-    def remove(self) -> None:
-        """End it and remove its folder."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _sockets(self) -> list[Path]:
+        return list(self.folder.glob(".s.PGSQL.*"))
 
     def run(self, script: str | bytes, *, database: str = "postgres", strict: bool = True) -> bytes:
         """Run a script as superuser and return the rows; `strict` fails at the first error."""
@@ -183,25 +136,9 @@ class PostgresqlServer:
             found[f"table {name}"] = self.run(copy, database=database)
         return found
 
-    def _answers(self) -> bool:
-        if not list(self.folder.glob(".s.PGSQL.*")):
-            return False
-        asked = subprocess.run(self.client(), input=b"SELECT 1", capture_output=True, check=False)
-        return asked.returncode == 0
 
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait()
-            self._process = None
-
-
-class LedgerWriter:
-    """A client that goes on writing: each transaction touches two tables that must agree.
-
-    Every transaction adds a row to `ledger` and moves an amount between two of `accounts`, whose
-    sum stays the same. `done` counts those that the server has confirmed.
-    """
+class LedgerWriter(LedgerClient):
+    """Writes into the database `bank`."""
 
     SCHEMA = """
 CREATE TABLE accounts (id int PRIMARY KEY, amount int NOT NULL);
@@ -210,72 +147,12 @@ CREATE TABLE ledger (id int PRIMARY KEY, note text NOT NULL);
 """
 
     def __init__(self, server: PostgresqlServer) -> None:
-        self._process = subprocess.Popen(
-            server.client("bank"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        self._stop = threading.Event()
-        self._moved = threading.Condition()
-        self.done = 0
-        self._thread = threading.Thread(target=self._write)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.wait_for(1)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._process.communicate()
-
-    def wait_for(self, more: int) -> None:
-        """Wait until so many more transactions are done."""
-        with self._moved:
-            target = self.done + more
-            assert self._moved.wait_for(lambda: self.done >= target, 60)
-
-    def _write(self) -> None:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        number = 0
-        while not self._stop.wait(0.001):
-            number += 1
-            stdin.write(
-                b"BEGIN; INSERT INTO ledger VALUES (%d, 'moved');"
-                b"UPDATE accounts SET amount = amount - 1 WHERE id = %d;"
-                b"UPDATE accounts SET amount = amount + 1 WHERE id = %d;"
-                b"COMMIT; SELECT %d;\n" % (number, number % 50 + 1, number * 7 % 50 + 1, number)
-            )
-            stdin.flush()
-            if not stdout.readline():
-                return
-            with self._moved:
-                self.done = number
-                self._moved.notify_all()
+        super().__init__(server.client("bank"), "BEGIN;")
 
 
-@contextmanager
-def table_lock(server: PostgresqlServer, database: str, table: str) -> Iterator[None]:
+def table_lock(server: PostgresqlServer, database: str, table: str) -> AbstractContextManager[None]:
     """Hold an exclusive lock, as somebody's forgotten session does."""
-    with subprocess.Popen(
-        server.client(database), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"BEGIN; LOCK TABLE {table}; SELECT 'locked';\n".encode())
-        process.stdin.flush()
-        assert process.stdout.readline() == b"locked\n"
-        try:
-            yield
-        finally:
-            process.stdin.close()
-            process.wait()
+    return locked_by(server.client(database), f"BEGIN; LOCK TABLE {table}")
 
 
 _DATABASE = """
