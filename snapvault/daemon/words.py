@@ -23,6 +23,10 @@ _TITLES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     objectives.DRILL: ("drill of {} is overdue", "drill of {} is done"),
     objectives.DRILL_FAILED: ("drill of {} failed", "drill of {} passes again"),
+    objectives.RTO: (
+        "recovery of {} takes longer than promised",
+        "recovery of {} is as quick as promised again",
+    ),
     objectives.FUTURE: (
         "a restore point of {} is dated in the future",
         "no restore point of {} is dated in the future any more",

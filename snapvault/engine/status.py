@@ -306,7 +306,7 @@ def _looked_after(
         for each in source.verdict.findings:
             before = known.get((subject, each.kind))
             since = source.verdict.breach_at if each.kind in _AGES else None
-            if each.kind == objectives.DRILL_FAILED and source.drill is not None:
+            if each.kind in {objectives.DRILL_FAILED, objectives.RTO} and source.drill is not None:
                 since = source.drill.ended
             raised = before.raised if before else min(now, since or now)
             found.append(Alarm(subject, each.kind, each.message, each.hint, raised))

@@ -18,6 +18,7 @@ NEVER = "never-backed-up"
 SMALL = "suspiciously-small"
 DRILL = "drill-overdue"
 DRILL_FAILED = "drill-failed"
+RTO = "rto"
 FUTURE = "dated-in-the-future"
 FAILED = "failing"
 MISSED = "missed"
@@ -27,11 +28,11 @@ EMPTY = "policy-without-sources"
 DAEMON = "daemon"
 
 KINDS = (
-    *(RPO, NEVER, SMALL, DRILL, DRILL_FAILED, FUTURE),
+    *(RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE),
     *(FAILED, MISSED, DAMAGED, POLICY, EMPTY, DAEMON),
 )
 
-JUDGED: Final = frozenset((RPO, NEVER, SMALL, DRILL, DRILL_FAILED, FUTURE))
+JUDGED: Final = frozenset((RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE))
 """The kinds that `judge` finds; whether they are over is its finding too."""
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
@@ -119,7 +120,7 @@ def judge(
     findings += _small(objectives, past or points)
     last_good = drilled.passed.ended if drilled.passed is not None else None
     findings += _drill(objectives, points, now=now, seen=seen, last_drill=last_good)
-    findings += _failed_drill(drilled)
+    findings += _failed_drill(drilled) + _slow_drill(objectives, drilled.passed)
     age = max((now - newest.taken_at).total_seconds(), 0.0) if newest else None
     return Verdict(state, age, breach_at, tuple(findings))
 
@@ -226,6 +227,24 @@ def _failed_drill(drilled: Drilled) -> list[Finding]:
             f'{failed.kind} drill "{failed.id}"{of_point} failed: {failed.reason}',
             f'"snapvault drill report {failed.id}" shows what it saw; it is over when a later drill'
             " of the source passes.",
+        )
+    ]
+
+
+def _slow_drill(objectives: Objectives, passed: DrillSummary | None) -> list[Finding]:
+    """Judge the measured recovery time by the last drill that passed."""
+    if objectives.rto is None or passed is None or passed.seconds_to_ready is None:
+        return []
+    took, promised = passed.seconds_to_ready, objectives.rto.total_seconds()
+    if took <= promised:
+        return []
+    return [
+        Finding(
+            RTO,
+            f'RTO exceeded: recovery took {format_duration(took)} in drill "{passed.id}",'
+            f" promised are {format_duration(promised)}",
+            f'"snapvault drill report {passed.id}" shows where the time went; it is over when a'
+            " later drill is quick enough.",
         )
     ]
 

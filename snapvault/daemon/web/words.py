@@ -17,6 +17,7 @@ _ALARMS: Final[Mapping[str, tuple[str, str]]] = {
     objectives.SMALL: ("Suspiciously small", "suspiciously small"),
     objectives.DRILL: ("Drill overdue", "drill overdue"),
     objectives.DRILL_FAILED: ("Drill failed", "drill failed"),
+    objectives.RTO: ("Recovery too slow", "recovery too slow"),
     objectives.FUTURE: ("Dated in the future", "dated in the future"),
     objectives.FAILED: ("Failing", "failing"),
     objectives.MISSED: ("Missed", "missed"),

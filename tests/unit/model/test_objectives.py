@@ -18,6 +18,7 @@ from snapvault.model.objectives import (
     FUTURE,
     NEVER,
     RPO,
+    RTO,
     SMALL,
     Drilled,
     Finding,
@@ -235,6 +236,27 @@ def test_a_drill_in_its_interval_is_good_and_without_an_interval_none_is_missed(
     drilled = judged(Objectives(drill=30 * DAY), point(1), last_drill=NOW - 30 * DAY)
 
     assert kinds(drilled) == kinds(judged(Objectives(), point(1))) == []
+
+
+@pytest.mark.parametrize(
+    ("rto", "took", "expected"),
+    [(600, 600.0, []), (600, 600.5, [RTO]), (600, None, []), (None, 9000.0, [])],
+)
+def test_a_recovery_that_takes_longer_than_promised_alarms(
+    rto: float | None, took: float | None, expected: list[str]
+) -> None:
+    good = replace(a_drill(NOW - DAY), seconds_to_ready=took)
+
+    verdict = judge(
+        Objectives(rto=None if rto is None else timedelta(seconds=rto)),
+        (point(1),),
+        now=NOW,
+        seen=NOW - 90 * DAY,
+        first_due=None,
+        drilled=Drilled(good),
+    )
+
+    assert kinds(verdict) == expected
 
 
 @pytest.mark.parametrize(
