@@ -10,7 +10,9 @@ from snapvault.errors import RestoreError
 from snapvault.ports.browsing import Entry, EntryKind, FileSystem
 
 _STEP: Final = 1 << 20  # bytes
-_DEEPEST: Final = 1000  # folders in each other; a damaged file system may hold itself
+# Folders in each other: a damaged file system may hold itself. LIMIT: Python calls functions a
+# thousand deep, and each folder takes one.
+_DEEPEST: Final = 500
 
 
 class Archive:

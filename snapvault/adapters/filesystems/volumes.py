@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies on disks: partitions, logical volumes, and the file systems in them."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ _SIGNS: Final = (
 )
 _DOS: Final = {int(pytsk3.TSK_VS_TYPE_DOS)}
 _ALLOCATED: Final = int(pytsk3.TSK_VS_PART_FLAG_ALLOC)
+# LVM allows no other characters; a guest may write any, and names become those of files here.
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9+_.-]")
 _LOGICAL: Final = 5  # the number that Linux gives the first partition of an extended one
 
 
@@ -150,7 +153,8 @@ def _of_group(handle: Any) -> "Iterator[LogicalVolume]":
     group = handle.get_volume_group()
     for index in range(group.get_number_of_logical_volumes()):
         volume = group.get_logical_volume(index)
-        yield LogicalVolume(f"lvm:{group.get_name()}-{volume.get_name()}", volume, handle)
+        name = _NO_NAME.sub("_", f"{group.get_name()}-{volume.get_name()}")
+        yield LogicalVolume(f"lvm:{name}", volume, handle)
 
 
 class LogicalVolume:
