@@ -167,8 +167,9 @@ class Rehearsals:
     def _begin(self, policy: Policy | None, now: datetime) -> None:
         if self._settings is None:
             raise ValueError("there are no settings to follow")
-        self._learn_at = now + _LEARN_EVERY
         vaults = self._promised if policy is None else (policy.vault,)
+        if set(vaults) >= set(self._promised):
+            self._learn_at = now + _LEARN_EVERY
         try:
             self._rehearser.start(DrillOrder(self._settings, policy, vaults))
         except SnapVaultError as error:

@@ -229,6 +229,19 @@ def test_reports_of_other_hosts_are_looked_at_now_and_then(world: World) -> None
     assert {order.vaults for order in world.rehearser.begun} == {(VAULT,)}
 
 
+def test_drills_of_one_vault_do_not_keep_us_from_learning_of_another(world: World) -> None:
+    hourly = rehearsed(every=HOUR)
+    other = replace(rehearsed("other", every=365 * 24 * HOUR), vault="other")
+    world.begin(hourly)
+    both: Any = {VAULT: "one", "other": "another"}
+    world.rehearsals.follow(replace(settings(), vaults=both), [hourly, other], world.now)
+
+    world.run(12 * HOUR)
+
+    learned = [order.vaults for order in world.rehearser.begun if order.policy is None]
+    assert learned == [("offsite", "other")] * 2
+
+
 def test_nobody_is_asked_where_no_policy_speaks_of_drills(world: World) -> None:
     world.begin(a_policy(), replace(rehearsed("off"), enabled=False))
 
