@@ -156,9 +156,10 @@ class _Attempt:
             error = DrillError(f"could not read an archive: {error}")
         notes.facts["failed_in"] = phase_of(error, notes.phases.last).value
         result = failure_of(error)
+        if isinstance(error, IntegrityError):
+            notes.refusal = error
         if notes.restored is None and not isinstance(error, DrillError):
             notes.restored = result
-            notes.refusal = error if isinstance(error, SnapVaultError) else None
         else:
             self.validated = result
 

@@ -333,6 +333,18 @@ def test_a_damaged_volume_is_named_and_so_are_the_points_it_hits(
     assert PASSED not in verdicts(report)
 
 
+def test_damage_that_a_sample_comes_upon_hits_other_points_too(made: Fixture) -> None:
+    made.sources["web01"].streams["notes"] = b"all of these are restored before"
+    made.night("web01", "web01")
+    made.damage("web01")
+    first, _ = made.kit.inventory().of("web01")
+
+    (report,) = made.run(DrillStep("web01", FilesDrill(sample_percent=99)))
+
+    assert three(report) == (PASSED, FAILED, PASSED)
+    assert report.hits == (first.point.point,)
+
+
 def test_damage_that_a_running_machine_comes_upon_fails_the_restore(made: Fixture) -> None:
     made.night("web01")
     made.damage("web01")
