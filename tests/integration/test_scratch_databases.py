@@ -350,6 +350,11 @@ def test_what_a_mariadb_server_refuses_is_told_in_its_words(to_load: ScratchData
     assert set(after["bad"]) == {"t"}
 
 
+@pytest.mark.parametrize("line", ["\\! true", "system true", "source /dev/null"])
+def test_a_mariadb_dump_runs_no_programs(to_load: ScratchDatabase, line: str) -> None:
+    assert "sandbox" in str(refusal(to_load, f"SELECT 1;\n{line}\n".encode(), "bad"))
+
+
 def test_what_a_postgresql_server_refuses_is_told_in_its_words(
     postgresql_scratch: Loaded, ledger: tuple[dict[str, bytes], Outcome]
 ) -> None:

@@ -196,7 +196,8 @@ class MariadbServer:
             self._ask(f"CREATE DATABASE IF NOT EXISTS {_quoted(database)}", _SOON)
             into = (f"--database={database}",)
         opened, counted = Dump(dump), DumpTables(MARIADB, database)
-        argv = [*self._client(), "--batch", *into]
+        # SAFETY: names in a damaged or hostile dump may be commands of the client; it runs none.
+        argv = [*self._client(), "--loose-sandbox", "--batch", *into]
         try:
             feeding.feed(argv, counted.passing(opened.pieces()), stream, self._limit, _find)
         except DrillError as error:
