@@ -196,6 +196,8 @@ def _memory(text: str) -> int:
 
 def _short(stack: ExitStack, folder: Path) -> Path:
     """Return a folder whose path is short enough for sockets: this one, or one of our own."""
+    from snapvault.adapters.own_folder import own_folder
+
     if len(os.fsencode(folder)) <= _LONGEST:
         return folder
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snapvault-")))
+    return stack.enter_context(own_folder(Path(tempfile.gettempdir()), "snapvault-sockets-"))
