@@ -256,6 +256,26 @@ def test_what_is_missing_is_named_with_what_installs_it(
     assert left == list(folder.iterdir()) == []
 
 
+def test_a_qemu_that_cannot_confine_itself_still_starts_machines(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, programs = tmp_path / "disk.raw", tmp_path / "bin"
+    disk.write_bytes(bytes(MIB))
+    programs.mkdir()
+    # What QEMU says in a service that may not call seccomp(2).
+    (programs / "qemu-system-x86_64").write_text(
+        '#!/bin/sh\ncase "$*" in *-sandbox*) echo "There is no option group \'sandbox\'" >&2\n'
+        f'exit 1 ;; esac\nexec {shutil.which("qemu-system-x86_64")} "$@"\n'
+    )
+    (programs / "qemu-system-x86_64").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+
+    with started(folder, disk, memory=128 * MIB) as machine:
+        line = machine.wait_for_console("SeaBIOS", LATER)
+
+    assert "SeaBIOS" in line
+
+
 def test_a_machine_that_qemu_refuses_is_told_in_its_words(folder: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk.raw"
     disk.write_bytes(bytes(MIB))

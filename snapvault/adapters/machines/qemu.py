@@ -28,6 +28,10 @@ PROGRAM: Final = "qemu-system-x86_64"
 _KVM = Path("/dev/kvm")
 _INSTALL = "Install it with: apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
 _MIB = 1 << 20
+_SANDBOX: Final = (
+    "-sandbox",
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+)
 _START_LIMIT = 120.0  # seconds until QEMU listens; it takes a tenth of one
 _LONGEST_SOCKET = 107  # LIMIT: bytes of a unix socket's path (Linux)
 _SERIAL_PORT = b"\xf8\x03"  # of the first one, as SeaBIOS reads it
@@ -37,12 +41,14 @@ class QemuMachines:
     """Starts machines of the kind x86-64 with QEMU: with KVM where it works, emulated elsewhere.
 
     A machine has its disks, a serial console, a screen, a channel for a guest agent, and no
-    network, or one in which only our connections to its forwarded ports exist. QEMU itself
-    may neither start programs nor gain rights, and ends when our process does, however that ends.
+    network, or one in which only our connections to its forwarded ports exist. QEMU itself may
+    neither start programs nor gain rights, where it can be kept from that, and ends when our
+    process does, however that ends.
     """
 
     def __init__(self) -> None:
         self._is_emulated = False  # KVM was tried, in vain
+        self._sandbox: Sequence[str] = _SANDBOX
 
     def check(self) -> None:
         """Make sure that QEMU is here.
@@ -110,10 +116,24 @@ class QemuMachines:
         # KVM may be there and not work, in a machine that is a virtual one itself, say.
         if not self._is_emulated and os.access(_KVM, os.R_OK | os.W_OK):
             try:
-                return self._run(["-accel", "kvm", *words], spec, firmware, own)
+                return self._run_confined(["-accel", "kvm", *words], spec, firmware, own)
             except MachineError:
                 self._is_emulated = True
         words = ["-accel", "tcg,thread=multi,tb-size=256", *words]
+        return self._run_confined(words, spec, firmware, own)
+
+    def _run_confined(
+        self, words: Sequence[str], spec: MachineSpec, firmware: Firmware, own: Path
+    ) -> QemuMachine:
+        if self._sandbox:
+            try:
+                return self._run([*self._sandbox, *words], spec, firmware, own)
+            except MachineError as error:
+                # QUIRK: QEMU has no such option where it was built without it, or may not call
+                # seccomp(2), as in a service whose own system calls are filtered.
+                if "sandbox" not in str(error) and "seccomp" not in str(error):
+                    raise
+                self._sandbox = ()
         return self._run(words, spec, firmware, own)
 
     def _run(
@@ -165,8 +185,6 @@ def _machine_words(spec: MachineSpec, own: Path) -> list[str]:
     return [
         *("-no-user-config", "-nodefaults", "-machine", "q35", "-cpu", "max"),
         *("-smp", str(spec.cpus), "-m", f"{max(1, spec.memory // _MIB)}M"),
-        "-sandbox",
-        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         # It stays, paused, when the guest powers off, so that its end can be looked at.
         *("-action", "shutdown=pause,panic=none,reboot=reset"),
         *("-display", "none", "-device", "VGA", "-device", "pvpanic"),
