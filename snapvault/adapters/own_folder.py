@@ -16,15 +16,9 @@ def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
     Those of the same prefix whose processes are gone are removed first. `parent` is there.
     """
-    # The kernel lets go of a lock (flock(2)) with the process that holds it.
-    with _locked(parent, fcntl.LOCK_EX):
-        # ORDER: under the parent's lock, so that nobody takes a folder for abandoned that was
-        # made and is not locked yet.
-        for other in parent.glob(f"{prefix}*"):
-            _remove_if_abandoned(other)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    for other in parent.glob(f"{prefix}*"):
+        _remove_if_abandoned(other)
+    folder, descriptor = _locked_folder(parent, prefix)
     try:
         yield folder
     finally:
@@ -32,16 +26,32 @@ def own_folder(parent: Path, prefix: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """Make a folder; return it and a descriptor that holds its lock (flock(2)).
+
+    The kernel lets go of that with the process.
+    """
+    # SAFETY: the parent is not locked for this: anybody might hold the lock of one like /tmp.
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with suppress(FileNotFoundError):
+            descriptor = _open(folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, descriptor
+            os.close(descriptor)
+        # Before it was locked, somebody took it for abandoned.
+
+
 def _remove_if_abandoned(folder: Path) -> None:
-    with suppress(OSError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        descriptor = _open(folder)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
-@contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, how)
-        yield
-    finally:
-        os.close(descriptor)
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

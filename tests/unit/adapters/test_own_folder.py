@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders that last as long as their process."""
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
 
 from snapvault.adapters.own_folder import own_folder
 
@@ -64,3 +69,43 @@ def test_the_folder_of_a_process_that_runs_stays(tmp_path: Path) -> None:
 
     assert content == "content"
     assert [path.name for path in tmp_path.iterdir()] == ["else"]
+
+
+def test_nobody_who_locks_the_parent_is_waited_for(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    made: list[Path] = []
+
+    def make() -> None:
+        with own_folder(tmp_path, "own-") as folder:
+            made.append(folder)
+
+    making = threading.Thread(target=make, daemon=True)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    making.start()
+    making.join(30)
+    was_made = list(made)
+    os.close(descriptor)
+    making.join(30)
+
+    assert len(was_made) == 1
+
+
+def test_a_folder_that_is_taken_for_abandoned_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    taken: list[Path] = []
+
+    def remove_then_lock(descriptor: int, how: int) -> None:
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].rmdir()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_then_lock)
+
+    with own_folder(tmp_path, "own-") as folder:
+        there = list(tmp_path.iterdir())
+
+    assert there == [folder]
+    assert taken != [folder]
