@@ -56,7 +56,10 @@ def rehearse(notes: Notes, tools: Tools, kind: FilesDrill, contents: Contents, s
         if archives:
             _look_into(notes, kind, archives, contents.point.taken_at)
         else:
-            notes.skip(later, "the restore point has no archive of a folder")
+            reason = "the restore point has no archive of a folder"
+            for path in kind.paths:
+                notes.add(_path_name(path), Verdict.FAILED, reason)
+            notes.skip([_LIVE] if kind.compare_live else [], reason)
     notes.ready = notes.phases.elapsed
 
 

@@ -523,6 +523,14 @@ def test_a_path_that_is_not_in_the_archive_fails_the_drill(made: Fixture) -> Non
     assert report.checks[3].name == 'path "passwd" is there'
 
 
+def test_a_path_is_not_in_a_point_that_has_no_archive(made: Fixture) -> None:
+    (report,) = made.run(DrillStep("log", FilesDrill(paths=("hostname",), compare_live=True)))
+
+    assert verdicts(report) == [PASSED, FAILED, SKIPPED]
+    assert report.checks[1].reason == "the restore point has no archive of a folder"
+    assert report.verdict is FAILED
+
+
 @pytest.mark.parametrize("is_equal", [True, False])
 def test_live_files_that_did_not_change_are_compared(
     made: Fixture, tmp_path: Path, *, is_equal: bool
