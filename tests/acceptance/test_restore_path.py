@@ -2,6 +2,7 @@
 """Folder trees, and parts of them, through the command line."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,8 @@ from tests.acceptance.program import Host, shell
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Return a folder with some configuration."""
-    folder = tmp_path / "machine" / "etc"
+def make_tree(folder: Path) -> Path:
+    """Make a folder with some configuration."""
     for name in ("hosts", "ssh/sshd_config", "ssh/keys/host key", "nginx/nginx.conf"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"this is {name}\n")
@@ -27,9 +26,12 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def backed_up(host: Host, recovery: Host, tree: Path) -> Host:
-    """Return the recovery host, after one night of the tree."""
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, host_home: Path) -> Path:
+    """Make the tree, and the vault that `backed_up` gets a copy of."""
+    folder = tmp_path_factory.mktemp("once")
+    tree = make_tree(folder / "machine" / "etc")
+    host = Host(folder / "host", host_home, {"store": f"file://{folder}/vault"}).set_up()
     host.protect(
         {
             "etc": {"directory": {"path": str(tree)}},
@@ -43,6 +45,19 @@ def backed_up(host: Host, recovery: Host, tree: Path) -> Host:
     )
     host.does("init")
     host.does("backup")
+    return folder
+
+
+@pytest.fixture
+def tree(once: Path) -> Path:
+    """Return the folder that was backed up, to look at."""
+    return once / "machine" / "etc"
+
+
+@pytest.fixture
+def backed_up(once: Path, recovery: Host, tmp_path: Path) -> Host:
+    """Return the recovery host, after one night of the tree."""
+    shutil.copytree(once / "vault", tmp_path / "vault")
     return recovery
 
 
@@ -55,7 +70,8 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_night_that_changed_a_little_stores_little(host: Host, tree: Path) -> None:
+def test_a_night_that_changed_a_little_stores_little(host: Host, tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "etc")
     chance = os.urandom(3 << 20)
     for number in range(300):
         (tree / f"file {number}").write_bytes(chance[number * 10_000 : (number + 1) * 10_000])
@@ -196,9 +212,7 @@ def test_a_path_that_is_not_there_is_named_with_the_nearest_and_leaves_nothing(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_damaged_vault_leaves_nothing_in_the_folder(
-    backed_up: Host, host: Host, tmp_path: Path
-) -> None:
+def test_a_damaged_vault_leaves_nothing_in_the_folder(backed_up: Host, tmp_path: Path) -> None:
     for volume in (tmp_path / "vault/volumes").rglob("*.vol"):
         data = bytearray(volume.read_bytes())
         data[-40] ^= 1
