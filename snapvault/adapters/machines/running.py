@@ -225,7 +225,10 @@ class QemuMachine:
             if found is not None:
                 return found
             now = self._console.total
-            self._raise_trouble(self._console.lines_since(checked), is_over=is_over)
+            lines = self._console.lines_since(checked)
+            # As in `wait_for_console`: what is being written is judged when it is whole.
+            whole = lines if is_over or now == checked else lines[:-1]
+            self._raise_trouble(whole, is_over=is_over)
             checked = now
             left = deadline - clock.monotonic()
             if left <= 0:
