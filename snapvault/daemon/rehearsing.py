@@ -127,7 +127,10 @@ class Rehearsals:
             self._end(ended, now)
 
     def _known(self, policy: Policy, now: datetime) -> datetime:
-        """Return up to when a policy's drills were followed, as far as the history tells."""
+        """Return up to when a policy's drills were followed, as far as the history tells.
+
+        Somebody may have rehearsed some of its sources since, by hand: that was not its drill.
+        """
         steps = policy.drill.steps if policy.drill else ()
         keys = [SourceKey(policy.vault, step.source) for step in steps]
         try:
@@ -135,9 +138,9 @@ class Rehearsals:
             seen = self._history.seen()
         except SnapVaultError:
             return now
-        found = [last[key].ended for key in keys if key in last]
-        found = found or [seen[key] for key in keys if key in seen]
-        return min(max(found, default=now), now)
+        if rehearsed := [last[key].ended for key in keys if key in last]:
+            return min(*rehearsed, now)
+        return min(max((seen[key] for key in keys if key in seen), default=now), now)
 
     def _plan(self, planned: _Planned, now: datetime) -> None:
         planned.handled = agenda.anchor(planned.timing, planned.handled, now)

@@ -101,9 +101,10 @@ class World:
                 self.rehearser.status = status if is_drill else 0
             self.rehearsals.tick(self.now)
 
-    def summary(self, verdict: Verdict = Verdict.PASSED) -> None:
+    def summary(self, verdict: Verdict = Verdict.PASSED, *, source: SourceKey = WEB01) -> None:
+        name = f"d{self.now:%d%H}"
         self.history.add_drill(
-            DrillSummary(f"d{self.now:%d%H}", WEB01, "files", "p", self.now, verdict, 1.0, 1.0, "")
+            DrillSummary(name, source, "files", "p", self.now, verdict, 1.0, 1.0, "")
         )
 
 
@@ -137,6 +138,21 @@ def test_a_drill_that_was_missed_is_made_up_for_once(world: World) -> None:
     world.now += 72 * HOUR
 
     world.begin(rehearsed())
+    world.run(2 * HOUR)
+
+    assert world.rehearser.drills() == ["nightly"]
+
+
+def test_a_drill_of_one_source_by_hand_is_not_the_one_that_was_missed(world: World) -> None:
+    steps = tuple(DrillStep(source, FilesDrill()) for source in ("web01", "db01"))
+    policy = rehearsed()
+    assert policy.drill is not None
+    world.summary(source=SourceKey(VAULT, "db01"))
+    world.now += 71 * HOUR
+    world.summary()
+    world.now += HOUR
+
+    world.begin(replace(policy, drill=replace(policy.drill, steps=steps)))
     world.run(2 * HOUR)
 
     assert world.rehearser.drills() == ["nightly"]
