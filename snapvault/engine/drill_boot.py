@@ -155,9 +155,11 @@ class _WatchedDisk:
         try:
             return self._inner.read(offset, length)
         except SnapVaultError as error:
-            with self._lock:
-                if not self._is_left:
-                    self.refusal = self.refusal or error
+            self._refuse(error)
+            raise
+        except Exception as error:
+            # The guest gets an I/O error for it all the same, and may go on without those bytes.
+            self._refuse(RestoreError(f'could not read disk "{self.name}": {error!r}'))
             raise
 
     def extents(self, offset: int, length: int, limit: int) -> Sequence[tuple[int, bool]]:
@@ -168,6 +170,11 @@ class _WatchedDisk:
         """Take no note any more of reads that fail."""
         with self._lock:
             self._is_left = True
+
+    def _refuse(self, error: SnapVaultError) -> None:
+        with self._lock:
+            if not self._is_left:
+                self.refusal = self.refusal or error
 
 
 def _look(

@@ -17,6 +17,7 @@ from snapvault.engine.drill import Drill, default_kind, steps_for
 from snapvault.engine.drill_choice import Pick
 from snapvault.engine.drill_clock import Meters, PhaseClock
 from snapvault.engine.drill_notes import Notes
+from snapvault.engine.random_access import Disk
 from snapvault.engine.vault import Vault
 from snapvault.errors import MachineError
 from snapvault.formats import names, table_facts
@@ -331,6 +332,24 @@ def test_a_damaged_volume_is_named_and_so_are_the_points_it_hits(
     assert report.hits == (first.point.point,)
     assert FAILED not in verdicts(report)
     assert PASSED not in verdicts(report)
+
+
+def test_a_read_that_failed_for_a_fault_of_ours_fails_the_restore(
+    made: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Disk.read
+
+    def read_some(disk: Disk, offset: int, length: int) -> memoryview:
+        if length == disk.size:
+            raise MemoryError
+        return read(disk, offset, length)
+
+    monkeypatch.setattr(Disk, "read", read_some)
+
+    (report,) = made.run(boot(instant=True))
+
+    assert three(report) == (FAILED, PASSED, PASSED)
+    assert "MemoryError" in report.restored.reason
 
 
 def test_damage_that_a_sample_comes_upon_hits_other_points_too(made: Fixture) -> None:
