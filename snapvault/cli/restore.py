@@ -218,10 +218,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
                     run, opened, held, streams, to, named=named, force=force
                 )
             elif paths := restore_tree.wanted(held, streams, to, path or []):
-                restore_tree.restore(run, opened, held, streams[0], to, paths, force=force)
-                done = Restored(
-                    streams, [to], restore_tree.part_of(paths), each=[{"paths": list(paths)}]
-                )
+                done = restore_tree.restore(run, opened, held, streams, to, paths, force=force)
             else:
                 done = _restore(
                     run, opened, held, streams, to, image_format, named=named, force=force

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from snapvault.cli import in_order
+from snapvault.cli.restored import Restored
 from snapvault.cli.session import Session
-from snapvault.cli.words import local
+from snapvault.cli.words import local, size_in_full
 from snapvault.errors import RestoreError
+from snapvault.units import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,20 +61,22 @@ def restore(
     run: Session,
     vault: "Vault",
     held: "Held",
-    stream: "StreamRecord",
+    streams: "tuple[StreamRecord, ...]",
     to: str,
     paths: tuple[str, ...],
     *,
     force: bool,
-) -> None:
-    """Unpack paths of a folder tree into the folder `to`, which is made if it is missing.
+) -> Restored:
+    """Unpack paths of the one stream into the folder `to`, which is made if it is missing.
 
     Raises:
-        RestoreError: it is no folder, a path is not in the tree, or something is in the way.
+        RestoreError: it is no folder or has no room, a path is not in the tree, or something is
+            in the way.
     """
     from snapvault.engine import sequence
     from snapvault.wiring import restoring
 
+    (stream,) = streams
     folder = Path(to)
     kind = restoring.target_kind(folder)
     if kind not in {"folder", "missing"}:
@@ -97,6 +101,14 @@ def restore(
         if missing := target.missing():
             raise _not_there(held, stream, missing, target.near)
         target.commit()
+        taken = target.taken
+    return Restored(
+        streams,
+        [to],
+        part_of(paths),
+        f"{format_count(taken.files, 'file')}, {size_in_full(taken.size)}",
+        each=[{"paths": list(paths), "files": taken.files, "size_bytes": taken.size}],
+    )
 
 
 def part_of(paths: tuple[str, ...]) -> str:

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 class Restored:
     """Streams, and the target of each. The rest is what only some kinds of restores have to say.
 
-    `part` is what of the streams came back, for a sentence, `each` what programs are told of each
-    stream, `document` what they are told of all. `lines` are for people, after those that name
-    every stream and its target.
+    `part` is what of the streams came back, for a sentence, and `size` how much that is, if not all
+    of each. `each` is what programs are told of each stream, `document` of all. `lines` are for
+    people, after those that name every stream and its target.
     """
 
     streams: "tuple[StreamRecord, ...]"
     targets: Sequence[str]
     part: str = ""
+    size: str | None = None
     each: Sequence[dict[str, Any]] = ()
     document: dict[str, Any] = field(default_factory=dict)
     lines: Sequence[str] = ()
@@ -54,7 +55,8 @@ def report(run: Session, vault: str, held: "Held", done: Restored, started: floa
     }
     lines = [
         f'restored {done.part}stream "{stream.name}" of source "{held.point.source}" to '
-        f"{_named(target)}: {size_in_full(stream.size)}, content digest verified ({stream.digest})"
+        f"{_named(target)}: {done.size or size_in_full(stream.size)}, "
+        f"content digest verified ({stream.digest})"
         for stream, target in rows
     ]
     lines += done.lines

@@ -137,6 +137,7 @@ def test_paths_come_back_with_the_folders_above_them_and_nothing_else(
     }
     assert (target / "ssh/keys").stat().st_mode & 0o777 == 0o700
     assert 'restored "ssh/keys", "nginx/nginx.conf" of stream' in done.stdout
+    assert ": 2 files, 51 bytes, content digest verified" in done.stdout
 
 
 def test_a_hard_link_comes_back_without_the_file_it_was_another_name_of(
@@ -144,9 +145,10 @@ def test_a_hard_link_comes_back_without_the_file_it_was_another_name_of(
 ) -> None:
     target = tmp_path / "out"
 
-    backed_up.does("restore", "etc", "--path", "ssh/hosts too", "--to", str(target))
+    done = backed_up.does("restore", "etc", "--path", "ssh/hosts too", "--to", str(target))
 
     assert content(target) == {"ssh/hosts too": "this is hosts\n"}
+    assert ": 1 file, 14 bytes, content digest verified" in done.stdout
     assert (target / "ssh/hosts too").stat().st_nlink == 1
     assert (target / "ssh").stat().st_mtime_ns == (tree / "ssh").stat().st_mtime_ns
 
@@ -261,4 +263,6 @@ def test_a_stream_of_several_is_unpacked_when_it_is_chosen(backed_up: Host, tmp_
     report.append(done.json)
 
     assert content(target) == {"nginx.conf": "this is nginx/nginx.conf\n"}
-    assert report[0]["restored"][0]["paths"] == ["."]
+    restored = report[0]["restored"][0]
+    assert restored["paths"] == ["."]
+    assert (restored["files"], restored["size_bytes"]) == (1, 25)

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,6 +14,7 @@ from snapvault.adapters.targets.tree_moving import Staging, conflict
 from snapvault.adapters.targets.tree_selection import Selection
 from snapvault.errors import IntegrityError, RestoreError, SourceError
 from snapvault.ports.events import Events
+from snapvault.units import format_size
 
 _EXTRACT: Final = (
     "tar",
@@ -28,6 +30,14 @@ _EXTRACT: Final = (
 )
 _FED_AT_ONCE: Final = 256 << 10  # bytes; most members are small
 _NAMED: Final = 3  # complaints, in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was unpacked: files of every kind but folders, and the bytes that they hold."""
+
+    files: int = 0
+    size: int = 0
 
 
 class TreeTarget:
@@ -53,6 +63,8 @@ class TreeTarget:
         self._filter: MemberFilter | None = None
         self._broken: IntegrityError | None = None
         self._waiting = bytearray()
+        self._free = 0  # bytes that there was room for when the pass began
+        self._taken = Taken()
 
     def __enter__(self) -> Self:
         self._staging.make()
@@ -72,11 +84,16 @@ class TreeTarget:
         """Names in the archive that a path which is not in it may have meant."""
         return self._selection.near()
 
+    @property
+    def taken(self) -> Taken:
+        """What was unpacked so far, in this pass."""
+        return self._taken
+
     def write(self, data: memoryview) -> None:
         """Take the archive's next bytes.
 
         Raises:
-            RestoreError: they cannot be unpacked here.
+            RestoreError: they cannot be unpacked here, or a file among them has no room.
             TargetNotEmptyError: something is there already.
         """
         # What is wrong with the bytes is told by their digest, and only then by us.
@@ -136,6 +153,9 @@ class TreeTarget:
         except SourceError as error:
             raise RestoreError(str(error), hint=error.hint) from error
         self._waiting.clear()
+        room = os.statvfs(self._staging.tree)
+        self._free = room.f_bavail * room.f_frsize
+        self._taken = Taken()
         self._filter = MemberFilter(self._takes, self._feed)
 
     def _takes(self, member: Member) -> bool:
@@ -150,7 +170,20 @@ class TreeTarget:
             )
             if found is not None:
                 raise found
+        self._count(member)
         return True
+
+    def _count(self, member: Member) -> None:
+        """Count a file that is about to be unpacked; one that has no room is not begun."""
+        is_kept = not member.is_folder and member.name not in self._selection.fetched
+        self._taken = Taken(self._taken.files + is_kept, self._taken.size + member.size)
+        lacking = self._taken.size - self._free
+        if lacking > 0:
+            raise RestoreError(
+                f'not enough room in "{self._folder}" for "{os.fsdecode(member.name)}": with it,'
+                f" {format_size(self._taken.size)} needed, {format_size(self._free)} free",
+                hint=f"Free at least {format_size(lacking)} there, or restore elsewhere.",
+            )
 
     def _feed(self, data: memoryview) -> None:
         self._waiting += data

@@ -23,12 +23,14 @@ _LARGEST_EXTENDED: Final = 1 << 30  # bytes; a file's holes are listed there
 class Member:
     """One member. Names are relative to the archived folder, which is `.` itself.
 
-    `link` is the name of the member that a hard link is another name of.
+    `link` is the name of the member that a hard link is another name of. `size` is of what the
+    archive has of a file, in bytes: its holes do not count.
     """
 
     name: bytes
     is_folder: bool = False
     link: bytes | None = None
+    size: int = 0
 
 
 class MemberFilter:
@@ -96,12 +98,12 @@ class MemberFilter:
         before, self._before = self._before, b""
         if b"size" in records:
             size = int(records[b"size"])
-        self._body = 0 if kind in _WITHOUT_BODY else _padded(size)
+        size = 0 if kind in _WITHOUT_BODY else size
+        self._body = _padded(size)
         name = records.get(b"GNU.sparse.name") or records.get(b"path") or _name(header)
         link = records.get(b"linkpath") or _text(header[157:257])
-        self._passes = self._wants(
-            Member(_plain(name), kind == _FOLDER, _plain(link) if kind == _HARD_LINK else None)
-        )
+        first = _plain(link) if kind == _HARD_LINK else None
+        self._passes = self._wants(Member(_plain(name), kind == _FOLDER, first, size))
         if self._passes:
             self._out(memoryview(before + header))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from snapvault.adapters.targets.tree import TreeTarget
+from snapvault.adapters.targets.tree import Taken, TreeTarget
 from snapvault.errors import IntegrityError, RestoreError, TargetNotEmptyError
 from tests.support.events import RecordedEvents
 
@@ -67,6 +67,36 @@ def test_nothing_is_seen_before_the_commit_and_what_is_there_is_private(tmp_path
     assert mode & 0o777 == 0o700
     assert after == ["a", "a/x", "b"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_was_unpacked_is_counted_and_what_was_left_out_is_not(tmp_path: Path) -> None:
+    with target(tmp_path / "out", "a") as unpacking:
+        unpacking.write(memoryview(TREE))
+        unpacking.end_pass()
+        taken = unpacking.taken
+
+    assert taken == Taken(files=1, size=700_000)
+
+
+@pytest.mark.parametrize(("path", "fits"), [("a", False), ("b", True)])
+def test_a_file_that_has_no_room_is_not_begun(
+    path: str, *, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.statvfs(tmp_path)
+    room = os.statvfs_result((found[0], 512, *found[2:4], 1000, *found[5:]))  # 512,000 bytes
+    monkeypatch.setattr(os, "statvfs", lambda _: room)
+    head = memoryview(TREE)[: TREE.index(b"x" * 512)]  # and nothing of the file itself
+
+    with target(tmp_path / "out", path) as unpacking:
+        if fits:
+            unpacking.write(memoryview(TREE))
+            assert not unpacking.end_pass()
+        else:
+            with pytest.raises(RestoreError, match='for "a/x"') as told:
+                unpacking.write(head)
+            assert told.value.hint == "Free at least 183.6 KiB there, or restore elsewhere."
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("there", [True, False])
