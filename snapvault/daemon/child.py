@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Final
@@ -42,7 +43,8 @@ def main() -> int:
     report = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     run = _carried_out(order, asking)
-    with os.fdopen(report, "wb") as stream:
+    # The daemon may be gone, and have left us to end alone. The history knows how the run ended.
+    with suppress(BrokenPipeError), os.fdopen(report, "wb") as stream:
         pickle.dump(run, stream)
     return 0 if run.failure is None else run.failure.exit_status
 

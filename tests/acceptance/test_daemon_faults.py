@@ -149,6 +149,7 @@ def test_who_asks_twice_ends_the_daemon_at_once_and_harms_nothing(
             daemon.start()
         daemon.await_event("notice.success", source="shop")
         assert daemon.stop() == 0
+        assert "Traceback" not in daemon.texts()
     assert len(host.points("shop")) == 1
 
 
