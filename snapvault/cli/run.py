@@ -2,7 +2,6 @@
 """`snapvault run`: a machine, started from its backup without restoring it first."""
 
 import os
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from snapvault.cli import disks, points, run_disks, run_loop, run_report
 from snapvault.cli.list import VaultOption
 from snapvault.cli.run_disks import Wanted
 from snapvault.cli.session import session
+from snapvault.cli.short_folder import short_folder
 from snapvault.ports.machine import Bus, Firmware, MachineSpec, OnError
 from snapvault.units import parse_size
 
@@ -196,8 +196,4 @@ def _memory(text: str) -> int:
 
 def _short(stack: ExitStack, folder: Path) -> Path:
     """Return a folder whose path is short enough for sockets: this one, or one of our own."""
-    from snapvault.adapters.own_folder import own_folder
-
-    if len(os.fsencode(folder)) <= _LONGEST:
-        return folder
-    return stack.enter_context(own_folder(Path(tempfile.gettempdir()), "snapvault-sockets-"))
+    return folder if len(os.fsencode(folder)) <= _LONGEST else short_folder(stack)

@@ -3,7 +3,6 @@
 
 import ipaddress
 import shlex
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import typer
+
+from snapvault.cli.short_folder import short_folder
 
 if TYPE_CHECKING:
     import socket
@@ -99,7 +100,7 @@ def listen(stack: ExitStack, place: Place, folder: Path) -> "tuple[socket.socket
         return listener, Place(host=place.host, port=int(listener.getsockname()[1]))
     path = place.path or folder / "nbd"
     if len(str(path).encode()) > _LONGEST_SOCKET:
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="snapvault-"))) / "nbd"
+        path = short_folder(stack) / "nbd"
     listener = nbd_server.listen_unix(path)
     stack.callback(listener.close)
     stack.callback(path.unlink, missing_ok=True)
