@@ -65,6 +65,7 @@ def run(
         int | None,
         typer.Option(
             "--seed",
+            metavar="NUMBER",
             min=0,
             max=(1 << 63) - 1,
             help="What chance is decided by, as a report shows it: the same points and samples.",
@@ -142,7 +143,7 @@ def _plan(
     if names:
         # What may be in a wrong file is told as that, and not as a name that nobody knows.
         wrong = wrong_of([name for name in names if name not in by_name], among, problems)
-        return _named(among, names), wrong
+        return _named(among, names, policy), wrong
     return _all_of(among, policy), wrong if policy is None else ()
 
 
@@ -150,6 +151,8 @@ def _all_of(among: "Sequence[Policy]", policy: str | None) -> "list[Planned]":
     planned: list[Planned] = [
         (each, ()) for each in among if each.drill and (each.enabled or policy is not None)
     ]
+    if not planned and policy is not None:
+        raise _without_drill(policy)
     if not planned:
         raise ConfigError(
             "no policy has a drill, so there is nothing to rehearse",
@@ -159,8 +162,16 @@ def _all_of(among: "Sequence[Policy]", policy: str | None) -> "list[Planned]":
     return planned
 
 
-def _named(among: "Sequence[Policy]", names: Sequence[str]) -> "list[Planned]":
+def _without_drill(policy: str) -> ConfigError:
+    return ConfigError(
+        f'policy "{policy}" has no drill',
+        hint="Write one, as docs/policies.md shows, or name its sources.",
+    )
+
+
+def _named(among: "Sequence[Policy]", names: Sequence[str], policy: str | None) -> "list[Planned]":
     from snapvault.config.policies import select_sources
+    from snapvault.config.problems import nearest_hint
 
     by_name = {each.name: each for each in among}
     sources = {source.name for each in among for source in each.sources}
@@ -168,12 +179,12 @@ def _named(among: "Sequence[Policy]", names: Sequence[str]) -> "list[Planned]":
     for name in dict.fromkeys(names):
         if name not in sources and name in by_name:
             if by_name[name].drill is None:
-                raise ConfigError(
-                    f'policy "{name}" has no drill',
-                    hint="Write one, as docs/policies.md shows, or name its sources.",
-                )
+                raise _without_drill(name)
             wanted[name] = ()
             continue
+        if name not in sources and policy is not None:
+            hint = nearest_hint(name, sorted(sources), what="sources")
+            raise ConfigError(f'policy "{policy}" has no source "{name}"', hint=hint)
         for owner, source in select_sources(among, [name]):
             wanted[owner.name] = (*wanted.get(owner.name, ()), source.name)
     return [(by_name[name], chosen) for name, chosen in wanted.items()]

@@ -145,6 +145,17 @@ def test_a_source_of_a_wrong_policy_is_not_said_to_be_nowhere(host: Host) -> Non
     assert host.points() == []
 
 
+def test_what_a_drill_cannot_find_in_the_named_policy_is_said_of_that_policy(host: Host) -> None:
+    host.protect({"web01": shell("echo web01")}, name="a")
+    host.protect({"db": shell("echo db")}, name="z")
+
+    elsewhere = host.fails(10, "drill", "run", "web01", "--policy", "z")
+    without = host.fails(10, "drill", "run", "--policy", "z")
+
+    assert 'policy "z" has no source "web01"' in elsewhere
+    assert 'policy "z" has no drill' in without
+
+
 def test_a_source_that_two_policies_claim_is_backed_up_by_the_first(host: Host) -> None:
     broken(host)
     host.protect({"web01": shell("echo other"), "db": shell("echo db")}, name="z")
