@@ -54,7 +54,9 @@ def _refuse(error: Exception) -> int:
     message = re.sub(r"value for (--[\w/-]+):", r'value for "\1":', message)
     message = re.sub(r"No such option: (\S+)", r'no such option "\1"', message)
     message = re.sub(r".*unexpected extra argument\(?s?\)? \((.*)\)", r"too much: \1", message)
-    message = re.sub(r"Input should be a valid number.*", "expected a number", message)
+    message = re.sub(r"Input should be a valid (number|integer).*", "expected a number", message)
+    message = re.sub(r"Input should be greater than or equal to", "must be at least", message)
+    message = re.sub(r"Input should be less than or equal to", "must be at most", message)
     command = context.command_path if context is not None else "snapvault"
     hint = (
         f"Did you mean {guesses}?" if guesses else f'Run "{command} --help" to see how it is used.'

@@ -145,6 +145,16 @@ def test_a_source_of_a_wrong_policy_is_not_said_to_be_nowhere(host: Host) -> Non
     assert host.points() == []
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("x", "expected a number"), ("0", "must be at least 1"), ("65536", "must be at most 65535")],
+)
+def test_a_wrong_number_is_told_in_plain_words(given: str, said: str, host: Host) -> None:
+    refusal = host.fails(2, "run", "web01", "--forward", given)
+
+    assert f'invalid value for "--forward": {said}\n' in refusal
+
+
 def test_what_a_drill_cannot_find_in_the_named_policy_is_said_of_that_policy(host: Host) -> None:
     host.protect({"web01": shell("echo web01")}, name="a")
     host.protect({"db": shell("echo db")}, name="z")
