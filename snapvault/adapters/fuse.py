@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from snapvault.adapters import command
+from snapvault.adapters.guard import guard
 from snapvault.errors import RestoreError, SnapVaultError, SourceError
 from snapvault.ports.browsing import Entry, EntryKind, FileSystem, Readable
 
@@ -185,11 +186,19 @@ class Mount:
         self._library = _load()
         self._shown = shown
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._serve, name="fuse", daemon=True)
-        self._thread.start()
-        while not shown.is_mounted.wait(_LOOK) and self._thread.is_alive():
+        self._unmount = [_UNMOUNT, "-u", "-z", "--", str(folder)]
+        # QUIRK: not the library's auto_unmount, which leaves the folder dead when it looks at it
+        # before the kernel has ended the connection of a process that was killed.
+        self._guard = guard(self._unmount)
+        self._guard.__enter__()
+        # QUIRK: nothing joins the thread where a signal may interrupt: Python 3.11 then takes a
+        # thread that is at work for one that has ended.
+        self._is_over = threading.Event()
+        threading.Thread(target=self._serve, name="fuse", daemon=True).start()
+        while not shown.is_mounted.wait(_LOOK) and not self._is_over.is_set():
             pass
         if not shown.is_mounted.is_set():
+            self._guard.__exit__(None, None, None)
             raise RestoreError(
                 f'cannot mount at "{folder}": FUSE refused',
                 hint="The folder must be yours and empty, and this user must be allowed to open"
@@ -198,21 +207,21 @@ class Mount:
 
     def wait(self) -> None:
         """Wait until somebody unmounts it."""
-        while self._thread.is_alive():
-            self._thread.join(1.0)
+        while not self._is_over.wait(1.0):
+            pass
 
     def close(self) -> None:
         """Unmount it; what is still open in it fails from then on. Safe to repeat."""
-        if not self._thread.is_alive():
-            return
-        with suppress(SourceError):
-            command.run([_UNMOUNT, "-u", "-z", "--", str(self._folder)], timeout=_PATIENCE)
-        self._thread.join(_PATIENCE)
+        if not self._is_over.is_set():
+            with suppress(SourceError):
+                command.run(self._unmount, timeout=_PATIENCE)
+            self._is_over.wait(_PATIENCE)
+        self._guard.__exit__(None, None, None)
 
     def _serve(self) -> None:
         # QUIRK: left alone, 3.12 and later print a complaint about their own default.
         has_limit = (self._library.fuse_version_major, self._library.fuse_version_minor) >= (3, 12)
-        more = {"max_threads": _THREADS} if has_limit else {}
+        more = {"max_threads": _THREADS, "max_idle_threads": _THREADS} if has_limit else {}
         try:
             self._library.FUSE(
                 self._shown,
@@ -222,13 +231,14 @@ class Mount:
                 nosuid=True,
                 nodev=True,
                 noexec=True,
-                auto_unmount=True,
                 fsname="snapvault",
                 subtype="snapvault",
                 **more,
             )
         except Exception as error:  # noqa: BLE001 - told by who waits for the mount
             self._error = error
+        finally:
+            self._is_over.set()
 
 
 def _load() -> Any:
