@@ -160,7 +160,7 @@ def _locate(found: Browsed, path: str) -> "tuple[Volume, FileSystem, str]":
     readable = [volume for volume in found.volumes if volume.files is not None]
     names = ", ".join(volume.name for volume in readable)
     chosen = next((volume for volume in found.volumes if volume.name == name), None)
-    if path.startswith("/") or (chosen is None and len(readable) == 1):
+    if path.startswith("/") or (chosen is None and len(readable) == 1 and ":" not in name):
         if len(readable) != 1:
             raise RestoreError(
                 f'"{path}" may be in any of {format_count(len(readable), "file system")}',

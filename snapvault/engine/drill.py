@@ -99,6 +99,10 @@ class Drill:
             # The user of a scratch server may have to get through; what is in it is private.
             folder.chmod(0o711)
             attempt.make(self.tools)
+        except NoRestorePointError as error:
+            if self.pick.is_by_hand:
+                raise  # somebody mistyped, which proves nothing about backups
+            attempt.failed(error)
         except (SnapVaultError, OSError, tarfile.TarError) as error:
             attempt.failed(error)
         finally:

@@ -35,6 +35,11 @@ class Pick:
         return "time" if self.moment is not None else self.choice.value
 
     @property
+    def is_by_hand(self) -> bool:
+        """Whether somebody named a point or a time."""
+        return self.point is not None or self.moment is not None
+
+    @property
     def is_latest(self) -> bool:
         """Whether the newest point is meant, whichever that is."""
         return self.name == Choice.LATEST.value

@@ -19,7 +19,7 @@ from snapvault import clock
 from snapvault.adapters.own_folder import own_folder
 from snapvault.engine.drill_choice import Pick
 from snapvault.engine.drill_notes import Tools, failure_of
-from snapvault.errors import ConfigError, SnapVaultError
+from snapvault.errors import ConfigError, NoRestorePointError, SnapVaultError
 from snapvault.formats import names
 from snapvault.model.drills import DrillReport, StepReport
 from snapvault.model.policy import DrillSpec, Policy
@@ -72,6 +72,9 @@ def run_drill(
     It works with a state folder of its own, the recovery key from where the policy says, and a
     store that it cannot change. All that it makes is gone on return, and when an exception that
     asks this process to end passes through; what a killed one left goes with the next drill.
+
+    Raises:
+        NoRestorePointError: there is no such point as was wished for by id or time.
     """
     from snapvault.engine import drill
 
@@ -87,6 +90,8 @@ def run_drill(
     try:
         reports = _rehearsed(settings, policy, spec, steps, pick, events, wish)
     except (SnapVaultError, OSError) as error:
+        if isinstance(error, NoRestorePointError) and pick.is_by_hand:
+            raise
         failure = failure_of(error)
         problem = failure.reason
         reports = tuple(

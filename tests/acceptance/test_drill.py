@@ -307,6 +307,12 @@ def test_one_source_one_point_and_a_seed_can_be_asked_for_and_objectives_count(
 
     report, said = report_of(rehearsed, 17, "data", "--point", older[:7], "--seed", "7", "--keep")
 
+    mistyped = rehearsed.fails(16, "drill", "run", "data", "--point", "ffff")
+    too_early = rehearsed.fails(16, "drill", "run", "data", "--at", "2020-01-01")
+
+    assert "ffff" in mistyped
+    assert "data" in too_early
+    assert len(list((rehearsed.folder.parent / "vault").glob("drills/*"))) == 1
     (step,) = report["steps"]
     assert (report["verdict"], report["choice"], report["seed"]) == ("passed", "point", 7)
     assert (step["source"], step["kind"], step["point"]) == ("data", "files", older)
