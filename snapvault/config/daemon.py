@@ -113,7 +113,7 @@ class DaemonShape(Shape):
         BeforeValidator(duration_from(timedelta(seconds=1), timedelta(hours=6))),
         DURATION_SCHEMA,
     ] = _DEFAULTS.stop_timeout
-    """The longest time that a stop takes."""
+    """The longest time that backups have to end at a stop."""
     keep_history: Annotated[
         timedelta,
         BeforeValidator(duration_from(timedelta(days=1), LONGEST_DURATION)),
