@@ -276,7 +276,8 @@ def test_dumps_of_a_whole_postgresql_cluster_are_loaded_and_can_be_asked(
     rows = scratch.query("SELECT name, born, photo FROM customers ORDER BY id", "ledger", _SECONDS)
     roles = "SELECT pg_has_role('anna', 'clerks', 'MEMBER'), current_setting('work_mem')"
 
-    assert scratch.databases() == ["Süd' west\\x", "ledger", "postgres", "template1"]
+    databases = [name for name in scratch.databases() if name != "bad"]  # of another test
+    assert databases == ["Süd' west\\x", "ledger", "postgres", "template1"]
     assert rows[0][0] == 'O\'Neill \\ "x" 🦀 ß'
     assert rows[1] == ["line\nbreak\ttab\r\n\\.\n", "NULL", "NULL"]
     assert scratch.query(roles, "ledger", _SECONDS) == [["t", "5MB"]]

@@ -5,12 +5,15 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 STREAM_LIMIT = 1 << 20
+_TURNS = 5
+_PATIENCE = 10.0  # seconds
 
 
 class LoopbackServer:
@@ -21,6 +24,8 @@ class LoopbackServer:
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self._sockets: list[Any] = []
         self._thread = threading.Thread(target=self._run, name="loopback server", daemon=True)
         self._ready = threading.Event()
         self.port = 0
@@ -62,12 +67,25 @@ class LoopbackServer:
             self._loop.close()
 
     async def _cut_connections(self) -> None:
-        tasks = list(self._tasks)
+        for _ in range(_TURNS):  # what was accepted a moment ago gets its task
+            await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A connection with TLS would else wait for the other side's leave-taking.
+        for writer in self._writers:
+            with suppress(AttributeError):  # QUIRK: of Python 3.11.2, where it has ended
+                writer.transport.abort()
+        deadline = self._loop.time() + _PATIENCE
+        while any(each.fileno() != -1 for each in self._sockets):
+            if self._loop.time() > deadline:
+                raise RuntimeError("a connection to the loopback server did not end")
+            await asyncio.sleep(0.001)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        self._sockets.append(writer.get_extra_info("socket"))
         task = self._loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

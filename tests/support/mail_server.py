@@ -5,6 +5,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -148,7 +149,10 @@ class MailServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in self._connections:
-            connection.transport.abort()
+            # QUIRK: Python 3.11.2 cannot abort a transport of TLS that has ended.
+            if connection.socket.fileno() != -1:
+                with suppress(AttributeError):
+                    connection.transport.abort()
         for _ in range(_TURNS):  # what a transport does at its end, it does a few turns later
             await asyncio.sleep(0)
         deadline = self._loop.time() + 10
