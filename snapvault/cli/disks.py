@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,26 @@ if TYPE_CHECKING:
     from snapvault.engine.random_access import OpenPoint
     from snapvault.engine.vault import Held, Inventory, Vault
     from snapvault.model.point import StreamRecord
+
+PointArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="POINT",
+        help='The id of a restore point, or the beginning of it, as "snapvault list" shows it;'
+        " or a source, which means its newest one.",
+    ),
+]
+
+AtOption = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="TIME",
+        help="Of a source, the newest point taken at or before this time: 2026-11-20,"
+        ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
+        show_default=False,
+    ),
+]
 
 
 def size_of(text: str) -> int:

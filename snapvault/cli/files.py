@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault.cli.browse import Browsed, browsed
+from snapvault.cli.disks import AtOption, PointArgument
 from snapvault.cli.in_order import STDOUT
 from snapvault.cli.list import VaultOption
 from snapvault.cli.session import Session, session
@@ -26,14 +27,7 @@ _STEP = 1 << 20  # bytes
 
 def command(  # noqa: PLR0917 - options, which are given by name
     context: typer.Context,
-    point: Annotated[
-        str,
-        typer.Argument(
-            metavar="POINT",
-            help='The id of a restore point, or the beginning of it, as "snapvault list" shows it;'
-            " or a source, which means its newest one.",
-        ),
-    ],
+    point: PointArgument,
     path: Annotated[
         str | None,
         typer.Argument(
@@ -53,16 +47,7 @@ def command(  # noqa: PLR0917 - options, which are given by name
             show_default=False,
         ),
     ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at",
-            metavar="TIME",
-            help="Of a source, the newest point taken at or before this time: 2026-11-20,"
-            ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
-            show_default=False,
-        ),
-    ] = None,
+    at: AtOption = None,
     stream: Annotated[
         list[str] | None,
         typer.Option(

@@ -10,6 +10,7 @@ import typer
 
 from snapvault.cli import disks
 from snapvault.cli.browse import Browsed, browsed
+from snapvault.cli.disks import AtOption, PointArgument
 from snapvault.cli.list import VaultOption
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document
@@ -19,25 +20,9 @@ from snapvault.units import format_size
 
 def command(
     context: typer.Context,
-    point: Annotated[
-        str,
-        typer.Argument(
-            metavar="POINT",
-            help='The id of a restore point, or the beginning of it, as "snapvault list" shows it;'
-            " or a source, which means its newest one.",
-        ),
-    ],
+    point: PointArgument,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="An empty folder.")],
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at",
-            metavar="TIME",
-            help="Of a source, the newest point taken at or before this time: 2026-11-20,"
-            ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
-            show_default=False,
-        ),
-    ] = None,
+    at: AtOption = None,
     stream: Annotated[
         list[str] | None,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from snapvault.cli import disks, points, run_disks, run_loop, run_report
+from snapvault.cli.disks import AtOption, PointArgument
 from snapvault.cli.list import VaultOption
 from snapvault.cli.run_disks import Wanted
 from snapvault.cli.session import session
@@ -23,25 +24,9 @@ _LEAST_MEMORY = 16 << 20
 
 def command(
     context: typer.Context,
-    point: Annotated[
-        str,
-        typer.Argument(
-            metavar="POINT",
-            help='The id of a restore point, or the beginning of it, as "snapvault list" shows it;'
-            " or a source, which means its newest one.",
-        ),
-    ],
+    point: PointArgument,
     *,
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at",
-            metavar="TIME",
-            help="Of a source, the newest point taken at or before this time: 2026-11-20,"
-            ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
-            show_default=False,
-        ),
-    ] = None,
+    at: AtOption = None,
     stream: Annotated[
         list[str] | None,
         typer.Option(

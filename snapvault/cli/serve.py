@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snapvault.cli import disks, points, serve_places, serving
+from snapvault.cli.disks import AtOption, PointArgument
 from snapvault.cli.list import VaultOption
 from snapvault.cli.serve_places import Place
 from snapvault.cli.session import Session, session
@@ -24,24 +25,8 @@ _FOLDER = "serve-"
 
 def command(
     context: typer.Context,
-    point: Annotated[
-        str,
-        typer.Argument(
-            metavar="POINT",
-            help='The id of a restore point, or the beginning of it, as "snapvault list" shows it;'
-            " or a source, which means its newest one.",
-        ),
-    ],
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at",
-            metavar="TIME",
-            help="Of a source, the newest point taken at or before this time: 2026-11-20,"
-            ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
-            show_default=False,
-        ),
-    ] = None,
+    point: PointArgument,
+    at: AtOption = None,
     stream: Annotated[
         list[str] | None,
         typer.Option(
