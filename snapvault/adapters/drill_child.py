@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from snapvault.adapters.spawning import Process, spawn_job
+from snapvault.adapters.spawning import Process, send_signal, spawn_job
 from snapvault.errors import EXIT_BUG
 from snapvault.ports.rehearsals import DrillEnded, DrillOrder
 
@@ -64,7 +64,7 @@ class ChildRehearser:
     def ask_to_end(self) -> None:
         """Ask what is going on to end."""
         if self._process is not None:
-            _signal(self._process, signal.SIGTERM)
+            send_signal(self._process, signal.SIGTERM)
 
     def stop(self, seconds: float) -> None:
         """Ask it to end, and kill it if it has not after so many seconds."""
@@ -73,7 +73,7 @@ class ChildRehearser:
         self.ask_to_end()
         self._follower.join(seconds)
         if self._follower.is_alive():
-            _signal(self._process, signal.SIGKILL)
+            send_signal(self._process, signal.SIGKILL)
             self._follower.join(_KILL_PATIENCE)
 
     def _follow(self, process: Process, content: bytes) -> None:
@@ -83,10 +83,3 @@ class ChildRehearser:
                 process.communicate(content)
         finally:
             self._wake()
-
-
-def _signal(process: Process, number: signal.Signals) -> None:
-    # It is reaped by its follower alone, so a process id that is not its own is impossible
-    # as long as `returncode` is unset: Popen looks at that under its own lock.
-    with suppress(ProcessLookupError):
-        process.send_signal(number)

@@ -6,8 +6,8 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,21 +145,12 @@ class Shown:
             "st_atime": taken,
         }
 
-    def _told(self) -> "_Told":
-        return _Told(self._failed)
-
-
-class _Told:
-    """Tells what went wrong, and makes an I/O error of it."""
-
-    def __init__(self, failed: Callable[[SnapVaultError], None]) -> None:
-        self._failed = failed
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, SnapVaultError):
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell what went wrong, and make an I/O error of it."""
+        try:
+            yield
+        except SnapVaultError as error:
             self._failed(error)
             raise OSError(errno.EIO, str(error)) from error
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from snapvault import clock
-from snapvault.adapters.spawning import Process, spawn_job
+from snapvault.adapters.spawning import Process, send_signal, spawn_job
 from snapvault.errors import EXIT_BUG, SnapVaultError
 from snapvault.model.runs import Failure, Run, RunState
 from snapvault.ports.events import Events
@@ -101,7 +101,7 @@ class ChildJobs:
         """Ask all jobs to end, kill those that have not after so many seconds; return them all."""
         deadline = clock.monotonic() + seconds
         for job in self._jobs.values():
-            _signal(job.process, signal.SIGTERM)
+            send_signal(job.process, signal.SIGTERM)
         for job in self._jobs.values():
             job.follower.join(max(0.0, deadline - clock.monotonic()))
         for job in self._jobs.values():
@@ -111,7 +111,7 @@ class ChildJobs:
                     f'backup of "{job.order.source.name}" did not end in time and was killed',
                     run=job.order.run.id,
                 )
-                _signal(job.process, signal.SIGKILL)
+                send_signal(job.process, signal.SIGKILL)
         for job in self._jobs.values():
             job.follower.join(_KILL_PATIENCE)
         return self.ended()
@@ -172,10 +172,3 @@ def _end_now(process: Process) -> None:
 
 def _failed(run: Run, failure: Failure) -> Run:
     return replace(run, state=RunState.FAILED, ended=clock.now(), failure=failure)
-
-
-def _signal(process: Process, number: signal.Signals) -> None:
-    # It is reaped by its follower alone, so a process id that is not its own is impossible
-    # as long as `returncode` is unset: Popen looks at that under its own lock.
-    with suppress(ProcessLookupError):
-        process.send_signal(number)

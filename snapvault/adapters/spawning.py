@@ -91,6 +91,14 @@ def spawn_job(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
     return _started(argv[0], start)
 
 
+def send_signal(process: Process, number: signal.Signals) -> None:
+    """Send a signal to a process that one thread alone reaps; one that has ended gets none."""
+    # A process id that is not its own is impossible as long as `returncode` is unset: Popen looks
+    # at that under its own lock.
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
+
+
 def spawn_watcher(argv: Sequence[str], variables: Mapping[str, str]) -> Process:
     """Start a program that outlives us, its stdin and stdout pipes; what it complains of is lost.
 

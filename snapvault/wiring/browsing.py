@@ -11,8 +11,6 @@ from snapvault.ports.browsing import Entry, FileSystem, Readable, Volume
 if TYPE_CHECKING:
     from snapvault.adapters.fuse import Mount
 
-_MISSING = 'Install SnapVault with what looks into file systems: pip install "snapvault[files]".'
-
 
 def volumes_of(
     disks: Mapping[str, Readable], *, unreadable: Callable[[RestoreError], None]
@@ -25,9 +23,11 @@ def volumes_of(
     try:
         from snapvault.adapters.filesystems.volumes import find_volumes
     except ImportError as error:
+        from snapvault.adapters.fuse import PACKAGES
+
         raise ConfigError(
             f"looking into file systems needs a Python package that is not installed: {error.name}",
-            hint=_MISSING,
+            hint=PACKAGES,
         ) from error
     return find_volumes(disks, unreadable=unreadable)
 
