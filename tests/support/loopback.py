@@ -4,8 +4,9 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,41 @@ _TURNS = 5
 _PATIENCE = 10.0  # seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A transport and the socket below it, which one of TLS does not tell after its end."""
+
+    transport: Any
+    socket: Any
+
+    @classmethod
+    def of(cls, transport: asyncio.BaseTransport) -> Self:
+        return cls(transport, transport.get_extra_info("socket"))
+
+
+async def end_connections(connections: Sequence[Connection]) -> None:
+    """End all that a loop does, and its connections for certain, before it is closed."""
+    for _ in range(_TURNS):  # what was accepted a moment ago gets its transport
+        await asyncio.sleep(0)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for connection in connections:
+        # One with TLS would else wait for the other side's leave-taking.
+        if connection.socket.fileno() != -1:
+            with suppress(AttributeError):  # QUIRK: of Python 3.11.2, where TLS has ended
+                connection.transport.abort()
+    for _ in range(_TURNS):  # what a transport does at its end, it does a few turns later
+        await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _PATIENCE
+    while any(connection.socket.fileno() != -1 for connection in connections):
+        if loop.time() > deadline:
+            raise RuntimeError("a connection to a server of the tests did not end")
+        await asyncio.sleep(0.001)
+
+
 class LoopbackServer:
     """Accepts connections on a free port of 127.0.0.1 from construction until `stop`."""
 
@@ -24,8 +60,7 @@ class LoopbackServer:
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
-        self._sockets: list[Any] = []
+        self._connections: list[Connection] = []
         self._thread = threading.Thread(target=self._run, name="loopback server", daemon=True)
         self._ready = threading.Event()
         self.port = 0
@@ -61,31 +96,13 @@ class LoopbackServer:
             self._ready.set()
             self._loop.run_forever()
             server.close()
-            self._loop.run_until_complete(self._cut_connections())
+            self._loop.run_until_complete(end_connections(self._connections))
         finally:
             self._ready.set()
             self._loop.close()
 
-    async def _cut_connections(self) -> None:
-        for _ in range(_TURNS):  # what was accepted a moment ago gets its task
-            await asyncio.sleep(0)
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # A connection with TLS would else wait for the other side's leave-taking.
-        for writer in self._writers:
-            with suppress(AttributeError):  # QUIRK: of Python 3.11.2, where it has ended
-                writer.transport.abort()
-        deadline = self._loop.time() + _PATIENCE
-        while any(each.fileno() != -1 for each in self._sockets):
-            if self._loop.time() > deadline:
-                raise RuntimeError("a connection to the loopback server did not end")
-            await asyncio.sleep(0.001)
-
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        self._sockets.append(writer.get_extra_info("socket"))
+        self._connections.append(Connection.of(writer.transport))
         task = self._loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

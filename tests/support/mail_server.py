@@ -5,7 +5,6 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -14,9 +13,8 @@ from typing import Any, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
+from tests.support.loopback import Connection, end_connections
 from tests.support.tls_forwarder import Authority
-
-_TURNS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +61,15 @@ class _Handler:
         return self.data_answer
 
 
-@dataclass(frozen=True, slots=True)
-class _Connection:
-    """A transport and the socket below it, which one of TLS does not tell after its end."""
-
-    transport: Any
-    socket: Any
-
-
 class _Conversation(SMTP):
     """What is said on one connection, which `connections` gets (twice, once it speaks TLS)."""
 
-    def __init__(self, connections: list[_Connection], handler: _Handler, **options: Any) -> None:
+    def __init__(self, connections: list[Connection], handler: _Handler, **options: Any) -> None:
         super().__init__(handler, **options)
         self._connections = connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._connections.append(_Connection(transport, transport.get_extra_info("socket")))
+        self._connections.append(Connection.of(transport))
         super().connection_made(transport)
 
 
@@ -101,7 +91,7 @@ class MailServer:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._connections: list[_Connection] = []
+        self._connections: list[Connection] = []
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mail server", daemon=True)
         self._thread.start()
@@ -136,30 +126,10 @@ class MailServer:
             self._ready.set()
             self._loop.run_forever()
             server.close()
-            self._loop.run_until_complete(self._end())
+            self._loop.run_until_complete(end_connections(self._connections))
         finally:
             self._ready.set()
             self._loop.close()
-
-    async def _end(self) -> None:
-        for _ in range(_TURNS):  # what was accepted a moment ago gets its transport
-            await asyncio.sleep(0)
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for connection in self._connections:
-            # QUIRK: Python 3.11.2 cannot abort a transport of TLS that has ended.
-            if connection.socket.fileno() != -1:
-                with suppress(AttributeError):
-                    connection.transport.abort()
-        for _ in range(_TURNS):  # what a transport does at its end, it does a few turns later
-            await asyncio.sleep(0)
-        deadline = self._loop.time() + 10
-        while any(connection.socket.fileno() != -1 for connection in self._connections):
-            if self._loop.time() > deadline:
-                raise RuntimeError("a connection to the mail server did not end")
-            await asyncio.sleep(0.01)
 
     def _protocol(self) -> Any:
         return _Conversation(
