@@ -40,7 +40,7 @@ AtOption = Annotated[
     typer.Option(
         "--at",
         metavar="TIME",
-        help="Of a source, the newest point taken at or before this time: 2026-11-20,"
+        help="Of a source, the newest restore point taken at or before this time: 2026-11-20,"
         ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
         show_default=False,
     ),

@@ -8,13 +8,15 @@ import typer
 
 from snapvault.cli import points
 from snapvault.cli.console import one_line
+from snapvault.cli.disks import AtOption
 from snapvault.cli.failures import show_problems, wrong_of
 from snapvault.cli.session import Session, session
-from snapvault.cli.words import local
+from snapvault.cli.words import about, local
 from snapvault.errors import EXIT_DONE, EXIT_PARTIAL, ConfigError, ObjectiveMissedError
 from snapvault.units import format_duration
 
 if TYPE_CHECKING:
+    from snapvault.config.problems import Problem
     from snapvault.errors import SnapVaultError
     from snapvault.model.drills import DrillReport, StepReport
     from snapvault.model.policy import Policy
@@ -52,15 +54,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at",
-            metavar="TIME",
-            help="The newest restore point taken at or before this time, as for restore.",
-            show_default=False,
-        ),
-    ] = None,
+    at: AtOption = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -88,6 +82,7 @@ def run(
     database servers are loaded, all else is restored in full and proven.
 
     Exit status 0 says that every step passed, within the policy's RTO and RPO; 17 that one did not.
+    With --point or --at, 16 says that a source has no such restore point: nothing was rehearsed.
 
     Examples:
       snapvault drill run
@@ -133,18 +128,27 @@ def _plan(
     wrong = show_problems(problems)
     by_name = {each.name: each for each in policies}
     if policy is not None and policy not in by_name:
-        if policy in {problem.path.stem for problem in problems}:
-            raise ConfigError(
-                f'policy "{policy}" is wrong', hint="Mend it; what is wrong is above."
-            )
+        _require_right([policy], policies, problems)
         hint = nearest_hint(policy, by_name, what="policies")
         raise ConfigError(f'there is no policy "{policy}"', hint=hint)
     among = [each for each in policies if policy in (None, each.name)]
     if names:
+        _require_right(names, policies, problems)
         # What may be in a wrong file is told as that, and not as a name that nobody knows.
         wrong = wrong_of([name for name in names if name not in by_name], among, problems)
         return _named(among, names, policy), wrong
     return _all_of(among, policy), wrong if policy is None else ()
+
+
+def _require_right(
+    names: Sequence[str], policies: "Sequence[Policy]", problems: "Sequence[Problem]"
+) -> None:
+    """Refuse a name that is that of a wrong policy, and no source's."""
+    sources = {source.name for each in policies for source in each.sources}
+    wrong = {problem.path.stem for problem in problems} - {each.name for each in policies}
+    for name in names:
+        if name in wrong - sources:
+            raise ConfigError(f'policy "{name}" is wrong', hint="Mend it; what is wrong is above.")
 
 
 def _all_of(among: "Sequence[Policy]", policy: str | None) -> "list[Planned]":
@@ -185,6 +189,10 @@ def _named(among: "Sequence[Policy]", names: Sequence[str], policy: str | None) 
         if name not in sources and policy is not None:
             hint = nearest_hint(name, sorted(sources), what="sources")
             raise ConfigError(f'policy "{policy}" has no source "{name}"', hint=hint)
+        if name not in sources:
+            known = [*sorted(sources), *by_name]
+            hint = nearest_hint(name, known, what="sources and policies")
+            raise ConfigError(f'there is no source and no policy "{name}"', hint=hint)
         for owner, source in select_sources(among, [name]):
             wanted[owner.name] = (*wanted.get(owner.name, ()), source.name)
     return [(by_name[name], chosen) for name, chosen in wanted.items()]
@@ -228,8 +236,8 @@ class _Telling:
 def report_lines(report: "DrillReport") -> list[str]:
     """Say what came of a drill; `snapvault drill report` has all of it."""
     took = format_duration((report.ended - report.started).total_seconds())
-    about = f'drill {report.id} of policy "{report.policy}" {report.verdict.value} in {took}'
-    lines = [f"{about} (points: {report.choice}, seed {report.seed})"]
+    title = f'drill {report.id} of policy "{report.policy}" {report.verdict.value} in {took}'
+    lines = [f"{title} (points: {report.choice}, seed {report.seed})"]
     if report.problem:
         lines.append(f"  problem        {report.problem}")
     for step in report.steps:
@@ -294,12 +302,12 @@ def _require_good(reports: "Sequence[DrillReport]") -> None:
                     step.restored if step.restored.verdict is Verdict.FAILED else step.validated
                 )
                 raise ObjectiveMissedError(
-                    f"drill {report.id} {report.verdict.value}: {named}: {result.reason}",
+                    f"drill {report.id} {report.verdict.value}: {about(named, result.reason)}",
                     hint=result.hint,
                 )
             if step.findings:
                 raise ObjectiveMissedError(
-                    f"drill {report.id} passed, but {named}: {step.findings[0]}"
+                    f"drill {report.id} passed, but {about(named, step.findings[0])}"
                 )
         if report.verdict is not Verdict.PASSED:
             raise ObjectiveMissedError(

@@ -17,6 +17,7 @@ from snapvault.cli import (
     restore_new,
     restore_tree,
 )
+from snapvault.cli.disks import AtOption
 from snapvault.cli.restored import Restored, report
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local
@@ -41,16 +42,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             " lvm:GROUP for new logical volumes, ebs:REGION for new EBS snapshots.",
         ),
     ],
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at",
-            metavar="TIME",
-            help="Restore the newest point taken at or before this time: 2026-11-20,"
-            ' "2026-11-20 03:00", yesterday, "3 days ago", 2026-11-20T03:00:00Z.',
-            show_default=False,
-        ),
-    ] = None,
+    at: AtOption = None,
     point: Annotated[
         str | None,
         typer.Option(

@@ -20,6 +20,11 @@ CONSISTENCY = {
 }
 
 
+def about(named: str, text: str) -> str:
+    """Put what a text is about before it, unless the text says so itself."""
+    return text if named in text else f"{named}: {text}"
+
+
 def local(moment: datetime) -> str:
     """Write a time in this person's zone, to the second: `2026-11-20 03:00:10 CET`."""
     from snapvault.config.zones import local_zone

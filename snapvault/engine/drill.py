@@ -63,7 +63,15 @@ class Drill:
         """Rehearse the steps; when one fails, those after it are skipped.
 
         All that a step made is gone before the next begins, and if this is interrupted.
+
+        Raises:
+            NoRestorePointError: somebody asked for a point or a time, and a source has none such.
+                That is a mistyped request, which proves nothing about backups: nothing was begun.
         """
+        if self.pick.is_by_hand:
+            for step in self.steps:
+                points = [each.point for each in sync(self.vault, step.source).of(step.source)]
+                self.pick.of(points, step.source)
         reports: list[StepReport] = []
         failed: str | None = None
         for number, step in enumerate(self.steps, start=1):
@@ -99,10 +107,6 @@ class Drill:
             # The user of a scratch server may have to get through; what is in it is private.
             folder.chmod(0o711)
             attempt.make(self.tools)
-        except NoRestorePointError as error:
-            if self.pick.is_by_hand:
-                raise  # somebody mistyped, which proves nothing about backups
-            attempt.failed(error)
         except (SnapVaultError, OSError, tarfile.TarError) as error:
             attempt.failed(error)
         finally:
@@ -213,7 +217,8 @@ class _Attempt:
         if not points:
             problem = f": {inventory.problems[0]}" if inventory.problems else ""
             raise NoRestorePointError(
-                f'source "{source}" has no restore point in vault "{notes.vault.name}"{problem}'
+                f'source "{source}" has no restore point in vault "{notes.vault.name}"{problem}',
+                hint=None if problem else f'Make one first: "snapvault backup {source}".',
             )
         self.point = self.pick.of(points, source)
         self.is_newest = self.point is selection.newest(points, source)

@@ -19,7 +19,7 @@ from snapvault.engine.drill_clock import Meters, PhaseClock
 from snapvault.engine.drill_notes import Notes
 from snapvault.engine.random_access import Disk
 from snapvault.engine.vault import Vault
-from snapvault.errors import MachineError
+from snapvault.errors import MachineError, NoRestorePointError
 from snapvault.formats import names, table_facts
 from snapvault.model.drills import Phase, Result, StepReport, Verdict
 from snapvault.model.policy import (
@@ -604,6 +604,19 @@ def test_a_source_without_points_fails_in_its_own_words(made: Fixture) -> None:
     assert report.restored.verdict is FAILED
     assert 'source "log" has no restore point' in report.restored.reason
     assert report.facts["failed_in"] == "locate"
+
+
+def test_a_point_or_time_that_one_source_does_not_have_is_refused_before_any_is_rehearsed(
+    made: Fixture,
+) -> None:
+    asked = made.sources["etc"].next_taken_at
+    made.sources["etc"].next_taken_at += timedelta(hours=1)
+    pick = Pick(Choice.LATEST, clock.now(), 1, moment=asked)
+
+    with pytest.raises(NoRestorePointError, match='source "etc" has no restore point at or'):
+        made.run(*(DrillStep(name, FilesDrill()) for name in ("web01", "log", "etc")), pick=pick)
+
+    assert "drill.step" not in made.kit.events.names()
 
 
 def test_a_manifest_that_cannot_be_trusted_leaves_no_newest_point(made: Fixture) -> None:
