@@ -135,6 +135,17 @@ class _Comparison:
 
     equal: int = 0
     unlike: list[str] = field(default_factory=list)
+    changing: int = 0
+    unreadable: int = 0
+
+    def left_out(self) -> str:
+        """Say which files prove nothing, each with its reason; empty: none."""
+        said = []
+        if self.changing:
+            said.append(f"{format_count(self.changing, 'file')} changed while it was compared")
+        if self.unreadable:
+            said.append(f"{format_count(self.unreadable, 'live file')} could not be read")
+        return ", ".join(said)
 
 
 def _archives(
@@ -190,11 +201,16 @@ def _tell_comparison(notes: Notes, compared: _Comparison) -> None:
         said = ", ".join(f'"{name}"' for name in compared.unlike[:_NAMED])
         said += f" and {more} more" if more > 0 else ""
         notes.add(_LIVE, Verdict.FAILED, f"not changed since the backup, and different: {said}")
-    elif compared.equal:
-        files = format_count(compared.equal, "file")
-        notes.add(_LIVE, Verdict.PASSED, f"{files} that did not change since the backup are equal")
+        return
+    left_out = compared.left_out()
+    if compared.equal:
+        verb = "is" if compared.equal == 1 else "are"
+        said = f"{format_count(compared.equal, 'file')} that did not change since the backup"
+        rest = f"; left out: {left_out}" if left_out else ""
+        notes.add(_LIVE, Verdict.PASSED, f"{said} {verb} equal{rest}")
     else:
-        notes.skip([_LIVE], "no live file is there that did not change since the backup")
+        nothing = "no live file is there that did not change since the backup"
+        notes.skip([_LIVE], left_out or nothing)
 
 
 @contextmanager
@@ -221,21 +237,43 @@ def _compare(
     except OSError:
         return  # it is gone, or nothing that we may read
     with os.fdopen(descriptor, "rb") as live:
-        found = os.fstat(live.fileno())
+        before = os.fstat(live.fileno())
         # The time of the last change of status too: what is moved here keeps its own other time.
-        changed = max(found.st_mtime, found.st_ctime)
-        if not stat.S_ISREG(found.st_mode) or changed >= taken_at:
+        changed = max(before.st_mtime, before.st_ctime)
+        if not stat.S_ISREG(before.st_mode) or changed >= taken_at:
             return
         kept = tar.extractfile(member)
-        if found.st_size == member.size and kept is not None and _is_equal(live, kept):
-            compared.equal += 1
-        else:
-            compared.unlike.append(str(archive.live / name))
+        try:
+            is_equal = before.st_size == member.size and kept is not None and _is_equal(live, kept)
+            after = os.fstat(live.fileno())
+        except _LiveReadError:
+            compared.unreadable += 1
+            return
+    # Who writes a file while we read it makes it different from the backup, which is no damage.
+    if _state_of(after) != _state_of(before):
+        compared.changing += 1
+    elif is_equal:
+        compared.equal += 1
+    else:
+        compared.unlike.append(str(archive.live / name))
 
 
-def _is_equal(left: IO[bytes], right: IO[bytes]) -> bool:
+def _state_of(found: os.stat_result) -> tuple[int, int, int]:
+    """Return what of a file changes whenever its content does."""
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class _LiveReadError(Exception):
+    """A live file could not be read, which says nothing of the backup."""
+
+
+def _is_equal(live: IO[bytes], kept: IO[bytes]) -> bool:
     while True:
-        one, other = left.read(_PIECE), right.read(_PIECE)
+        other = kept.read(_PIECE)
+        try:
+            one = live.read(_PIECE)
+        except OSError as error:
+            raise _LiveReadError from error
         if one != other:
             return False
         if not one:

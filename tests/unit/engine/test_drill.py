@@ -3,6 +3,7 @@
 
 import io
 import math
+import os
 import random
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -576,6 +577,31 @@ def test_live_files_that_changed_since_are_left_alone(made: Fixture, tmp_path: P
 
     assert report.checks[-1].verdict is SKIPPED
     assert report.verdict is PASSED
+
+
+def test_a_live_file_that_changes_while_it_is_compared_is_no_damage_of_the_backup(
+    made: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("busy", "still"):
+        (tmp_path / name).write_bytes(b"me\n")
+    made.specs["etc"] = DirectorySpec(tmp_path)
+    made.sources["etc"].streams["directory"] = archive({"busy": b"me\n", "still": b"me\n"})
+    made.sources["etc"].next_taken_at = clock.now() + timedelta(seconds=1)
+    made.night("etc")
+    state_of = os.fstat
+
+    def write_after_a_look(descriptor: int) -> os.stat_result:
+        found = state_of(descriptor)
+        (tmp_path / "busy").write_bytes(b"somebody else\n")
+        return found
+
+    # In another process, in truth; what counts is that it is between the look and the reading.
+    monkeypatch.setattr(os, "fstat", write_after_a_look)
+    (report,) = made.run(DrillStep("etc", FilesDrill(compare_live=True)))
+
+    assert report.checks[-1].verdict is PASSED
+    assert "1 file that did not change since the backup is equal" in report.checks[-1].reason
+    assert "1 file changed while it was compared" in report.checks[-1].reason
 
 
 def test_objectives_that_are_missed_are_findings(made: Fixture) -> None:
