@@ -6,8 +6,9 @@ trusted host or a recovery key. So its signature is checked without a private ke
 is kept below the state folder, without pictures and consoles; a cache, like the catalog.
 """
 
+import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from snapvault.engine.drill_shelf import HeldReport as HeldReport
@@ -22,13 +23,18 @@ from snapvault.errors import (
     SnapVaultError,
 )
 from snapvault.formats import drill_report, names
-from snapvault.model.drills import DrillReport
+from snapvault.model.drills import DrillReport, StepReport
 from snapvault.ports.sealer import Readers, Sealer, Signed
 from snapvault.ports.store import StoredObject
+from snapvault.units import format_size
 
 MOST_BYTES: Final = 64 << 20
 """The largest report that is stored or read. A screenshot has a few MiB, a console far less."""
 
+MOST_EVIDENCE: Final = 24 << 20
+"""Bytes of all consoles and pictures of one report; the rest of it has its own room."""
+
+_NO_ROOM: Final = "left out: its {} do not fit into the report"
 _GONE = "Somebody deleted it or the vault was rolled back; compare with another copy of the vault."
 
 
@@ -47,11 +53,13 @@ class Reports:
 def put(vault: Vault, keys: Sealer, report: DrillReport) -> str:
     """Store a report and return its object's name. `keys` signs, and seals to all who may read.
 
+    Of consoles and pictures those of the first steps are stored, as far as they fit.
+
     Raises:
         SealError, StoreError: it could not be signed, sealed or stored; then it is not there.
         DrillError: it is larger than a report may be.
     """
-    content = drill_report.encode(report, vault.record.vault)
+    content = drill_report.encode(fitting(report, MOST_EVIDENCE), vault.record.vault)
     if len(content) > MOST_BYTES // 2:
         raise DrillError(
             f"report of drill {report.id} has {len(content)} bytes, at most {MOST_BYTES // 2}"
@@ -62,6 +70,34 @@ def put(vault: Vault, keys: Sealer, report: DrillReport) -> str:
     vault.store.put(name, message)
     vault.events.emit("drill.stored", drill=report.id, size_bytes=len(message))
     return name
+
+
+def fitting(report: DrillReport, most: int) -> DrillReport:
+    """Return a report whose consoles and pictures have at most so many bytes as they are stored.
+
+    The first ones stay; a step whose own do not fit says so among its facts.
+    """
+    left = most
+    steps: list[StepReport] = []
+    for step in report.steps:
+        facts = dict(step.facts)
+        kept = step
+        if step.console:
+            size = len(json.dumps(step.console))
+            if size <= left:
+                left -= size
+            else:
+                kept = replace(kept, console="")
+                facts["console"] = _NO_ROOM.format(format_size(size))
+        if step.screenshot is not None:
+            size = -(-len(step.screenshot) // 3) * 4  # in base64
+            if size <= left:
+                left -= size
+            else:
+                kept = replace(kept, screenshot=None)
+                facts["screenshot"] = _NO_ROOM.format(format_size(len(step.screenshot)))
+        steps.append(replace(kept, facts=facts))
+    return replace(report, steps=tuple(steps))
 
 
 def read(vault: Vault, name: str) -> HeldReport:
