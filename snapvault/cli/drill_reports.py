@@ -194,11 +194,10 @@ def _period(run: Session, vault: str | None, period: str, html: str | None) -> N
     if not outcomes.done:
         raise outcomes.errors[0]
     said = [str(each) for each in (*problems, *outcomes.errors)]
-    try:
-        promised = drill_reports.promises(run.settings, run.vault_names(vault))
-    except SnapVaultError as error:
-        promised = ()
-        said.append(f"what policies promise is not known here: {error}")
+    promised, unknown = drill_reports.promises(run.settings, run.vault_names(vault))
+    for each in unknown:
+        few = "all that" if promised else "what"
+        said.append(f"{few} policies promise is not known here: {each}")
         run.console.warning(said[-1])
     found = audit(
         [SignedReport(each.report, each.signer) for each in held],

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports of drills: into the vault, and out of it into what this host remembers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from typing import Final
 
 from snapvault import clock
@@ -127,19 +127,25 @@ def whole_report(settings: Settings, vault_name: str, name: str, events: Events)
         return drill_reports.read(vault, name)
 
 
-def promises(settings: Settings, vault_names: Sequence[str]) -> tuple[Promise, ...]:
+def promises(
+    settings: Settings, vault_names: Sequence[str]
+) -> tuple[tuple[Promise, ...], tuple[str, ...]]:
     """Return what the policies of this host promise of the sources of these vaults.
 
-    Policies that are not enabled promise nothing.
-
-    Raises:
-        ConfigError: the policies or the history cannot be read.
+    Policies that are not enabled promise nothing. Beside it, in a line each, is why more may be
+    promised than is known: policies that are wrong, and a history that cannot be read.
     """
-    from snapvault.config.policies import load_policies
+    from snapvault.config.policies import read_policies
 
-    with history.open_history(settings) as known:
-        seen = known.seen()
-    return tuple(
+    policies, wrong = read_policies(settings)
+    problems = [str(problem) for problem in wrong]
+    seen: Mapping[SourceKey, datetime] = {}
+    try:
+        with history.open_history(settings) as known:
+            seen = known.seen()
+    except SnapVaultError as error:
+        problems.append(str(error))
+    promised = tuple(
         Promise(
             SourceKey(policy.vault, source.name),
             policy.name,
@@ -148,10 +154,11 @@ def promises(settings: Settings, vault_names: Sequence[str]) -> tuple[Promise, .
             policy.objectives.drill,
             seen.get(SourceKey(policy.vault, source.name)),
         )
-        for policy in load_policies(settings)
+        for policy in policies
         if policy.enabled and policy.vault in vault_names
         for source in policy.sources
     )
+    return promised, tuple(problems)
 
 
 def page_of(held: HeldReport, zone: tzinfo) -> str:

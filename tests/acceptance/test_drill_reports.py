@@ -193,6 +193,23 @@ def test_where_there_are_no_policies_the_sum_says_that_it_is_incomplete(
     assert "what policies promise is not known here" in ended.stderr
 
 
+def test_a_wrong_policy_takes_nothing_from_the_sum_but_what_it_promises_itself(
+    both: tuple[Host, Host],
+) -> None:
+    host, _ = both
+    host.protect(
+        {"db01": image(host.folder / "disk.img")}, name="right", objectives={"drill": "7d"}
+    )
+    (host.folder / "policies" / "wrong.yaml").write_text("vault: elsewhere\n")
+    keep(host, drills.at(0, 1))
+
+    ended = host.does("drill", "report", "--period", "2026-11", "--json")
+
+    assert {each["source"] for each in ended.json["sources"]} >= {"web01", "db01"}
+    assert "all that policies promise is not known here" in ended.json["problems"][0]
+    assert "wrong.yaml" in ended.stderr
+
+
 def test_a_forged_report_is_told_everywhere_and_believed_nowhere(both: tuple[Host, Host]) -> None:
     host, recovery = both
     good, bad = keep(recovery, drills.at(0, 1), drills.at(0.1, 2, drills.failed()))
