@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
+from snapvault.daemon.learning import LookNote
 from snapvault.errors import EXIT_DONE, ObjectiveMissedError, SnapVaultError
 from snapvault.formats import names
 from snapvault.model import agenda
@@ -21,8 +22,12 @@ from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
 from snapvault.ports.history import History
 from snapvault.ports.rehearsals import DrillEnded, DrillOrder, Rehearser
+from snapvault.units import format_duration
 
 _LEARN_EVERY: Final = timedelta(hours=6)
+_LEARN_LIMIT: Final = timedelta(minutes=15)
+"""What a vault gives in that time is kept, and the next look goes on from there."""
+_END_LIMIT: Final = timedelta(minutes=1)
 _TOLD: Final = (EXIT_DONE, ObjectiveMissedError.exit_status)
 
 
@@ -46,7 +51,10 @@ class Rehearsals:
         log: Events,
         *,
         zone_of: Callable[[str | None], tzinfo],
+        looked: LookNote,
+        is_round: bool = False,
     ) -> None:
+        """Have nothing to follow yet. One round does not look again where the last has looked."""
         self._history = history
         self._rehearser = rehearser
         self._log = log
@@ -54,7 +62,11 @@ class Rehearsals:
         self._settings: Settings | None = None
         self._planned: dict[str, _Planned] = {}
         self._promised: tuple[str, ...] = ()
+        self._looked = looked
+        self._is_round = is_round
         self._learn_at: datetime | None = None
+        self._learning_since: datetime | None = None
+        self._is_asked = self._is_killed = False
         self._last: datetime | None = None
         self._attended: datetime | None = None
 
@@ -85,6 +97,8 @@ class Rehearsals:
             if policy.enabled and (policy.drill is not None or policy.objectives.drill is not None)
         }
         self._promised = tuple(sorted(promised & settings.vaults.keys()))
+        if is_new and self._is_round and (last := self._looked.last(self._promised)) is not None:
+            self._learn_at = last + _LEARN_EVERY
 
     def tick(self, now: datetime) -> bool:
         """Take note of what ended, and begin what is due, if nothing is going on.
@@ -96,6 +110,7 @@ class Rehearsals:
         self._last = now
         if (ended := self._rehearser.ended()) is not None:
             self._end(ended, now)
+        self._bound_learning(now)
         for planned in self._planned.values():
             if self._rehearser.order is None:
                 self._plan(planned, now)
@@ -167,12 +182,37 @@ class Rehearsals:
         at = self._learn_at
         return at is None or now >= at or at > now + _LEARN_EVERY
 
+    def _bound_learning(self, now: datetime) -> None:
+        """End a look that takes too long: a vault that does not answer holds up no drill."""
+        since, order = self._learning_since, self._rehearser.order
+        if since is None or order is None or order.policy is not None:
+            return
+        if since <= now < since + _LEARN_LIMIT:
+            return
+        if not self._is_asked:
+            self._is_asked = True
+            self._learning_since = now - _LEARN_LIMIT  # a clock that jumped counts once
+            limit = format_duration(_LEARN_LIMIT)
+            vaults = ", ".join(f'"{vault}"' for vault in order.vaults)
+            self._log.warn(
+                "drill.unlearned",
+                f"reports of drills could not be fetched within {limit} from vault {vaults}",
+            )
+            self._rehearser.ask_to_end()
+        elif not since <= now < since + _LEARN_LIMIT + _END_LIMIT and not self._is_killed:
+            self._is_killed = True
+            self._rehearser.stop(0.0)
+
     def _begin(self, policy: Policy | None, now: datetime) -> None:
         if self._settings is None:
             raise ValueError("there are no settings to follow")
-        vaults = self._promised if policy is None else (policy.vault,)
-        if set(vaults) >= set(self._promised):
+        vaults = self._promised if policy is None else ()
+        if policy is None:
+            # ORDER: before it begins: a vault that does not answer is not asked all the time.
             self._learn_at = now + _LEARN_EVERY
+            self._learning_since = now
+            self._is_asked = self._is_killed = False
+            self._looked.write(vaults, now)
         try:
             self._rehearser.start(DrillOrder(self._settings, policy, vaults))
         except SnapVaultError as error:

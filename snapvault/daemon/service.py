@@ -23,6 +23,7 @@ from snapvault.config.zones import zone_named
 from snapvault.daemon import rules
 from snapvault.daemon.expiry import expire
 from snapvault.daemon.handover import Handover
+from snapvault.daemon.learning import LookNote
 from snapvault.daemon.rehearsing import Rehearsals
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.daemon.telling import Telling
@@ -128,6 +129,8 @@ class Service:
                 ChildRehearser(self._jobs.wake, variables=dict(os.environ)),
                 self._events,
                 zone_of=zone_named,
+                looked=LookNote(settings.state_dir),
+                is_round=is_round,
             )
             self._rehearsals.follow(settings, self._rules.policies, clock.now())
             self._resets = self._history.resets

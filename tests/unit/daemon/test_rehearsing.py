@@ -11,6 +11,7 @@ import pytest
 
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.config.zones import zone_named
+from snapvault.daemon.learning import LookNote
 from snapvault.daemon.rehearsing import Rehearsals
 from snapvault.errors import SourceError
 from snapvault.model.drills import DrillSummary, Verdict
@@ -36,6 +37,9 @@ class Rehearser:
     order: DrillOrder | None = None
     status: int | None = None
     refuses: bool = False
+    asked: int = 0
+    is_deaf: bool = False
+    """It ends only when it is killed."""
 
     def start(self, order: DrillOrder) -> None:
         assert self.order is None
@@ -52,7 +56,9 @@ class Rehearser:
         return over
 
     def ask_to_end(self) -> None:
-        pass
+        self.asked += 1
+        if self.order is not None and not self.is_deaf:
+            self.status = -15
 
     def stop(self, seconds: float) -> None:
         if self.order is not None:
@@ -82,12 +88,19 @@ def history(tmp_path: Path) -> Iterator[SqliteHistory]:
 @dataclass
 class World:
     history: SqliteHistory
+    looked: LookNote
     now: datetime = START
     rehearser: Rehearser = field(default_factory=Rehearser)
+    log: RecordedEvents = field(default_factory=RecordedEvents)
 
-    def begin(self, *policies: Policy) -> None:
+    def begin(self, *policies: Policy, is_round: bool = False) -> None:
         self.rehearsals = Rehearsals(
-            self.history, self.rehearser, RecordedEvents(), zone_of=zone_named
+            self.history,
+            self.rehearser,
+            self.log,
+            zone_of=zone_named,
+            looked=self.looked,
+            is_round=is_round,
         )
         self.rehearsals.follow(settings(), policies, self.now)
 
@@ -109,8 +122,8 @@ class World:
 
 
 @pytest.fixture
-def world(history: SqliteHistory) -> World:
-    return World(history)
+def world(history: SqliteHistory, tmp_path: Path) -> World:
+    return World(history, LookNote(tmp_path))
 
 
 def test_a_drill_begins_when_it_is_due_and_not_again_before_the_next(world: World) -> None:
@@ -243,6 +256,50 @@ def test_reports_of_other_hosts_are_looked_at_now_and_then(world: World) -> None
 
     assert [order.policy for order in world.rehearser.begun] == [None, None]
     assert {order.vaults for order in world.rehearser.begun} == {(VAULT,)}
+
+
+def test_rounds_look_at_reports_of_other_hosts_no_more_often_than_the_daemon(world: World) -> None:
+    asked = replace(a_policy(), objectives=Objectives(drill=timedelta(days=7)))
+    for _ in range(12):
+        world.begin(asked, is_round=True)
+        world.run(timedelta(minutes=2))
+        world.now += HOUR
+
+    assert len(world.rehearser.begun) == 2
+
+
+def test_a_note_of_a_look_that_is_damaged_or_of_another_vault_is_none(tmp_path: Path) -> None:
+    note = LookNote(tmp_path)
+    note.write(["one"], START)
+
+    assert note.last(["one"]) == START
+    assert note.last(["one", "other"]) is None
+    (tmp_path / "drills-looked-for.json").write_bytes(b'{"at": 7, "vaults": ["one"]}')
+    assert note.last(["one"]) is None
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+def test_a_vault_that_does_not_answer_holds_up_no_drill(world: World, *, is_deaf: bool) -> None:
+    world.rehearser.is_deaf = is_deaf
+    world.begin(rehearsed(every=HOUR))
+
+    for _ in range(61):
+        world.now += timedelta(minutes=1)
+        world.rehearsals.tick(world.now)
+
+    assert world.rehearser.drills() == ["nightly"]
+    assert world.log.warnings == [
+        f'reports of drills could not be fetched within 15m from vault "{VAULT}"'
+    ]
+
+
+def test_a_drill_may_take_longer_than_a_look_at_reports(world: World) -> None:
+    world.begin(rehearsed(every=24 * HOUR))
+
+    world.run(14 * HOUR, status=None)
+
+    assert world.rehearser.drills() == ["nightly"]
+    assert world.rehearser.asked == 0
 
 
 def test_drills_of_one_vault_do_not_keep_us_from_learning_of_another(world: World) -> None:
