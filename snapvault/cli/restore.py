@@ -164,6 +164,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
       snapvault restore web01 --to "lvm:vg0?thin=pool0" --definition web01.xml
       snapvault restore web01 --to "ebs:eu-west-1?zone=eu-west-1a&encrypted=yes"
     """
+    from snapvault.wiring import runs
+
     run = session(context)
     if at is not None and point is not None:
         raise typer.BadParameter("name a time or a point, not both", param_hint="--at/--point")
@@ -185,7 +187,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         restore_in_place.require_possible(to, is_ebs=place is not None, paths=path)
     started = clock.monotonic()
     name = points.find_vault(run, vault, source)
-    with run.open(name) as opened:
+    with run.open(name) as opened, runs.counting_requests(run.settings, opened, run.console):
         held = _choose(run, opened, source, moment, point)
         streams = _streams(held, stream)
         named = stream is not None

@@ -75,8 +75,8 @@ class SourceStatus:
 class VaultStatus:
     """One vault: where it is, its points, and the bytes they added together.
 
-    `requests` counts what recorded runs and verifies ever asked of its store. `verifies` are the
-    last of each level, `pruned_at` is when it was pruned last.
+    `requests` counts what runs, verifies, restores and drills ever asked of its store. `verifies`
+    are the last of each level, `pruned_at` is when it was pruned last.
     """
 
     name: str

@@ -112,8 +112,12 @@ class History(Protocol):
         """
         ...
 
+    def count_requests(self, vault: str, requests: int) -> None:
+        """Count what something else than a run or a verify asked of a vault's store."""
+        ...
+
     def requests(self) -> Mapping[str, int]:
-        """Return what runs and verifies asked of each vault's store, forgotten ones included."""
+        """Return what was ever asked of each vault's store, by what is forgotten too."""
         ...
 
     def set_notifiers(self, standings: Sequence[NotifierStanding]) -> None:

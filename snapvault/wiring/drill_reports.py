@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports of drills: into the vault, and out of it into what this host remembers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Final
@@ -18,7 +19,7 @@ from snapvault.model.runs import SourceKey
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
 from snapvault.ports.history import History
-from snapvault.wiring import history, vaults
+from snapvault.wiring import history, runs, vaults
 
 # A night of the largest host has fewer; more are fetched the next time.
 _AT_ONCE: Final = 200
@@ -34,6 +35,16 @@ class Learned:
     left_out: int
 
 
+@contextmanager
+def _opened(settings: Settings, vault_name: str, events: Events) -> Iterator[Vault]:
+    """Open a vault, and count what is asked of its store."""
+    with (
+        vaults.open_vault(settings, vault_name, events) as vault,
+        runs.counting_requests(settings, vault, events),
+    ):
+        yield vault
+
+
 def store_report(settings: Settings, report: DrillReport, events: Events) -> str | None:
     """Put a report into its vault and into this host's history; each that fails is a warning.
 
@@ -41,7 +52,7 @@ def store_report(settings: Settings, report: DrillReport, events: Events) -> str
     """
     name: str | None = None
     try:
-        with vaults.open_vault(settings, report.vault, events) as vault:
+        with _opened(settings, report.vault, events) as vault:
             name = put_report(settings, vault, report)
     except SnapVaultError as error:
         message = f"the report of drill {report.id} is not in the vault: {error}"
@@ -76,7 +87,7 @@ def sync_reports(settings: Settings, vault_name: str, events: Events) -> Learned
         ConfigError, SealError, StoreError: the vault or the history cannot be used.
     """
     with (
-        vaults.open_vault(settings, vault_name, events) as vault,
+        _opened(settings, vault_name, events) as vault,
         history.open_history(settings, events) as known,
     ):
         remembered = _remembered(known)
@@ -110,7 +121,7 @@ def all_reports(settings: Settings, vault_name: str, events: Events) -> Reports:
 
     This host's history learns of them, for where no daemon does that.
     """
-    with vaults.open_vault(settings, vault_name, events) as vault:
+    with _opened(settings, vault_name, events) as vault:
         found = drill_reports.collect(vault)
     oldest = clock.now() - settings.daemon.keep_history
     try:
@@ -123,7 +134,7 @@ def all_reports(settings: Settings, vault_name: str, events: Events) -> Reports:
 
 def whole_report(settings: Settings, vault_name: str, name: str, events: Events) -> HeldReport:
     """Return one report with everything in it; as the engine."""
-    with vaults.open_vault(settings, vault_name, events) as vault:
+    with _opened(settings, vault_name, events) as vault:
         return drill_reports.read(vault, name)
 
 

@@ -28,7 +28,7 @@ from snapvault.model.settings import HostLimits, Settings
 from snapvault.ports.events import Events
 from snapvault.ports.serving import ServedDisk
 from snapvault.ports.target import Target
-from snapvault.wiring import vaults, versions
+from snapvault.wiring import runs, vaults, versions
 
 MANUAL: Final = "manual"
 SCHEDULED: Final = "schedule"
@@ -133,7 +133,10 @@ def _rehearsed(
         if spec.gnupg_home is not None and spec.gnupg_home.is_dir():
             stack.enter_context(agent_ends(spec.gnupg_home))
         own = _elsewhere(settings, policy.vault, spec, folder)
-        with vaults.open_vault(own, policy.vault, events) as vault:
+        with (
+            vaults.open_vault(own, policy.vault, events) as vault,
+            runs.counting_requests(settings, vault, events),
+        ):
             tools = _tools(events, steps)
             work = drill.Drill(vault, policy, steps, pick, tools, folder, keep=wish.keep)
             reports = work.run()

@@ -2,7 +2,8 @@
 """Runs: a restore point is made of a source, and what came of it is recorded."""
 
 import os
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,23 @@ def back_up_recorded(
         held.point, stored_bytes=held.stored_bytes, more={"requests": requests_made(vault) - before}
     )
     return held
+
+
+@contextmanager
+def counting_requests(settings: Settings, vault: Vault, events: Events) -> Iterator[None]:
+    """Count what is asked of the vault's store in this context, where no run and no verify does.
+
+    However it ends; a history that cannot be written fails nothing.
+    """
+    before = requests_made(vault)
+    try:
+        yield
+    finally:
+        try:
+            with history.open_history(settings, events) as known:
+                known.count_requests(vault.name, requests_made(vault) - before)
+        except SnapVaultError as error:
+            events.emit("history.failed", message=str(error))
 
 
 def requests_made(vault: Vault) -> int:

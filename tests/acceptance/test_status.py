@@ -484,3 +484,19 @@ def test_points_of_a_vault_are_known_where_it_was_opened(used: Host) -> None:
     assert before == ()
     assert [summary.key.source for summary in after] == ["shop", "web01"]
     assert {summary.point for summary in after} == {point["id"] for point in used.points()}
+
+
+def test_what_restores_and_drills_ask_of_a_store_is_counted(
+    used: Host, recovery_home: Path, tmp_path: Path
+) -> None:
+    disk = image(tmp_path / "disk.img")
+    drill = {"gnupg_home": str(recovery_home), "steps": [{"web01": {"files": {}}}]}
+    used.protect({"web01": disk}, drill=drill)
+    counts = [status(used)["vaults"][0]["requests"]]
+
+    used.does("drill", "run")
+    counts.append(status(used)["vaults"][0]["requests"])
+    used.fails(12, "restore", "web01", "--to", str(tmp_path / "restored"))
+    counts.append(status(used)["vaults"][0]["requests"])
+
+    assert counts == sorted(set(counts))

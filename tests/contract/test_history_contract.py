@@ -337,6 +337,15 @@ def test_requests_of_runs_and_verifies_are_counted_once(history: History) -> Non
     assert history.requests() == {"offsite": 7 + 40 + 40, "near": 5}
 
 
+def test_other_requests_are_added_to_those_of_runs_and_verifies(history: History) -> None:
+    history.add_verify(VERIFY)
+    for requests in (3, 0, 2):
+        history.count_requests("offsite", requests)
+    history.count_requests("near", 1)
+
+    assert history.requests() == {"offsite": 40 + 5, "near": 1}
+
+
 # --- what a daemon leaves for others --------------------------------------------------------
 
 

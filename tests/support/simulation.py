@@ -51,6 +51,7 @@ class MemoryHistory:
         self.all_alarms: list[Alarm] = []
         self.drills_by_id: dict[tuple[str, SourceKey], DrillSummary] = {}
         self.verifies_by_id: dict[str, VerifySummary] = {}
+        self.more_requests: Counter[str] = Counter()
         self.standings: list[NotifierStanding] = []
         self.left: Following | None = None
         self.fault: SnapVaultError | None = None
@@ -177,9 +178,14 @@ class MemoryHistory:
         }
         return sorted(newest.values(), key=lambda each: (each.ended, each.id), reverse=True)
 
+    def count_requests(self, vault: str, requests: int) -> None:
+        self._check()
+        self.more_requests[vault] += requests
+        self.after_write("requests")
+
     def requests(self) -> Mapping[str, int]:
         self._check()
-        counts: Counter[str] = Counter()
+        counts: Counter[str] = Counter(self.more_requests)
         for run in self.by_id.values():
             counts[run.key.vault] += run.counters.get("requests", 0)
         for verify in self.verifies_by_id.values():

@@ -232,8 +232,12 @@ class SqliteHistory:
         """Return what counts of all verifies, newest first."""
         return self._file.read(summaries.verifies)
 
+    def count_requests(self, vault: str, requests: int) -> None:
+        """Count what something else than a run or a verify asked of a vault's store."""
+        self._file.write(lambda database: totals.add(database, vault, requests))
+
     def requests(self) -> Mapping[str, int]:
-        """Return what runs and verifies asked of each vault's store."""
+        """Return what was ever asked of each vault's store."""
         return self._file.read(totals.requests)
 
     def set_notifiers(self, standings: Sequence[NotifierStanding]) -> None:

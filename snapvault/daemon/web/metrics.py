@@ -65,7 +65,7 @@ class StatusCollector(Collector):
     def _vaults(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "snapvault_vault_requests",
-            "What runs and verifies asked of the store, as far as the history remembers.",
+            "What backups, verifies, restores and drills asked of the store, as far as is known.",
             labels=("vault",),
         )
         for vault in self._status.vaults:
