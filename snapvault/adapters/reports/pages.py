@@ -52,7 +52,11 @@ class ReportPages:
 
     def __init__(self, zone: tzinfo) -> None:
         self._zone = zone
-        style = files(_PACKAGE).joinpath("style.css").read_text("utf-8")
+        folder = files(_PACKAGE)
+        # The first has the colors and the letters of the status page as well.
+        style = "".join(
+            folder.joinpath(name).read_text("utf-8") for name in ("common.css", "style.css")
+        )
         digest = base64.b64encode(sha256(style.encode()).digest()).decode()
         self.policy = (
             f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:;"

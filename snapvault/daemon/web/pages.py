@@ -38,7 +38,9 @@ class Pages:
 
     def __init__(self, zone: tzinfo) -> None:
         self._zone = zone
-        self.style = files("snapvault.daemon.web").joinpath("style.css").read_bytes()
+        shared = files("snapvault.adapters.reports").joinpath("common.css")
+        own = files("snapvault.daemon.web").joinpath("style.css")
+        self.style = shared.read_bytes() + own.read_bytes()
         self._templates = Environment(
             loader=PackageLoader("snapvault.daemon.web"),
             autoescape=True,

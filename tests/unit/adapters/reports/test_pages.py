@@ -5,14 +5,13 @@ import re
 from datetime import UTC, timedelta
 from html import unescape
 from html.parser import HTMLParser
-from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from snapvault.adapters.reports import bars, words
 from snapvault.adapters.reports.pages import Origin, ReportPages
+from snapvault.daemon.web.pages import Pages
 from snapvault.model.drill_audit import Promise, SignedReport, audit
 from snapvault.model.drills import CheckResult, Phase, Result, Verdict
 from snapvault.model.runs import SourceKey
@@ -248,13 +247,12 @@ def test_a_period_says_who_was_never_rehearsed_who_signed_and_what_is_missing(
     assert f"{300:016x}" in said
 
 
-def test_the_reports_have_the_colors_of_the_status_page() -> None:
-    own, status = (
-        Path(str(files(package).joinpath("style.css"))).read_text()
-        for package in ("snapvault.adapters.reports", "snapvault.daemon.web")
-    )
+def test_the_reports_have_the_colors_of_the_status_page(pages: ReportPages) -> None:
+    own = pages.report(drills.report(), ORIGIN)
+    status = Pages(UTC).style.decode()
 
     def colors(style: str) -> str:
-        return style[: style.index("/* --- the page")]
+        return style[style.index(":root {") : style.index("/* --- the page")]
 
+    assert "prefers-color-scheme: dark" in colors(own)
     assert colors(own) == colors(status)
