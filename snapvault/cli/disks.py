@@ -177,7 +177,9 @@ def prove(vault: "Vault", served: "OpenPoint") -> None:
 def say_what_was_fetched(run: Session, served: "OpenPoint") -> None:
     """Say how much of the vault was fetched to serve what was read."""
     cache = served.cache
+    fetched, size = cache.fetched, cache.fetched_bytes
+    run.console.emit("point.fetched", volumes=fetched, of=cache.volumes, size_bytes=size)
     run.console.note(
-        f"fetched {cache.fetched:,} of {format_count(cache.volumes, 'volume')}, "
-        f"{format_size(cache.fetched_bytes)} of data"
+        f"fetched {fetched:,} of {format_count(cache.volumes, 'volume')}, "
+        f"{format_size(size)} of data"
     )

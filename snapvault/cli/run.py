@@ -14,12 +14,18 @@ from snapvault.cli.list import VaultOption
 from snapvault.cli.run_disks import Wanted
 from snapvault.cli.session import session
 from snapvault.cli.short_folder import short_folder
-from snapvault.ports.machine import Bus, Firmware, MachineSpec, OnError
-from snapvault.units import parse_size
+from snapvault.ports.machine import (
+    LEAST_MEMORY,
+    MOST_CPUS,
+    Bus,
+    Firmware,
+    MachineSpec,
+    OnError,
+)
+from snapvault.units import format_size, parse_size
 
 _FOLDER = "run-"
 _LONGEST = 80  # bytes of a folder for sockets
-_LEAST_MEMORY = 16 << 20
 
 
 def command(
@@ -40,7 +46,10 @@ def command(
         str, typer.Option("--memory", metavar="SIZE", help="How much memory it gets.")
     ] = "1GiB",
     cpus: Annotated[
-        int, typer.Option("--cpus", metavar="COUNT", min=1, help="How many processors it gets.")
+        int,
+        typer.Option(
+            "--cpus", metavar="COUNT", min=1, max=MOST_CPUS, help="How many processors it gets."
+        ),
     ] = 1,
     firmware: Annotated[
         Firmware,
@@ -142,7 +151,7 @@ def command(
         raise typer.BadParameter("it cannot be used with --json", param_hint="--console")
     size = _memory(memory)
     starter = machines()
-    starter.check()
+    starter.check(memory=size)
     with ExitStack() as stack:
         kept = stack.enter_context(open_folder(keep.absolute())) if keep else None
         make_private(run.settings.state_dir)
@@ -174,8 +183,9 @@ def _memory(text: str) -> int:
         size = parse_size(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--memory") from error
-    if size < _LEAST_MEMORY:
-        raise typer.BadParameter("a machine needs 16 MiB at the least", param_hint="--memory")
+    if size < LEAST_MEMORY:
+        least = format_size(LEAST_MEMORY)
+        raise typer.BadParameter(f"a machine needs {least} at the least", param_hint="--memory")
     return size
 
 

@@ -7,6 +7,7 @@ import sys
 import termios
 import threading
 import tty
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,8 @@ LEAVE: Final = b"\x1d"
 """The key that leaves: Ctrl-]."""
 
 _PIECE = 1 << 12
+_WAITING = 1 << 20  # bytes that are to be shown, at the most
+_CLOSING = 1.0  # seconds for whoever reads to take the rest
 
 
 @contextmanager
@@ -30,11 +33,12 @@ def attached(machine: "QemuMachine", left: Callable[[], None]) -> Iterator[None]
     stdin = sys.stdin.fileno()
     before = _raw(stdin)
     wake, waker = os.pipe()
+    screen = _Screen(sys.stdout.fileno())
 
-    def show(data: bytes) -> None:
-        with suppress(OSError):
-            while data:
-                data = data[os.write(sys.stdout.fileno(), data) :]
+    def leave() -> None:
+        machine.leave_console(screen.show)
+        screen.close()
+        _restore(stdin, before)
 
     def type_on() -> None:
         while wake not in select.select([stdin, wake], [], [])[0]:
@@ -42,25 +46,72 @@ def attached(machine: "QemuMachine", left: Callable[[], None]) -> Iterator[None]
             typed, key, _ = data.partition(LEAVE)
             machine.type(typed)
             if key:
-                machine.leave_console(show)
-                _restore(stdin, before)
+                leave()
                 left()
             if key or not data:
                 return
 
     thread = threading.Thread(target=type_on, name="terminal", daemon=True)
     sys.stdout.flush()
-    machine.follow_console(show)
+    machine.follow_console(screen.show)
     thread.start()
     try:
         yield
     finally:
         os.write(waker, b".")
         thread.join()
-        machine.leave_console(show)
-        _restore(stdin, before)
+        leave()
         os.close(wake)
         os.close(waker)
+
+
+class _Screen:
+    """Writes to a descriptor on a thread of its own: the machine never waits for who reads.
+
+    Who falls far behind misses what is oldest.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0  # bytes of them
+        self._is_over = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._write, name="screen", daemon=True)
+        self._thread.start()
+
+    def show(self, data: bytes) -> None:
+        """Have something written, soon."""
+        with self._changed:
+            self._pieces.append(data)
+            self._waiting += len(data)
+            while self._waiting > _WAITING and len(self._pieces) > 1:
+                self._waiting -= len(self._pieces.popleft())
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Write the rest, if it is taken within a moment; safe to repeat."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify()
+        self._thread.join(_CLOSING)
+
+    def _write(self) -> None:
+        # Who does not listen any more, hears nothing more.
+        with suppress(OSError):
+            while (data := self._next()) is not None:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+
+    def _next(self) -> bytes | None:
+        with self._changed:
+            while not self._pieces and not self._is_over:
+                self._changed.wait()
+            if not self._pieces:
+                return None
+            data = self._pieces.popleft()
+            self._waiting -= len(data)
+            return data
 
 
 def _raw(stdin: int) -> list[Any] | None:
@@ -78,4 +129,5 @@ def _raw(stdin: int) -> list[Any] | None:
 
 def _restore(stdin: int, before: list[Any] | None) -> None:
     if before is not None:
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
+        # Not when all was shown: a terminal that was stopped (Ctrl-S) would keep us here.
+        termios.tcsetattr(stdin, termios.TCSANOW, before)

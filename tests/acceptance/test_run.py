@@ -310,6 +310,8 @@ def test_what_cannot_be_run_is_named(
     )
 
     assert "it needs --keep FOLDER" in recovery.fails(2, "run", "web01", "--fetch")
+    assert "must be at most 64" in recovery.fails(2, "run", "web01", "--cpus", "9999")
+    assert "this host has" in recovery.fails(19, "run", "web01", "--memory", "900TiB")
     assert "holds something else" in recovery.fails(16, "run", "web01", "--keep", str(full))
     assert 'no disk "data"' in recovery.fails(16, "run", "web01", "--stream", "data")
     assert "cannot open the data of vault" in host.fails(12, "run", "web01")

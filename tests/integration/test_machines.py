@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Machines in a real QEMU: from a BIOS and from UEFI, and those that do not start."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -11,7 +12,7 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -281,10 +282,56 @@ def test_a_machine_that_qemu_refuses_is_told_in_its_words(folder: Path, tmp_path
     disk.write_bytes(bytes(MIB))
 
     with (
-        pytest.raises(MachineError, match=r"could not start QEMU: .*(memory|RAM)"),
-        started(folder, disk, memory=1 << 60),
+        pytest.raises(MachineError, match=r"could not start QEMU: .*forwarding"),
+        started(folder, disk, forwards=(70000,)),
     ):
         pass
 
     assert shutil.which("qemu-img")
     assert list(folder.iterdir()) == []
+
+
+def test_more_memory_than_this_host_has_is_refused_before_anything_is_started(
+    folder: Path, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(MachineError, match=r"1\.0 EiB of memory .* this host has") as caught,
+        started(folder, tmp_path / "none.raw", memory=1 << 60),
+    ):
+        pass
+
+    assert caught.value.hint == "Give it less memory, or start it on a larger host."
+    assert list(folder.iterdir()) == []
+
+
+def test_a_machine_whose_overlay_cannot_be_hidden_does_not_run_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(MIB))
+    unlink = Path.unlink
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == "overlay0":
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+    with pytest.raises(MachineError, match="read-only"), started(folder, disk, memory=128 * MIB):
+        pass
+
+    assert not any(words.startswith(b"qemu-system") for words in children())
+    assert list(folder.iterdir()) == []
+
+
+def children() -> list[bytes]:
+    """Return the command lines of our processes, and of theirs."""
+    found, parents = [], {os.getpid()}
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        with suppress(OSError):
+            stat = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(stat[1]) in parents:
+                parents.add(int(process.name))
+                found.append((process / "cmdline").read_bytes())
+    return found

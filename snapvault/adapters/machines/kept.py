@@ -117,7 +117,10 @@ def open_folder(folder: Path) -> Iterator[KeptMachine]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise RestoreError(f'could not use folder "{folder}": {reason}') from error
+        raise RestoreError(
+            f'could not use folder "{folder}": {reason}',
+            hint="Name a folder that is empty or does not exist, on a disk with room.",
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

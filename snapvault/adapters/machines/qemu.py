@@ -22,6 +22,7 @@ from snapvault.adapters.machines.running import QemuMachine
 from snapvault.adapters.qmp import Qmp
 from snapvault.errors import MachineError, SourceError
 from snapvault.ports.machine import Bus, Firmware, MachineDisk, MachineSpec
+from snapvault.units import format_size
 
 PROGRAM: Final = "qemu-system-x86_64"
 
@@ -50,17 +51,25 @@ class QemuMachines:
         self._is_emulated = False  # KVM was tried, in vain
         self._sandbox: Sequence[str] = _SANDBOX
 
-    def check(self) -> None:
-        """Make sure that QEMU is here.
+    def check(self, *, memory: int = 0) -> None:
+        """Make sure that QEMU is here, and as much memory as a machine is to get.
 
         Raises:
-            MachineError: a program is missing; the hint is the command that installs it.
+            MachineError: a program is missing; the hint is the command that installs it. Or the
+                host has less memory.
         """
         for program in (PROGRAM, drives.IMAGE_TOOL):
             if shutil.which(program) is None:
                 raise MachineError(
                     f'machines cannot be started: program "{program}" is missing', hint=_INSTALL
                 )
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if memory > there:
+            raise MachineError(
+                f"a machine with {format_size(memory)} of memory cannot be started: this host has"
+                f" {format_size(there)}",
+                hint="Give it less memory, or start it on a larger host.",
+            )
 
     def start(self, spec: MachineSpec, folder: Path) -> QemuMachine:
         """Start a machine; all that it needs is in a folder of its own, made in `folder`.
@@ -68,7 +77,7 @@ class QemuMachines:
         Raises:
             MachineError: it cannot be started.
         """
-        self.check()
+        self.check(memory=spec.memory)
         if not spec.disks:
             raise ValueError("a machine has a disk")
         own = folder / f"m-{secrets.token_hex(3)}"
@@ -103,11 +112,14 @@ class QemuMachines:
             *_disk_words(spec, overlays, layout),
             *_network_words(spec),
         ]
-        machine = self._run_somehow(words, spec, layout.firmware, own)
-        for disk, overlay in overlays:
-            if disk.overlay is None:
-                # QEMU has it open; so nothing of it is left, however all of this ends.
-                overlay.unlink()
+        with ExitStack() as undo:
+            machine = self._run_somehow(words, spec, layout.firmware, own)
+            undo.callback(machine.close)
+            for disk, overlay in overlays:
+                if disk.overlay is None:
+                    # QEMU has it open; so nothing of it is left, however all of this ends.
+                    overlay.unlink()
+            undo.pop_all()
         return machine
 
     def _run_somehow(

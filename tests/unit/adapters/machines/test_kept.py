@@ -50,6 +50,18 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 
 
+def test_what_is_no_folder_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("dear")
+
+    with (
+        pytest.raises(RestoreError, match="file exists") as caught,
+        open_folder(tmp_path / "letter"),
+    ):
+        pass
+
+    assert "Name a folder that is empty or does not exist" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", json.dumps({"format": 2, "disks": ["root"]}), '{"format": 1}']
 )
