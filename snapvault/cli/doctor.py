@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snapvault import clock
+from snapvault.cli.doctor_clock import look_at_clock
 from snapvault.cli.doctor_host import look_at_daemon, look_at_policies, look_at_room
 from snapvault.cli.findings import Finding, attempt, document, failed, ok, seen
 from snapvault.cli.notify import remedy
@@ -18,6 +19,7 @@ from snapvault.units import format_count
 
 if TYPE_CHECKING:
     from snapvault.adapters.sealers.facts import KeyFacts
+    from snapvault.engine.vault import Inventory
     from snapvault.formats.vault import VaultRecord
     from snapvault.model.policy import Policy
     from snapvault.model.settings import VaultSettings
@@ -122,7 +124,7 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
         f"{name}: vault", "ok", f"{record.vault}, format 1, made {local(record.created_at)}"
     )
     if sealer is not None:
-        yield attempt(f"{name}: catalog", lambda: _catalog(run, name))
+        yield from _catalog(run, name, record)
 
 
 def _only_restores(sealer: "Sealer", facts: "dict[str, KeyFacts]") -> bool:
@@ -191,12 +193,27 @@ def _probe(name: str, store: "Store", record: "VaultRecord | None") -> Finding:
     )
 
 
-def _catalog(run: Session, name: str) -> Finding:
+def _catalog(run: Session, name: str, record: "VaultRecord") -> Iterator[Finding]:
     from snapvault.engine.vault import host_key, sync
 
-    with run.open(name) as vault:
-        inventory = sync(vault)
-        host_key(vault)
+    found: list[Inventory] = []
+
+    def look() -> Finding:
+        with run.open(name) as vault:
+            found.append(sync(vault))
+            host_key(vault)
+        return _held(name, found[0])
+
+    def compare() -> Finding:
+        points = [held.point for inventory in found for held in inventory.held]
+        return look_at_clock(record.created_at, points, clock.now())
+
+    yield attempt(f"{name}: catalog", look)
+    if found:
+        yield attempt(f"{name}: clock", compare)
+
+
+def _held(name: str, inventory: "Inventory") -> Finding:
     if inventory.problems:
         return Finding(
             f"{name}: catalog",
