@@ -48,6 +48,13 @@ class ReadOnlyStore:
         self._fetched(len(data))
         return data
 
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return some bytes of an object."""
+        with self._meters.measure(Phase.FETCH):
+            data = self._inner.get_part(name, offset, size)
+        self._fetched(len(data))
+        return data
+
     @contextmanager
     def open(self, name: str) -> Iterator[Readable]:
         """Open an object to be read once, in order."""

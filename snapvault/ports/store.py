@@ -48,6 +48,18 @@ class StoreReader(Protocol):
         """
         ...
 
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return exactly `size` bytes of an object, from `offset` on, without reading the rest.
+
+        For parts small enough to hold in memory; `size` is not 0.
+
+        Raises:
+            IntegrityError: the object ends before them.
+            StoreError: this store gives objects only as a whole.
+            As `stat`.
+        """
+        ...
+
     def open(self, name: str) -> AbstractContextManager[Readable]:
         """Open an object to be read once, in order, without holding it in memory.
 

@@ -90,11 +90,29 @@ def test_open_can_be_left_before_the_end(store: Store) -> None:
     assert store.get(VOLUME) == LARGE
 
 
+@pytest.mark.parametrize("part", [(0, 1), (1, 70_000), (3 << 20, 0), (1 << 20, 1 << 20)])
+def test_get_part_gives_just_these_bytes(store: Store, part: tuple[int, int]) -> None:
+    store.put(VOLUME, LARGE)
+    offset, size = part[0] - (not part[1]), part[1] or 1  # the last byte
+
+    assert store.get_part(VOLUME, offset, size) == LARGE[offset : offset + size]
+
+
+@pytest.mark.parametrize("part", [(0, 7), (5, 2), (6, 1), (900, 10)])
+def test_a_part_beyond_the_end_is_never_given_in_part(store: Store, part: tuple[int, int]) -> None:
+    store.put(VOLUME, b"sealed")
+
+    with pytest.raises(IntegrityError, match=f"{VOLUME}.* is shorter"):
+        store.get_part(VOLUME, *part)
+
+
 def test_get_stat_and_open_name_the_missing_object(store: Store) -> None:
     store.put("vault.json", b"{}")
 
     with pytest.raises(ObjectMissingError, match=VOLUME):
         store.get(VOLUME)
+    with pytest.raises(ObjectMissingError, match=VOLUME):
+        store.get_part(VOLUME, 0, 1)
     with pytest.raises(ObjectMissingError, match=VOLUME):
         store.stat(VOLUME)
     with pytest.raises(ObjectMissingError, match=VOLUME), store.open(VOLUME):

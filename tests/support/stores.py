@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from snapvault.errors import ObjectMissingError
 from snapvault.ports.store import Readable, Store, StoredObject, StoreTraits
 
-Verb = Literal["stat", "get", "open", "names", "put", "delete", "probe"]
+Verb = Literal["stat", "get", "part", "open", "names", "put", "delete", "probe"]
 
 
 class PowerCut(BaseException):
@@ -44,6 +44,10 @@ class ForwardingStore(Store, Protocol):
     def get(self, name: str) -> bytes:
         self._gate("get", name)
         return self._inner.get(name)
+
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        self._gate("part", name)
+        return self._inner.get_part(name, offset, size)
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
         self._gate("open", name)
@@ -132,7 +136,7 @@ class FailingStore(ForwardingStore):
         inner: Store,
         error: Callable[[], BaseException],
         *,
-        verbs: Collection[Verb] = ("stat", "get", "open", "names", "put", "delete", "probe"),
+        verbs: Collection[Verb] = get_args(Verb),
         matches: Callable[[str], bool] = lambda name: True,
         times: int | None = None,
         after: int = 0,
@@ -171,6 +175,12 @@ class FlippingStore(ForwardingStore):
         data = self._inner.get(name)
         return self._flip(data, 0, len(data)) if name == self._name else data
 
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        data = self._inner.get_part(name, offset, size)
+        if name != self._name:
+            return data
+        return self._flip(data, offset, self._inner.stat(name).size)
+
     @contextmanager
     def _open(self, name: str) -> Iterator[Readable]:
         size = self._inner.stat(name).size
@@ -200,7 +210,7 @@ class HidingStore(ForwardingStore):
         return (item for item in self._inner.names(prefix) if not self._hides(item.name))
 
     def _gate(self, verb: Verb, name: str) -> None:
-        if verb in ("stat", "get", "open") and self._hides(name):
+        if verb in ("stat", "get", "part", "open") and self._hides(name):
             raise ObjectMissingError(f'object "{name}" is not in "{self.location}"')
 
 

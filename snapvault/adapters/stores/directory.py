@@ -12,7 +12,7 @@ from io import BytesIO, FileIO
 from pathlib import Path
 
 from snapvault import clock
-from snapvault.adapters.stores.naming import NAME_PATTERN, require_name
+from snapvault.adapters.stores.naming import NAME_PATTERN, cut_short, require_name
 from snapvault.adapters.throttle import PIECE, take_all, unlimited
 from snapvault.errors import (
     IntegrityError,
@@ -67,6 +67,21 @@ class DirectoryStore:
         """Return a whole object."""
         with self._translated(f'could not read "{name}"', name):
             return self._path(name).read_bytes()
+
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return some bytes of an object."""
+        with (
+            self._translated(f'could not read "{name}"', name),
+            self._path(name).open("rb", buffering=0) as file,
+        ):
+            pieces, end = [], offset + size
+            while offset < end and (piece := os.pread(file.fileno(), end - offset, offset)):
+                pieces.append(piece)
+                offset += len(piece)
+            _forget_pages(file)
+        if offset < end:
+            raise cut_short(name, self.location)
+        return b"".join(pieces)
 
     @contextmanager
     def open(self, name: str) -> Iterator[Readable]:

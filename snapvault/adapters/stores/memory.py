@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from snapvault.adapters.stores.naming import require_name
+from snapvault.adapters.stores.naming import cut_short, require_name
 from snapvault.errors import IntegrityError, ObjectMissingError
 from snapvault.ports.store import Readable, StoredObject, StoreTraits
 
@@ -36,6 +36,13 @@ class MemoryStore:
         if data is None:
             raise ObjectMissingError(f'object "{name}" is not in "{self.location}"')
         return data
+
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return some bytes of an object."""
+        data = self.get(name)
+        if offset + size > len(data):
+            raise cut_short(name, self.location)
+        return data[offset : offset + size]
 
     @contextmanager
     def open(self, name: str) -> Iterator[Readable]:

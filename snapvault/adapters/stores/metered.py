@@ -17,12 +17,13 @@ class StoreCounts:
     """Calls by kind, and bytes of objects moved.
 
     `deletes` counts objects, everything else calls; `opens` and `gets` together are the
-    objects fetched. `bytes_up` counts puts that returned, `bytes_down` what was read.
+    objects fetched as a whole. `bytes_up` counts puts that returned, `bytes_down` what was read.
     """
 
     stats: int = 0
     gets: int = 0
     opens: int = 0
+    parts: int = 0
     listings: int = 0
     puts: int = 0
     deletes: int = 0
@@ -32,7 +33,7 @@ class StoreCounts:
 
     @property
     def fetches(self) -> int:
-        """Objects whose bytes were asked for."""
+        """Objects that were asked for as a whole."""
         return self.gets + self.opens
 
 
@@ -67,6 +68,13 @@ class MeteredStore:
         """Return a whole object."""
         self._count("gets")
         data = self._inner.get(name)
+        self._count("bytes_down", len(data))
+        return data
+
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return some bytes of an object."""
+        self._count("parts")
+        data = self._inner.get_part(name, offset, size)
         self._count("bytes_down", len(data))
         return data
 

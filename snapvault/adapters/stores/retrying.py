@@ -70,6 +70,10 @@ class RetryingStore:
         """Return a whole object."""
         return self._persist(lambda: self._inner.get(name))
 
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return some bytes of an object."""
+        return self._persist(lambda: self._inner.get_part(name, offset, size))
+
     @contextmanager
     def open(self, name: str) -> Iterator[Readable]:
         """Open an object to be read once, in order; reads that fail are repeated where they were.

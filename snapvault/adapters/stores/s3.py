@@ -85,6 +85,7 @@ def translated(request: s3_errors.Request) -> Iterator[None]:
 
     Raises:
         PreconditionError: If-Match or If-None-Match did not hold.
+        RangeError: the range lies beyond the object's end.
     """
     try:
         yield
@@ -168,6 +169,8 @@ def _translate_answer(error: ClientError, request: s3_errors.Request) -> SnapVau
     code = str(details.get("Code", status))
     if status == 412 or code in ("PreconditionFailed", "412"):
         return s3_errors.PreconditionError(request.summary("its precondition failed"))
+    if status == 416 or code == "InvalidRange":
+        return s3_errors.RangeError(request.summary("it has no such part"))
     return s3_errors.from_code(code, status, details.get("Message", ""), request)
 
 

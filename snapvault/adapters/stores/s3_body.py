@@ -2,17 +2,20 @@
 """The two ends of a transfer: an object being read, and a file being sent."""
 
 import os
+import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from io import BytesIO, FileIO
 from typing import Any
 
-from snapvault.adapters.stores.s3_errors import PreconditionError
+from snapvault.adapters.stores.naming import cut_short
+from snapvault.adapters.stores.s3_errors import PreconditionError, Request
 from snapvault.adapters.throttle import take_all, unlimited
-from snapvault.errors import IntegrityError, SnapVaultError, StoreUnavailableError
+from snapvault.errors import IntegrityError, SnapVaultError, StoreError, StoreUnavailableError
 from snapvault.ports.throttle import Throttle
 
 PIECE = 1 << 18
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/")
 
 
 class Download:
@@ -92,6 +95,38 @@ class Download:
 
     def _changed(self) -> IntegrityError:
         return IntegrityError(f"object {self._label} changed while it was read")
+
+
+def read_part(
+    answer: dict[str, Any],
+    offset: int,
+    size: int,
+    *,
+    request: Request,
+    translated: Callable[[Request], AbstractContextManager[None]],
+) -> bytes:
+    """Return `size` bytes of an object from `offset` on: the answer to the request for them.
+
+    Raises:
+        StoreError: the server took no notice of which bytes were asked for.
+        IntegrityError: the object ends before them.
+        StoreUnavailableError: the transfer was cut.
+    """
+    body = answer["Body"]
+    with closing(body), translated(request):
+        found = _CONTENT_RANGE.match(answer.get("ContentRange") or "")
+        if found is None or int(found[1]) != offset:
+            raise StoreError(request.summary("the store gives objects only as a whole"))
+        if int(found[2]) != offset + size - 1:
+            raise cut_short(str(request.name), request.location)
+        pieces, left = [], size
+        while left and (piece := body.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    if left:
+        reason = f"the transfer ended after {size - left} of {size} bytes"
+        raise StoreUnavailableError(request.summary(reason))
+    return b"".join(pieces)
 
 
 class FileBody:

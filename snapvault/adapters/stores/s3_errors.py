@@ -84,6 +84,10 @@ _REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
+class RangeError(StoreError):
+    """An object ends before the part that was asked for; never leaves the S3 store."""
+
+
 class PreconditionError(StoreError):
     """A name was taken, or an object is not the one it was; never leaves the S3 store."""
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from snapvault.adapters.stores import s3_errors
-from snapvault.adapters.stores.naming import NAME_PATTERN, require_name
+from snapvault.adapters.stores.naming import NAME_PATTERN, cut_short, require_name
 from snapvault.adapters.stores.s3 import S3Settings, connect, translated
-from snapvault.adapters.stores.s3_body import PIECE, Download, FileBody
+from snapvault.adapters.stores.s3_body import PIECE, Download, FileBody, read_part
 from snapvault.adapters.throttle import take_all, unlimited
 from snapvault.errors import (
     IntegrityError,
@@ -77,6 +77,20 @@ class S3Store:
             while piece := readable.read(PIECE):
                 pieces.append(piece)
             return b"".join(pieces)
+
+    def get_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return some bytes of an object."""
+        part = f"bytes={offset}-{offset + size - 1}"
+        try:
+            with self._translated("read", name):
+                answer = self._client.get_object(
+                    Bucket=self._bucket, Key=self._key(name), Range=part
+                )
+        except s3_errors.RangeError:
+            raise cut_short(name, self.location) from None
+        return read_part(
+            answer, offset, size, request=self._request("read", name), translated=translated
+        )
 
     @contextmanager
     def open(self, name: str) -> Iterator[Readable]:

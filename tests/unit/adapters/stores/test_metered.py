@@ -22,12 +22,13 @@ def test_calls_and_bytes_are_counted_by_kind(tmp_path: Path) -> None:
     store.get("a")
     with store.open("b") as readable:
         readable.read(2)
+    store.get_part("a", 1, 1)
     store.stat("a")
     list(store.names())
     store.delete(["a", "b"])
 
     assert store.counts() == StoreCounts(
-        stats=1, gets=1, opens=1, listings=1, puts=2, deletes=2, bytes_up=8, bytes_down=5
+        stats=1, gets=1, opens=1, parts=1, listings=1, puts=2, deletes=2, bytes_up=8, bytes_down=6
     )
     assert store.counts().fetches == 2
 

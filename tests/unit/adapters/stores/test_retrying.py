@@ -166,6 +166,15 @@ def test_reads_are_repeated_and_progress_renews_patience(clock: Clock) -> None:
     assert clock.seconds == 100.0
 
 
+def test_parts_are_repeated(clock: Clock) -> None:
+    memory = MemoryStore()
+    memory.put("x", b"sealed")
+    inner = RecordingStore(FailingStore(memory, busy, verbs=["part"], times=2))
+
+    assert retrying(inner, clock).get_part("x", 2, 3) == b"ale"
+    assert inner.called("part") == ["x", "x", "x"]
+
+
 def test_opening_is_repeated_but_what_the_reader_raises_is_not(clock: Clock) -> None:
     memory = MemoryStore()
     memory.put("x", b"sealed")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from snapvault.adapters.stores.s3_body import Download, FileBody
-from snapvault.errors import IntegrityError, StoreUnavailableError
+from snapvault.adapters.stores.s3_body import Download, FileBody, read_part
+from snapvault.adapters.stores.s3_errors import Request
+from snapvault.errors import IntegrityError, StoreError, StoreUnavailableError
 from tests.support.throttles import RecordedThrottle
 
 
@@ -58,6 +59,44 @@ def test_an_answer_that_does_not_go_on_where_we_were_is_refused(content_range: s
 
     with pytest.raises(IntegrityError, match="changed while it was read"):
         reading.read(10)
+
+
+REQUEST = Request("read", "x", "s3://bucket", "bucket")
+
+
+def part(given: dict[str, Any], offset: int, size: int) -> bytes:
+    return read_part(given, offset, size, request=REQUEST, translated=lambda request: nullcontext())
+
+
+def test_a_part_is_read_to_its_end_and_the_transfer_ended() -> None:
+    given = answer(b"eal", size=3, content_range="bytes 1-3/6")
+
+    assert part(given, 1, 3) == b"eal"
+    assert given["Body"].closed
+
+
+@pytest.mark.parametrize("content_range", [None, "", "bytes */6", "bytes 0-5/6"])
+def test_a_server_that_takes_no_notice_of_a_range_is_found_out(content_range: str | None) -> None:
+    given = answer(b"sealed", size=6, content_range=content_range)
+
+    with pytest.raises(StoreError, match="only as a whole"):
+        part(given, 1, 3)
+
+    assert given["Body"].closed
+
+
+def test_a_part_that_the_object_cuts_short_is_no_part() -> None:
+    given = answer(b"led", size=3, content_range="bytes 3-5/6")
+
+    with pytest.raises(IntegrityError, match="shorter than it should be"):
+        part(given, 3, 4)
+
+
+def test_a_part_that_ends_early_without_a_word_is_asked_for_again() -> None:
+    given = answer(b"le", size=3, content_range="bytes 3-5/6")
+
+    with pytest.raises(StoreUnavailableError, match="after 2 of 3 bytes"):
+        part(given, 3, 3)
 
 
 def test_a_file_body_gives_more_than_asked_for_but_not_more_than_there_is(tmp_path: Path) -> None:
