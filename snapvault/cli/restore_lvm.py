@@ -70,14 +70,14 @@ def restore(
             + ", ".join(stream.name for stream in streams)
             + ".",
         )
+    if definition is not None:
+        _require_place(definition, force=force)
     group = restoring.lvm_restore(place)
     names = [place.name_of(held.point.source, stream.name) for stream in streams]
     paths = [group.path_of(name) for name in names]
     if in_place:
         return restore_in_place.restore_to(run, vault, held, streams, paths, force=force)
     new = [not (force and group.is_there(name)) for name in names]
-    if definition is not None:
-        restoring.require_free(definition, force=force)
     run.console.note(
         f'restoring source "{held.point.source}" from restore point {held.point.point}, '
         f'taken {local(held.point.taken_at)}, to volume group "{place.group}"'
@@ -98,6 +98,18 @@ def restore(
         is_device=True,
     )
     return done
+
+
+def _require_place(definition: Path, *, force: bool) -> None:
+    """Refuse a file that the definition cannot be written to, before a volume is made."""
+    from snapvault.wiring import restoring
+
+    restoring.require_free(definition, force=force)
+    if not (folder := definition.absolute().parent).is_dir():
+        raise RestoreError(
+            f'cannot write the definition to "{definition}": folder "{folder}" is not there',
+            hint=f'Make it first: mkdir -p "{folder}".',
+        )
 
 
 def _restore(

@@ -218,6 +218,18 @@ def test_several_disks_do_not_fit_into_one_volume_and_groups_are_looked_up(machi
     assert "group" in missing or "vgs" in missing
 
 
+def test_a_definition_without_a_place_is_refused_before_a_volume_is_made(
+    machine: Host, tmp_path: Path
+) -> None:
+    def refusal(path: Path) -> str:
+        words = ("restore", "web01", "--to", "lvm:no-such-group", "--definition", str(path))
+        return machine.fails(16, *words, "--force")
+
+    assert f'mkdir -p "{tmp_path}/none"' in refusal(tmp_path / "none" / "web01.xml")
+    assert f'cannot restore to "{tmp_path}"' in refusal(tmp_path)
+    assert '"/dev/null": it is there, and is not a file' in refusal(Path("/dev/null"))
+
+
 def test_a_machine_saved_from_ebs_starts_here_from_its_first_disk(
     host: Host, recovery: Host, cloud: EbsFake, tmp_path: Path
 ) -> None:
