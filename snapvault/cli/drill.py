@@ -137,7 +137,7 @@ def _plan(
         # What may be in a wrong file is told as that, and not as a name that nobody knows.
         wrong = wrong_of([name for name in names if name not in by_name], among, problems)
         return _named(among, names, policy), wrong
-    return _all_of(among, policy), wrong if policy is None else ()
+    return _all_of(among, policy, wrong), wrong if policy is None else ()
 
 
 def _require_right(
@@ -151,12 +151,19 @@ def _require_right(
             raise ConfigError(f'policy "{name}" is wrong', hint="Mend it; what is wrong is above.")
 
 
-def _all_of(among: "Sequence[Policy]", policy: str | None) -> "list[Planned]":
+def _all_of(
+    among: "Sequence[Policy]", policy: str | None, wrong: "Sequence[SnapVaultError]"
+) -> "list[Planned]":
     planned: list[Planned] = [
         (each, ()) for each in among if each.drill and (each.enabled or policy is not None)
     ]
     if not planned and policy is not None:
         raise _without_drill(policy)
+    if not planned and wrong:
+        raise ConfigError(
+            "no policy that can be read has a drill, so there is nothing to rehearse",
+            hint="Mend those that are wrong; what is wrong is above.",
+        )
     if not planned:
         raise ConfigError(
             "no policy has a drill, so there is nothing to rehearse",

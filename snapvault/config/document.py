@@ -20,6 +20,8 @@ from snapvault.config.problems import Problem, ProblemError, quoted
 
 Location = tuple[str | int, ...]
 
+_DENIED: Final = "Let this user read it, or run as the user who owns it."
+
 MAX_FILE_SIZE: Final = 1024 * 1024
 _MAX_DEPTH: Final = 16
 
@@ -94,7 +96,8 @@ def _read_text(path: Path, hint_when_missing: str | None) -> str:
         raise ProblemError(Problem(path, "expected a file, found a folder")) from error
     except OSError as error:
         message = f"could not read it: {(error.strerror or 'unknown error').lower()}"
-        raise ProblemError(Problem(path, message)) from error
+        hint = _DENIED if isinstance(error, PermissionError) else None
+        raise ProblemError(Problem(path, message, hint)) from error
     except ValueError as error:
         raise ProblemError(Problem(path, "not a path")) from error
     if len(raw) > MAX_FILE_SIZE:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snapvault.cli.drill import _named, _require_good, _require_right
+from snapvault.cli.drill import _all_of, _named, _require_good, _require_right
 from snapvault.config.problems import Problem
 from snapvault.errors import ConfigError, ObjectiveMissedError
 from snapvault.model.drills import Result, Verdict
@@ -43,3 +43,8 @@ def test_a_name_that_nobody_knows_may_have_been_meant_for_a_source_or_a_policy()
 def test_a_wrong_policy_is_told_as_that_and_not_as_a_source_that_nobody_has() -> None:
     with pytest.raises(ConfigError, match='policy "weekly" is wrong'):
         _require_right(["web01", "nightly", "weekly"], [NIGHTLY], WRONG)
+
+
+def test_a_drill_may_be_asked_for_by_a_policy_that_is_wrong() -> None:
+    with pytest.raises(ConfigError, match="no policy that can be read has a drill"):
+        _all_of([NIGHTLY], None, [ConfigError("wrong")])

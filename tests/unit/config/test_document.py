@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """YAML without surprises."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,20 @@ def test_a_missing_file_a_folder_and_a_loop_are_told_apart(tmp_path: Path) -> No
     ]:
         with pytest.raises(ConfigError, match=message):
             read_document(tmp_path / name)
+
+
+def test_a_file_of_somebody_else_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    # Whoever runs this may be root, who may read everything.
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ConfigError, match="could not read it: permission denied") as refusal:
+        read_document(tmp_path / "nightly.yaml")
+
+    assert refusal.value.hint == "Let this user read it, or run as the user who owns it."
 
 
 VALUES = st.recursive(
