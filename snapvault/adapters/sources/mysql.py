@@ -81,7 +81,7 @@ class MysqlSource:
         if plan.lost_history:
             self._warn("dump.history", _told_history(plan.lost_history))
         if plan.server.binary_log and not plan.position:
-            self._warn("dump.position", _told_position(self._name))
+            self._warn("dump.position", _NO_POSITION)
         consistency = Consistency.CRASH if plan.unprotected else Consistency.APPLICATION
         streams = [self._stream(plan, name, databases) for name, databases in plan.groups]
         return DumpView(clock.now(), streams, consistency)
@@ -171,8 +171,8 @@ class MysqlSource:
                 remedy="Set log_bin and server_id to be able to roll forward from a dump.",
             )
         if not self._sees_position(server):
-            told = _told_position(self._name)
-            return Finding("binary log", told, remedy="Grant RELOAD, REPLICATION CLIENT on *.*.")
+            remedy = "Grant RELOAD, REPLICATION CLIENT on *.*."
+            return Finding("binary log", _NO_POSITION, remedy=remedy)
         return Finding("binary log", "it is on, and its position can be read")
 
     def _history(self, server: Server, databases: Sequence[str]) -> tuple[bool, tuple[str, ...]]:
@@ -240,6 +240,7 @@ class MysqlSource:
 _KEEP_HISTORY: Final = (
     "Use mariadb-dump 10.11 or later, and versions by time; or the lvm way, which takes everything."
 )
+_NO_POSITION: Final = "its account may not read the position of the binary log"
 _CONVERT: Final = "Convert them to InnoDB, or use the lvm way, which locks all tables."
 
 
@@ -250,10 +251,6 @@ def _told_unprotected(tables: Sequence[str]) -> str:
 
 def _told_history(tables: Sequence[str]) -> str:
     return f"the history of tables is left out, as they are dumped: {mysql_tables.told(tables)}"
-
-
-def _told_position(name: str) -> str:
-    return f'the account of source "{name}" may not read the position of the binary log'
 
 
 def _told_program(program: DumpProgram, server: Server) -> str:

@@ -4,6 +4,7 @@
 import pytest
 
 from snapvault.adapters.sources import mysql_dump, mysql_errors, mysql_grants
+from snapvault.adapters.sources.mysql import _NO_POSITION, _told_history, _told_unprotected
 from snapvault.adapters.sources.mysql_client import Server
 from snapvault.adapters.sources.mysql_dump import DumpProgram
 from snapvault.errors import QuiesceError
@@ -181,3 +182,9 @@ def test_only_a_lock_that_was_waited_for_is_worth_another_try() -> None:
 )
 def test_a_server_is_called_by_flavor_and_version(version: str, label: str) -> None:
     assert Server(version, "u@h", binary_log=True).label == label
+
+
+def test_what_is_told_behind_the_name_of_the_source_does_not_name_it_again() -> None:
+    told = [_NO_POSITION, _told_history(["shop.prices"]), _told_unprotected(["shop.visits"])]
+
+    assert [text for text in told if 'source "' in text] == []
