@@ -119,6 +119,7 @@ class MeasuredSealer:
         self.export = inner.export
         self.seal = inner.seal
         self.seal_to_file = inner.seal_to_file
+        self.open_parts = inner.open_parts
         self.sign = inner.sign
 
     @property

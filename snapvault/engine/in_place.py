@@ -14,21 +14,27 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 
+import numpy as np
+
 from snapvault.engine import metadata
 from snapvault.engine.comparing import Comparison, Difference, PresentTarget, StreamResult
 from snapvault.engine.contents import Contents, require_digest
+from snapvault.engine.excerpts import extract_parts
 from snapvault.engine.extract import Pieces, extract
 from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError, RestoreError, SignatureError
 from snapvault.formats import signatures
 from snapvault.model import extents
-from snapvault.model.extents import PARENT, ZERO
+from snapvault.model.extents import FIRST_VOLUME, PARENT, ZERO
 from snapvault.model.point import Point, StreamRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a restore in place did with each stream, and how many sealed volumes it fetched."""
+    """What a restore in place did with each stream, and what it fetched for it.
+
+    `volumes` counts those of which anything was fetched, `volume_bytes` what was.
+    """
 
     streams: tuple[StreamResult, ...]
     volumes: int
@@ -136,8 +142,18 @@ def _fill(
                 doubtful.append((number, offset))
         progress.advance(len(data))
 
+    def accept(number: int, offset: int, piece: memoryview) -> bool:
+        if not found[number].fits(offset, piece):
+            return False
+        beginning.happen()
+        targets[number].write(offset, piece)
+        progress.advance(len(piece))
+        return True
+
     try:
-        extract(vault.store, vault.sealer, work, deliver)
+        raw_sizes = _raw_sizes(contents)
+        had = extract_parts(vault.store, vault.sealer, work, raw_sizes, accept)
+        extract(vault.store, vault.sealer, had.rest, deliver)
     finally:
         progress.close()
     if doubtful:
@@ -147,7 +163,7 @@ def _fill(
     return Result(
         tuple(each.result for each in found),
         len(work.volumes),
-        sum(record.size for record in work.volumes),
+        had.fetched_bytes + sum(record.size for record in had.rest.volumes),
     )
 
 
@@ -163,6 +179,17 @@ def _selected(contents: Contents, found: Sequence[Difference]) -> Contents:
             )
         maps.append(reduced)
     return replace(contents, maps=tuple(maps))
+
+
+def _raw_sizes(contents: Contents) -> dict[str, int]:
+    """Return how many raw bytes each volume has at least: as many as the whole maps use."""
+    sizes: dict[str, int] = {}
+    for full in contents.maps:
+        ends = np.zeros(FIRST_VOLUME + len(full.volumes), dtype=np.uint64)
+        np.maximum.at(ends, full.place, full.offset + full.length)
+        for volume, end in zip(full.volumes, ends[FIRST_VOLUME:].tolist(), strict=True):
+            sizes[volume] = max(end, sizes.get(volume, 0))
+    return sizes
 
 
 class _Beginning:

@@ -25,6 +25,26 @@ class Signed:
     fingerprint: str
 
 
+class Parts(Protocol):
+    """A sealed object that is opened in some places, without the rest of it.
+
+    Nothing that it gives is proven: whoever uses it knows by other means what it has to be. Safe
+    from several threads.
+    """
+
+    @property
+    def size(self) -> int:
+        """How many bytes the object has when it is opened."""
+        ...
+
+    def read(self, begin: int, end: int) -> bytes:
+        """Fetch, by one call, and decrypt the bytes from `begin` to `end`, which lie within `size`.
+
+        Raises: what fetching raises.
+        """
+        ...
+
+
 class Sealer(Protocol):
     """GnuPG with its keys chosen. Safe from several threads at once.
 
@@ -88,6 +108,16 @@ class Sealer(Protocol):
         `sink` or by reading `sealed` ends GnuPG and is passed on.
 
         Raises: as `open`.
+        """
+        ...
+
+    def open_parts(self, size: int, fetch: Callable[[int, int], bytes]) -> Parts | None:
+        """Open a sealed object of `size` bytes to decrypt parts of it; None where that cannot be.
+
+        `fetch(begin, end)` returns exactly those bytes of it; an exception that it raises is
+        passed on. Some 40 KiB are fetched here, whatever is read later.
+
+        Raises: as `open`, if no key opens it. It is not proven to be undamaged.
         """
         ...
 

@@ -2,6 +2,7 @@
 """What every sealer does (snapvault/ports/sealer.py), between a host and a recovery key."""
 
 import io
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,62 @@ def test_no_chunks_make_an_empty_message(host: Sealer, recovery: Sealer, tmp_pat
     host.seal_to_file(iter([]), tmp_path / "volume", Readers.RECOVERY)
 
     assert recovery.open((tmp_path / "volume").read_bytes()) == b""
+
+
+# gpg writes parts of 8192 bytes, and what is around the data takes some of the first and last.
+@pytest.mark.parametrize(
+    "size", [0, 1, 5000, 8125, 8137, 8140, 8146, 8192, 16_383, 16_384, 65_536 - 45, 3_000_000]
+)
+def test_any_part_of_what_was_sealed_opens_without_the_rest(
+    host: Sealer, recovery: Sealer, tmp_path: Path, size: int
+) -> None:
+    chance = random.Random(size)
+    data = chance.randbytes(size)
+    host.seal_to_file([data[:70_000], data[70_000:]], tmp_path / "volume", Readers.RECOVERY)
+    sealed = (tmp_path / "volume").read_bytes()
+    fetched: list[int] = []
+
+    def fetch(begin: int, end: int) -> bytes:
+        fetched.append(end - begin)
+        return sealed[begin:end]
+
+    parts = recovery.open_parts(len(sealed), fetch)
+
+    assert parts is not None
+    assert parts.size == size
+    assert sum(fetched) < 50_000
+    places = [sorted(chance.choices(range(size + 1), k=2)) for _ in range(20)]
+    for begin, end in [(0, size), (0, 0), (0, min(size, 1)), (max(0, size - 1), size), *places]:
+        fetched.clear()
+        assert parts.read(begin, end) == data[begin:end]
+        assert len(fetched) <= 1
+        assert sum(fetched) <= (end - begin) * 1.001 + 100
+
+
+def test_the_host_opens_no_parts_of_what_only_recovery_may_read(host: Sealer) -> None:
+    sealed = host.seal(PIECE, Readers.RECOVERY)
+
+    with pytest.raises(KeyMissingError, match="no secret key"):
+        host.open_parts(len(sealed), lambda begin, end: sealed[begin:end])
+
+
+def test_what_fetching_parts_raises_is_passed_on(host: Sealer, recovery: Sealer) -> None:
+    sealed = host.seal(PIECE, Readers.RECOVERY)
+    is_broken = False
+
+    def fetch(begin: int, end: int) -> bytes:
+        if is_broken:
+            raise BrokenError
+        return sealed[begin:end]
+
+    parts = recovery.open_parts(len(sealed), fetch)
+    is_broken = True
+
+    assert parts is not None
+    with pytest.raises(BrokenError):
+        parts.read(300_000, 400_000)
+    with pytest.raises(BrokenError):
+        recovery.open_parts(len(sealed), fetch)
 
 
 def test_sealing_never_replaces_a_file(host: Sealer, tmp_path: Path) -> None:

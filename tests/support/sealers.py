@@ -14,7 +14,7 @@ import numpy as np
 from blake3 import blake3
 
 from snapvault.errors import IntegrityError, KeyMissingError
-from snapvault.ports.sealer import Readers, Signed
+from snapvault.ports.sealer import Parts, Readers, Signed
 from snapvault.ports.store import Readable
 
 _MAGIC = b"PAPR"
@@ -92,12 +92,7 @@ class PaperSealer:
         head = b""
         while len(head) < _HEAD and (piece := sealed.read(_HEAD - len(head))):
             head += piece
-        readers = next((each for each in Readers if head[4:5] == _MARKS[each]), None)
-        if len(head) < _HEAD or head[:4] != _MAGIC or readers is None:
-            raise IntegrityError("not a sealed message")
-        can = {self._recovery} | ({self._host} if readers is Readers.RECOVERY_AND_HOST else set())
-        if self._holds not in can:
-            raise KeyMissingError("none of the keys that can open it is here")
+        readers = self._readers(head)
         stream = _Stream(self._key(readers), head)
         rest = b""
         while piece := sealed.read(_PIECE):
@@ -107,6 +102,22 @@ class PaperSealer:
                 rest = rest[-_TAG:]
         if rest != stream.tag():
             raise IntegrityError("a sealed message is damaged")
+
+    def _readers(self, head: bytes) -> Readers:
+        readers = next((each for each in Readers if head[4:5] == _MARKS[each]), None)
+        if len(head) < _HEAD or head[:4] != _MAGIC or readers is None:
+            raise IntegrityError("not a sealed message")
+        can = {self._recovery} | ({self._host} if readers is Readers.RECOVERY_AND_HOST else set())
+        if self._holds not in can:
+            raise KeyMissingError("none of the keys that can open it is here")
+        return readers
+
+    def open_parts(self, size: int, fetch: Callable[[int, int], bytes]) -> Parts | None:
+        if size < _HEAD + _TAG:
+            return None
+        head = fetch(0, _HEAD)
+        readers = self._readers(head)
+        return _PaperParts(size - _HEAD - _TAG, fetch, _Stream(self._key(readers), head))
 
     def sign(self, content: bytes) -> bytes:
         return self._signature(self.signer, content) + content
@@ -143,10 +154,28 @@ class _Stream:
     def tag(self) -> bytes:
         return self._digest.digest(_TAG)
 
+    def show_part(self, begin: int, data: bytes) -> bytes:
+        return self._crossed_at(64 + begin, data)
+
     def _crossed(self, data: bytes) -> bytes:
-        pad = np.frombuffer(self._pad.digest(len(data), seek=self._at), np.uint8)
         self._at += len(data)
+        return self._crossed_at(self._at - len(data), data)
+
+    def _crossed_at(self, at: int, data: bytes) -> bytes:
+        pad = np.frombuffer(self._pad.digest(len(data), seek=at), np.uint8)
         return (np.frombuffer(data, np.uint8) ^ pad).tobytes()
+
+
+class _PaperParts:
+    """Some bytes of what is sealed."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes], stream: _Stream) -> None:
+        self.size = size
+        self._fetch = fetch
+        self._stream = stream
+
+    def read(self, begin: int, end: int) -> bytes:
+        return self._stream.show_part(begin, self._fetch(_HEAD + begin, _HEAD + end))
 
 
 class _Once:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from snapvault.adapters.sealers import keys, packets, verdicts
-from snapvault.adapters.sealers.passphrase import read_passphrase
+from snapvault.adapters.sealers.passphrase import Secret, read_passphrase
 from snapvault.adapters.sealers.process import PIECE, Gpg, Outcome
 from snapvault.errors import KeyMissingError, SealError
-from snapvault.ports.sealer import Readers, Signed
+from snapvault.ports.sealer import Parts, Readers, Signed
 from snapvault.ports.store import Readable
 
 _RECIPIENT = "recipient key"
@@ -145,6 +145,13 @@ class GnupgSealer:
         """Decrypt in pieces of at most a mebibyte."""
         verdicts.require_opened(self._decrypt(_pieces(sealed), sink))
 
+    def open_parts(self, size: int, fetch: Callable[[int, int], bytes]) -> Parts | None:
+        """Open a message to decrypt parts of it, if it is made as gpg makes it of a pipe."""
+        # What only a restore in place needs is not loaded by every command.
+        from snapvault.adapters.sealers.message_parts import open_parts  # noqa: PLC0415
+
+        return open_parts(size, fetch, self._session_key)
+
     def sign(self, content: bytes) -> bytes:
         """Return a signed message that holds `content`."""
         signed: list[bytes] = []
@@ -175,6 +182,20 @@ class GnupgSealer:
 
     def _decrypt(self, feed: Iterable[bytes], sink: Callable[[bytes], None]) -> Outcome:
         return self._gpg.run(["--decrypt"], feed, sink, unlock=True)
+
+    def _session_key(self, head: bytes) -> Secret | None:
+        """Return the key of a message that begins like this: `algorithm:hexadecimal digits`.
+
+        Raises: as `open`, when there is no key.
+        """
+        # SAFETY: gpg tells the key on pipes and in a log in memory that are ours. Neither is
+        # shown: of this outcome no reason and no status line may get into a message.
+        arguments = ["--show-session-key", "--decrypt"]
+        outcome = self._gpg.run(arguments, [head], _drop, unlock=True)
+        found = outcome.values("SESSION_KEY")
+        if not found:
+            verdicts.require_opened(outcome)
+        return Secret(found[0][0]) if len(found) == 1 and found[0] else None
 
     def _require_sealed(self, outcome: Outcome) -> None:
         if outcome.has("INV_RECP"):

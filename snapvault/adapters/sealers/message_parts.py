@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of an encrypted message, decrypted without the rest of it.
+
+A message as gpg makes it from a pipe: session keys, then one packet (SEIPD, version 1) whose body
+is AES in cipher feedback; in that 18 bytes of prefix, one literal data packet, and a packet with
+the digest of it all. The head of the message is enough for gpg to tell the session key; all else
+is counting. The digest is of the whole, and so is not looked at.
+
+Source: RFC 4880, sections 4.2, 5.1, 5.9, 5.13 and 5.14.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from snapvault.adapters.sealers.cfb import BLOCK, Feedback
+from snapvault.adapters.sealers.partial_bodies import REACH, Body, LayoutError, Look, cut, parse
+from snapvault.adapters.sealers.passphrase import Secret
+
+HEAD: Final = 16 << 10
+"""Bytes at the start: the session keys for a dozen readers, and the first part."""
+
+TAIL: Final = REACH + (8 << 10)
+"""Bytes at the end: what has to be known of both packets, and the seek table of a volume."""
+
+_SESSION_KEY, _LITERAL, _ENCRYPTED = 1, 11, 18  # tags
+_PREFIX = BLOCK + 2  # random, its last two bytes repeated
+_DIGEST_PACKET = b"\xd3\x14"  # 20 bytes of SHA-1 follow
+_DIGEST_SIZE = 22
+
+
+def open_parts(
+    size: int, fetch: Look, session_key: Callable[[bytes], Secret | None]
+) -> "MessageParts | None":
+    """Return the parts of a message of `size` bytes, or None where it is not made as expected.
+
+    `session_key` takes the head of the message.
+
+    Raises: what the two functions raise.
+    """
+    message = _Ends(size, fetch)
+    try:
+        at = _encrypted_packet(message.head)
+        sealed = parse(message.look, at, size)
+        if sealed.part + sealed.first > len(message.head) < size:
+            raise LayoutError("its first part is not in the head")
+        if message.look(sealed.first, sealed.first + 1) != b"\x01":
+            raise LayoutError("it is encrypted in another way")
+        key = session_key(message.head)
+        if key is None:
+            return None
+        return MessageParts(_Clear(message.look, sealed, _feedback(key)))
+    except LayoutError:
+        return None
+
+
+class MessageParts:
+    """What the literal data packet of a message holds."""
+
+    def __init__(self, clear: "_Clear") -> None:
+        """Find the literal data packet.
+
+        Raises:
+            LayoutError: there is none, or another one as well.
+        """
+        prefix = clear.look(0, _PREFIX + 1)
+        if prefix[_PREFIX - 4 : _PREFIX - 2] != prefix[_PREFIX - 2 : _PREFIX]:
+            raise LayoutError("this is not its key")
+        if prefix[_PREFIX] != 0xC0 | _LITERAL:
+            raise LayoutError("it does not hold literal data")
+        end = clear.size - _DIGEST_SIZE
+        if clear.look(end, end + len(_DIGEST_PACKET)) != _DIGEST_PACKET:
+            raise LayoutError("it has no digest at its end")
+        self._clear = clear
+        self._literal = parse(clear.look, _PREFIX + 1, end)
+        form, name_size = cut(self._literal, 0, 2, clear.look)
+        if form != ord("b"):
+            raise LayoutError("it holds text")
+        self._skip = 1 + 1 + name_size + 4  # format, name with its length, time
+        self.size = self._literal.size - self._skip
+        if self.size < 0:
+            raise LayoutError("literal data is cut off")
+
+    def read(self, begin: int, end: int) -> bytes:
+        """Fetch and decrypt a part."""
+        if not 0 <= begin <= end <= self.size:
+            raise ValueError(f"bytes {begin} to {end} of {self.size}")
+        return cut(self._literal, begin + self._skip, end + self._skip, self._clear.look)
+
+
+class _Clear:
+    """The encrypted packet, decrypted where it is looked at."""
+
+    def __init__(self, look: Look, sealed: Body, feedback: Feedback) -> None:
+        self._look = look
+        self._sealed = sealed
+        self._feedback = feedback
+        self.size = sealed.size - 1  # without the version
+        if self.size < _PREFIX + 1 + _DIGEST_SIZE:
+            raise LayoutError("it is too short")
+
+    def look(self, begin: int, end: int) -> bytes:
+        """Return some clear bytes, of the prefix on."""
+        aligned = begin - begin % BLOCK
+        before = max(0, aligned - BLOCK)
+        data = cut(self._sealed, 1 + before, 1 + end, self._look)
+        last = bytes(BLOCK) if aligned == 0 else data[:BLOCK]
+        clear = self._feedback.decrypt(last, data[aligned - before :])
+        return clear[begin - aligned :]
+
+
+class _Ends:
+    """A message whose head and tail are here; the rest is fetched where it is looked at."""
+
+    def __init__(self, size: int, fetch: Look) -> None:
+        self._fetch = fetch
+        self._size = size
+        if size <= HEAD + TAIL:
+            self.head = self._tail = fetch(0, size) if size else b""
+        else:
+            self.head, self._tail = fetch(0, HEAD), fetch(size - TAIL, size)
+
+    def look(self, begin: int, end: int) -> bytes:
+        """Return some bytes of the message."""
+        if end <= len(self.head):
+            return self.head[begin:end]
+        start = self._size - len(self._tail)
+        if begin >= start:
+            return self._tail[begin - start : end - start]
+        return self._fetch(begin, end)
+
+
+def _encrypted_packet(head: bytes) -> int:
+    """Return where the length of the encrypted packet is.
+
+    Raises:
+        LayoutError: there is another packet, or none.
+    """
+    at = keys = 0
+    while at < len(head):
+        is_new = bool(head[at] & 0x40)
+        tag = head[at] & 0x3F if is_new else head[at] >> 2 & 0x0F
+        if not head[at] & 0x80:
+            break
+        if keys and is_new and tag == _ENCRYPTED:
+            return at + 1
+        if tag != _SESSION_KEY:
+            break
+        at = _end(head, at, is_new=is_new)
+        keys += 1
+    raise LayoutError("it does not begin with session keys and encrypted data")
+
+
+def _end(head: bytes, at: int, *, is_new: bool) -> int:
+    """Return where a small packet ends."""
+    if is_new:
+        if at + 1 < len(head) and head[at + 1] < 192:
+            return at + 2 + head[at + 1]
+        if at + 2 < len(head) and head[at + 1] < 224:
+            return at + 3 + ((head[at + 1] - 192) << 8) + head[at + 2] + 192
+    elif head[at] & 3 < 2:
+        size = 1 << (head[at] & 3)
+        return at + 1 + size + int.from_bytes(head[at + 1 : at + 1 + size], "big")
+    raise LayoutError("a session key has a strange length")
+
+
+def _feedback(key: Secret) -> Feedback:
+    try:
+        return Feedback(key)
+    except ValueError as error:
+        raise LayoutError(str(error)) from None

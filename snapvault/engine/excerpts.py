@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bringing extents back from parts of volumes, where each piece can be proven by itself.
+
+Of a volume that can be opened in parts, its seek table and the starts of some frames are fetched.
+Neither its digest nor OpenPGP's proves anything without the rest of it; whoever takes the pieces
+does. What cannot be had in this way, whatever the reason, is left to be fetched in whole volumes:
+that says what is wrong, if anything is.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import count
+from threading import Event, Lock
+from typing import Final
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from snapvault.engine import buffers
+from snapvault.engine.extract import VOLUMES_AT_ONCE, Plan
+from snapvault.engine.frames import FrameStart, together, wanted_frames
+from snapvault.engine.pipeline import ordered, threads
+from snapvault.errors import IntegrityError, ObjectMissingError, SealError, StoreError, VolumeError
+from snapvault.formats import names
+from snapvault.formats.volume import (
+    FOOTER_SIZE,
+    FRAME_SIZE,
+    Frame,
+    parse_seek_table,
+    seek_table_size,
+)
+from snapvault.formats.volume_list import VolumeRecord
+from snapvault.formats.zstd_frame import cut_block
+from snapvault.ports.sealer import Parts, Sealer
+from snapvault.ports.store import StoreReader
+
+Accept = Callable[[int, int, memoryview], bool]
+"""Takes a stream's number, an offset in it, and bytes that nothing has proven yet.
+
+Returns whether they are what belongs there. The bytes are good until then. Called from several
+threads.
+"""
+
+SMALLEST: Final = 256 << 10
+"""Bytes of a volume, as stored, that is fetched in parts; of a smaller one parts save nothing."""
+
+WHOLE: Final = 0.65
+"""The share of a volume from which on it is fetched as a whole, by one request."""
+
+_FETCHES = 8  # at once, of all volumes
+_AHEAD = 3  # fetches of one volume that wait to be written
+_END = 4096  # bytes; a seek table is rarely longer
+_PAGE = 4096  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """How many bytes were fetched, and what is still to be fetched, in whole volumes."""
+
+    fetched_bytes: int
+    rest: Plan
+
+
+def extract_parts(
+    store: StoreReader,
+    sealer: Sealer,
+    work: Plan,
+    raw_sizes: Mapping[str, int],
+    accept: Accept,
+) -> Excerpt:
+    """Have what can be had from parts of volumes accepted, each piece once and in any order.
+
+    `raw_sizes` are, by volume, the raw bytes that it has at least. A piece that is not accepted is
+    in the rest, with all that was to come from its volume.
+
+    Raises:
+        StoreUnavailableError: the store did not answer.
+    """
+    return _Excerpting(store, sealer, work, accept).run(raw_sizes)
+
+
+class _Excerpting:
+    """One run over the volumes of a plan."""
+
+    def __init__(self, store: StoreReader, sealer: Sealer, work: Plan, accept: Accept) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._work = work
+        self._accept = accept
+        self._done = np.zeros(len(work.raw), dtype=bool)
+        self._fetched = 0
+        self._lock = Lock()
+        self._is_futile = Event()
+
+    def run(self, raw_sizes: Mapping[str, int]) -> Excerpt:
+        """Go through the volumes of which parts are worth it."""
+        worth = [
+            index
+            for index, record in enumerate(self._work.volumes)
+            if self._is_worth_it(index, raw_sizes[record.volume])
+        ]
+        with threads(_FETCHES, "part") as fetching, threads(VOLUMES_AT_ONCE, "excerpt") as pool:
+            for _ in ordered(
+                lambda index: self._volume(index, fetching),
+                worth,
+                ahead=VOLUMES_AT_ONCE,
+                pool=pool,
+            ):
+                pass
+        return Excerpt(self._fetched, _only(self._work, ~self._done))
+
+    def _rows(self, index: int) -> slice:
+        return slice(int(self._work.bounds[index]), int(self._work.bounds[index + 1]))
+
+    def _is_worth_it(self, index: int, raw_size: int) -> bool:
+        """Tell, before anything is fetched, whether parts may be much less than the whole."""
+        record, rows = self._work.volumes[index], self._rows(index)
+        if record.size < SMALLEST:
+            return False
+        frames = [Frame(FRAME_SIZE, FRAME_SIZE)] * -(-raw_size // FRAME_SIZE)
+        raw = sum(
+            start.wanted
+            for start in wanted_frames(frames, self._work.raw[rows], self._work.length[rows])
+        )
+        # Packed they are fewer; and of a volume that is mostly not in use, a small part.
+        return raw < WHOLE * record.size or raw < WHOLE * raw_size
+
+    def _volume(self, index: int, fetching: Executor) -> None:
+        """Have what a volume holds accepted, as far as that goes."""
+        if self._is_futile.is_set():
+            return
+        try:
+            self._take(index, fetching)
+        except (IntegrityError, ObjectMissingError, zstandard.ZstdError):
+            pass  # fetched as a whole, it is named
+        except SealError:
+            self._is_futile.set()  # it is the same with every volume
+        except StoreError as error:
+            if error.retryable:
+                raise
+            self._is_futile.set()
+
+    def _take(self, index: int, fetching: Executor) -> None:
+        record, rows = self._work.volumes[index], self._rows(index)
+        parts = self._sealer.open_parts(record.size, self._fetcher(record))
+        if parts is None:
+            return
+        frames = _frames(parts)
+        starts = wanted_frames(frames, self._work.raw[rows], self._work.length[rows])
+        if sum(start.guess for start in starts) > WHOLE * record.size:
+            return
+        pieces = _Pieces(self._work, rows)
+        for unpacked in ordered(
+            lambda group: _unpack(parts, group), together(starts), ahead=_AHEAD, pool=fetching
+        ):
+            for row, stream, offset, data in pieces.of(unpacked):
+                if not self._accept(stream, offset, data):
+                    return
+                self._done[row] = True
+
+    def _fetcher(self, record: VolumeRecord) -> Callable[[int, int], bytes]:
+        name = names.volume(record.volume)
+
+        def fetch(begin: int, end: int) -> bytes:
+            data = self._store.get_part(name, begin, end - begin)
+            with self._lock:
+                self._fetched += len(data)
+            return data
+
+        return fetch
+
+
+def _frames(parts: Parts) -> list[Frame]:
+    """Read a volume's seek table.
+
+    Raises:
+        VolumeError: it has none, or one that does not add up.
+    """
+    end = parts.read(max(0, parts.size - _END), parts.size)
+    size = seek_table_size(end[-FOOTER_SIZE:])
+    if size > len(end):
+        end = parts.read(max(0, parts.size - size), parts.size)
+    frames = parse_seek_table(end[-size:])
+    if sum(frame.stored for frame in frames) + size != parts.size or not all(
+        0 < frame.raw <= FRAME_SIZE for frame in frames
+    ):
+        raise VolumeError("seek table does not add up")
+    return frames
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    """Raw bytes of a volume, from `begin` on; they start at a page of memory as of the volume."""
+
+    begin: int
+    data: memoryview
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.data)
+
+
+def _unpack(parts: Parts, group: list[FrameStart]) -> list[_Unpacked]:
+    """Fetch and unpack neighbors, and more of those of which that was not enough."""
+    first, last = group[0], group[-1]
+    packed = memoryview(parts.read(first.begin, last.begin + last.guess))
+    return [
+        _unpack_one(parts, start, packed[start.begin - first.begin :][: start.stored])
+        for start in group
+    ]
+
+
+def _unpack_one(parts: Parts, start: FrameStart, packed: memoryview) -> _Unpacked:
+    skip = start.raw_begin % _PAGE
+    buffer = buffers.dense(skip + start.raw)[skip:]
+    while (unpacked := _fill(buffer, packed)) < start.wanted:
+        have = len(packed)
+        end = start.more(have, unpacked, cut_block(packed))
+        if end == have:
+            raise VolumeError("a frame unpacks to fewer bytes than it should")
+        packed = memoryview(bytes(packed) + parts.read(start.begin + have, start.begin + end))
+    return _Unpacked(start.raw_begin, buffer[: start.wanted])
+
+
+def _fill(buffer: memoryview, packed: memoryview) -> int:
+    """Unpack the start of a frame as far as it goes, and return to how many bytes."""
+    reader = zstandard.ZstdDecompressor().stream_reader(packed)
+    at = 0
+    while at < len(buffer) and (count := reader.readinto(buffer[at:])):
+        at += count
+    return at
+
+
+class _Pieces:
+    """The pieces of one volume, as they can be had from raw bytes that come in order."""
+
+    def __init__(self, work: Plan, rows: slice) -> None:
+        raw = work.raw[rows]
+        self._held: deque[_Unpacked] = deque()
+        self._rows = zip(
+            count(rows.start),
+            raw.tolist(),
+            (raw + work.length[rows]).tolist(),
+            work.stream[rows].tolist(),
+            work.offset[rows].tolist(),
+            # What is before the lowest start of this and all later pieces is done with.
+            np.minimum.accumulate(raw[::-1])[::-1].tolist(),
+            strict=False,
+        )
+        self._next = next(self._rows, None)
+
+    def of(self, unpacked: list[_Unpacked]) -> Iterator[tuple[int, int, int, memoryview]]:
+        """Yield row, stream, offset and bytes of the pieces that are there with these."""
+        for each in unpacked:
+            self._held.append(each)
+            while self._next is not None and self._next[2] <= each.end:
+                row, begin, end, stream, offset, lowest = self._next
+                while self._held[0].end <= lowest:
+                    self._held.popleft()
+                yield row, stream, offset, self._bytes(begin, end)
+                self._next = next(self._rows, None)
+
+    def _bytes(self, begin: int, end: int) -> memoryview:
+        views = [
+            each.data[max(0, begin - each.begin) : end - each.begin]
+            for each in self._held
+            if each.begin < end and begin < each.end
+        ]
+        if len(views) == 1:
+            return views[0]
+        skip = begin % _PAGE
+        joined = buffers.dense(skip + end - begin)[skip:]
+        at = 0
+        for view in views:
+            joined[at : at + len(view)] = view
+            at += len(view)
+        return joined
+
+
+def _only(work: Plan, rows: NDArray[np.bool_]) -> Plan:
+    """Return a plan of some rows of a plan."""
+    turn = np.repeat(np.arange(len(work.volumes)), np.diff(work.bounds))[rows]
+    used = np.unique(turn)
+    return Plan(
+        volumes=tuple(work.volumes[index] for index in used.tolist()),
+        bounds=np.append(np.searchsorted(turn, used), len(turn)),
+        raw=work.raw[rows],
+        length=work.length[rows],
+        stream=work.stream[rows],
+        offset=work.offset[rows],
+    )

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which bytes of a volume, in clear, unpack to the raw bytes that are wanted of it.
+
+A frame unpacks from its start only. So what is wanted of it is its start, to behind the last wanted
+byte. How many packed bytes that is, is guessed from the frame's own ratio; what was too few is
+made good block by block.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from snapvault.errors import VolumeError
+from snapvault.formats.volume import Frame
+from snapvault.formats.zstd_frame import HEADER
+from snapvault.model.extents import U64
+from snapvault.model.ranges import Range
+
+GAP: Final = 32 << 10
+"""Packed bytes that nobody wants are fetched for the sake of one request less, up to so many."""
+
+ROOM: Final = 2 << 20
+"""Raw bytes of frames that are fetched at once, at most, unless one frame has more."""
+
+# Packed bytes more than the ratio says. zstd's blocks are of some 36 KiB raw here. Of a disk's
+# frames two in three have what is wanted then; twice as many would do for four in five, and cost
+# more than they save (docs/adr/0008-parts-of-volumes.md).
+_SPARE = 8 << 10
+_LEAST = 4 << 10  # packed bytes that are worth a request
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStart:
+    """A frame, of which so many raw bytes are wanted from its start on: one at least.
+
+    `begin` and `stored` are where the frame lies in the volume in clear, `raw_begin` and `raw`
+    where it does in its raw bytes.
+    """
+
+    begin: int
+    stored: int
+    raw_begin: int
+    raw: int
+    wanted: int
+
+    @property
+    def guess(self) -> int:
+        """How many stored bytes will do, probably."""
+        return self._at_most_all(self._share(self.wanted) + _SPARE)
+
+    def more(self, have: int, unpacked: int, block: Range) -> int:
+        """How many stored bytes will do, where `have` unpack to `unpacked`, which are too few.
+
+        `block` is where the block lies in which they break off.
+        """
+        begin, end = block
+        more = max(end + HEADER, begin + self._share(self.wanted - unpacked), have + _LEAST)
+        return self._at_most_all(more)
+
+    def _share(self, raw: int) -> int:
+        return self.stored * raw // self.raw
+
+    def _at_most_all(self, stored: int) -> int:
+        return self.stored if self.wanted == self.raw else min(self.stored, stored)
+
+
+def wanted_frames(frames: Sequence[Frame], raw: U64, length: U64) -> list[FrameStart]:
+    """Return the frames that hold any of the raw ranges, in order.
+
+    The ranges are not empty; they may overlap, in any order.
+
+    Raises:
+        VolumeError: a range goes beyond the end.
+    """
+    size = np.array([frame.raw for frame in frames], dtype=np.uint64)
+    ends, stops = np.cumsum(size, dtype=np.uint64), raw + length
+    if len(raw) and (not len(ends) or stops.max() > ends[-1]):
+        raise VolumeError("volume has fewer raw bytes than its map refers to")
+    first = np.searchsorted(ends, raw, side="right")
+    last = np.searchsorted(ends, stops, side="left")
+    # A range that goes on in the next frame takes all that is left of this one.
+    changes = np.zeros(len(frames) + 1, dtype=np.int64)
+    np.add.at(changes, first, 1)
+    np.add.at(changes, last, -1)
+    wanted = np.where(np.cumsum(changes[:-1]) > 0, size, np.uint64(0))
+    np.maximum.at(wanted, last, stops - (ends - size)[last])
+    begins = np.cumsum([0, *(frame.stored for frame in frames)])
+    return [
+        FrameStart(
+            int(begins[number]),
+            frames[number].stored,
+            int(ends[number]) - frames[number].raw,
+            frames[number].raw,
+            int(wanted[number]),
+        )
+        for number in np.flatnonzero(wanted).tolist()
+    ]
+
+
+def together(starts: Iterable[FrameStart]) -> Iterator[list[FrameStart]]:
+    """Yield neighbors that are fetched by one request; in order."""
+    group: list[FrameStart] = []
+    raw = 0
+    for start in starts:
+        raw += start.wanted
+        if group and (start.begin - group[-1].begin - group[-1].guess > GAP or raw > ROOM):
+            yield group
+            group, raw = [], start.wanted
+        group.append(start)
+    if group:
+        yield group
