@@ -55,7 +55,6 @@ def test_a_range_beyond_the_end_is_refused() -> None:
 
 
 MIB = 1 << 20
-HALF = MIB // 2
 
 starts = st.builds(
     lambda stored, wanted: FrameStart(0, stored, 0, MIB, wanted),
@@ -79,13 +78,14 @@ def test_a_guess_lies_in_the_frame_and_more_is_more(
     assert min(start.stored, begin + block[1]) <= more <= start.stored
 
 
-def start_at(begin: int, stored: int = 100_000, wanted: int = HALF) -> FrameStart:
-    return FrameStart(begin, stored, begin * 3, MIB, wanted)
+def start_at(begin: int, stored: int, raw: int) -> FrameStart:
+    """Return a frame of which all is wanted."""
+    return FrameStart(begin, stored, begin * 3, raw, raw)
 
 
 def test_neighbors_are_fetched_together_and_those_far_apart_are_not() -> None:
-    near = [start_at(0, wanted=MIB), start_at(100_000 + GAP, wanted=MIB)]
-    far = start_at(200_001 + 2 * GAP)
+    near = [start_at(0, 1000, 3000), start_at(1000 + GAP, 1000, 3000)]
+    far = start_at(2001 + 2 * GAP, 1000, 3000)
 
     groups = list(together([*near, far]))
 
@@ -94,7 +94,7 @@ def test_neighbors_are_fetched_together_and_those_far_apart_are_not() -> None:
 
 
 def test_no_more_is_unpacked_at_once_than_there_is_room_for() -> None:
-    whole = [start_at(number * 10, stored=10, wanted=MIB) for number in range(7)]
+    whole = [start_at(number * 10, 10, MIB) for number in range(7)]
 
     groups = list(together(whole))
 
