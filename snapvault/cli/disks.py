@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The disks of a restore point, read at random: what `serve`, `files`, `mount` and `run` share."""
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from snapvault.engine.random_access import OpenPoint
     from snapvault.engine.vault import Held, Inventory, Vault
     from snapvault.model.point import StreamRecord
+
+_ID = re.compile(r"[0-9A-Fa-f]+")  # all of one, or its beginning
 
 PointArgument = Annotated[
     str,
@@ -87,7 +90,7 @@ def find(
             else selection.at(there, wanted, moment)
         )
     else:
-        if moment is not None:
+        if moment is not None or not _ID.fullmatch(wanted):
             known = {each: None for inv in inventories.values() for each in inv.sources()}
             raise points.no_such_source(wanted, known, ", ".join(inventories))
         everything = [

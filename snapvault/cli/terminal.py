@@ -37,7 +37,7 @@ def attached(machine: "QemuMachine", left: Callable[[], None]) -> Iterator[None]
 
     def leave() -> None:
         machine.leave_console(screen.show)
-        screen.close()
+        screen.close(ends_line=before is not None)
         _restore(stdin, before)
 
     def type_on() -> None:
@@ -75,6 +75,7 @@ class _Screen:
         self._descriptor = descriptor
         self._pieces: deque[bytes] = deque()
         self._waiting = 0  # bytes of them
+        self._last = b"\n"
         self._is_over = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write, name="screen", daemon=True)
@@ -84,13 +85,19 @@ class _Screen:
         """Have something written, soon."""
         with self._changed:
             self._pieces.append(data)
+            self._last = data[-1:] or self._last
             self._waiting += len(data)
             while self._waiting > _WAITING and len(self._pieces) > 1:
                 self._waiting -= len(self._pieces.popleft())
             self._changed.notify()
 
-    def close(self) -> None:
-        """Write the rest, if it is taken within a moment; safe to repeat."""
+    def close(self, *, ends_line: bool) -> None:
+        """Write the rest, if it is taken within a moment; safe to repeat.
+
+        With `ends_line` what is written by others after that begins on a line of its own.
+        """
+        if ends_line and self._last != b"\n":
+            self.show(b"\n")
         with self._changed:
             self._is_over = True
             self._changed.notify()

@@ -275,6 +275,7 @@ def test_a_terminal_is_the_console_until_it_is_left(recovery: Host) -> None:
     os.close(ours)
 
     assert (is_shown, was_raw, is_left) == (True, True, True), shown
+    assert "\nleft the console" in readable(shown)
     assert after == before
     assert status == 128 + signal.SIGINT
 

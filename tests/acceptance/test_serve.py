@@ -295,6 +295,7 @@ def test_without_the_recovery_key_nothing_is_served(nights: Host, host: Host) ->
 
 def test_what_is_not_there_is_named(nights: Host) -> None:
     assert "Or name a source: db01, web01." in nights.fails(16, "serve", "ffffffff")
+    assert 'Did you mean "web01"?' in nights.fails(16, "serve", "wbe01")
     assert 'no disk "dump"' in nights.fails(16, "serve", "db01", "--stream", "dump")
     assert "too small" in nights.fails(16, "serve", "web01", "--cache", "4KiB")
 

@@ -121,7 +121,8 @@ class LvmRestore:
         """
         groups = {group.name: group for group in lvm_programs.list_groups()}
         if place.group not in groups:
-            known = f"There are: {', '.join(sorted(groups))}." if groups else None
+            none = 'This host has none at all; "vgcreate" makes one.'
+            known = f"There are: {', '.join(sorted(groups))}." if groups else none
             rights = "Run as root: LVM shows nothing to anybody else."
             raise RestoreError(
                 f'there is no volume group "{place.group}"',
