@@ -142,12 +142,14 @@ class MeasuredSealer:
         with self._meters.measure(Phase.DECRYPT):
             return self._inner.open(sealed)
 
-    def open_stream(self, sealed: Readable, sink: Callable[[bytes], None]) -> None:
+    def open_stream(
+        self, sealed: Readable, sink: Callable[[bytes], None], *, vouched: bool = False
+    ) -> None:
         """Decrypt in pieces."""
         begun = clock.monotonic()
         source, taker = _TimedRead(sealed), _TimedSink(sink)
         try:
-            self._inner.open_stream(source, taker)
+            self._inner.open_stream(source, taker, vouched=vouched)
         finally:
             passed = clock.monotonic() - begun
             self._meters.add(Phase.DECRYPT, passed - source.seconds - taker.seconds)

@@ -13,9 +13,11 @@ import zstandard
 from numpy.typing import NDArray
 
 from snapvault.engine import buffers, fetch
-from snapvault.engine.pipeline import WORKERS, Broken, Handoff, ordered, threads
-from snapvault.errors import IntegrityError, SignatureError, VolumeError
+from snapvault.engine.pipeline import WORKERS, ordered, threads
+from snapvault.errors import SignatureError, VolumeError
+from snapvault.formats.volume import FRAME_SIZE
 from snapvault.formats.volume_list import VolumeRecord
+from snapvault.formats.zstd_frame import Frames, raw_size
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap, empty
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import StoreReader
@@ -36,7 +38,6 @@ PIECE = 1 << 20
 
 _WINDOW = 3 << 20  # bytes of a volume, unpacked, beside the longest piece
 _PAGE = 4096  # bytes
-_PACKED_WAITING = 2  # chunks of a volume, decrypted
 VOLUMES_AT_ONCE = max(4, WORKERS)
 
 
@@ -149,45 +150,13 @@ def extract(
 
     def one(index: int) -> None:
         record = work.volumes[index]
-        packed: Handoff[bytes] = Handoff(room=_PACKED_WAITING)
-        with threads(1, "open") as helper:
-            opening = helper.submit(_open, store, sealer, record, packed)
-            failure: IntegrityError | None = None
-            try:
-                failure = _Cutter(work, index, deliver).run(packed, record.volume)
-            except Broken:
-                pass  # opening it failed, which its result says
-            finally:
-                packed.give_up()
-            opening.result()
-            if failure is not None:
-                raise failure
+        cutter = _Cutter(work, index, deliver)
+        fetch.open_sealed(store, sealer, fetch.object_of(record), cutter.take)
+        cutter.finish(record.volume)
 
     with threads(at_once, "extract") as pool:
         for _ in ordered(one, range(len(work.volumes)), ahead=at_once, pool=pool):
             pass
-
-
-def _open(store: StoreReader, sealer: Sealer, record: VolumeRecord, packed: Handoff[bytes]) -> None:
-    """Fetch and decrypt a volume into a hand-off; its consumer may give up."""
-    try:
-        fetch.open_sealed(store, sealer, fetch.object_of(record), packed.put)
-        packed.close()
-    except Broken:
-        pass
-    except BaseException:
-        packed.give_up()
-        raise
-
-
-class _Chunks:
-    """A hand-off of bytes as something to read from."""
-
-    def __init__(self, chunks: Handoff[bytes]) -> None:
-        self._chunks = iter(chunks)
-
-    def read(self, _size: int = -1, /) -> bytes:
-        return next(self._chunks, b"")
 
 
 class _Cutter:
@@ -216,54 +185,71 @@ class _Cutter:
         self._buffer = buffers.dense(_WINDOW + longest)
         self._base = 0
         self._end = 0
+        self._frames = Frames()
+        self._unpacker = zstandard.ZstdDecompressor()
+        self._failure: Exception | None = None
 
-    def run(self, packed: Handoff[bytes], volume: str) -> IntegrityError | None:
-        """Take the whole volume, and return what is wrong with it.
+    def take(self, packed: bytes) -> None:
+        """Take a piece of the volume as it was packed, and deliver what is whole.
 
-        That it cannot be unpacked, or ends too early, counts only if its digest fits: else
-        the digest says better what is wrong.
+        What is wrong with it is kept for `finish`: the volume's digest, which is known only at
+        its end, says better that it is damaged.
         """
-        unpacker = zstandard.ZstdDecompressor().stream_reader(
-            _Chunks(packed),  # type: ignore[arg-type]  # it has what is used of a file: read
-            read_across_frames=True,
-        )
-        failure: IntegrityError | None = None
+        if self._next is None or self._failure is not None:
+            return
         try:
-            while self._advance(unpacker):
-                pass
-            if self._next is not None:
-                failure = SignatureError(
-                    f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
-                )
-        except zstandard.ZstdError as error:
-            failure = VolumeError(f'volume "{volume}" cannot be unpacked: {error}')
-        for _ in packed:
-            pass  # the digest is of the whole volume
-        return failure
+            for frame in self._frames.take(packed):
+                self._unpack(frame)
+                while piece := self._due():
+                    self._deliver_run(piece)
+        except (zstandard.ZstdError, VolumeError) as error:
+            self._failure = error
 
-    def _advance(self, unpacker: zstandard.ZstdDecompressionReader) -> bool:
-        """Unpack some more and deliver what is whole; False at the end, or when all is had."""
-        if self._next is None or not self._fill(unpacker):
-            return False
-        while piece := self._due():
-            self._deliver_run(piece)
-        return True
+    def finish(self, volume: str) -> None:
+        """Take the end of a volume whose digest fits.
+
+        Raises:
+            IntegrityError: it is not what its map says, or cannot be unpacked.
+        """
+        if self._failure is not None:
+            error = self._failure
+            raise VolumeError(f'volume "{volume}" cannot be unpacked: {error}') from error
+        if self._next is not None:
+            raise SignatureError(
+                f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
+            )
 
     def _due(self) -> tuple[int, int, int, int, int] | None:
         """Return the next piece if all of it is there."""
         return self._next if self._next is not None and self._next[1] <= self._end else None
 
-    def _fill(self, unpacker: zstandard.ZstdDecompressionReader) -> bool:
-        """Unpack some more; return whether there was more."""
-        if self._end - self._base == len(self._buffer):
-            needed = self._end if self._next is None else min(self._next[4], self._end)
-            base = needed - needed % _PAGE
-            kept = self._end - base
-            self._buffer[:kept] = self._buffer[base - self._base : self._end - self._base]
-            self._base = base
-        count = unpacker.readinto(self._buffer[self._end - self._base :])
-        self._end += count
-        return count > 0
+    def _unpack(self, frame: memoryview) -> None:
+        """Unpack a frame behind what is there, or pass over it if nothing of it is wanted."""
+        size = raw_size(frame)
+        wanted = self._end if self._next is None else self._next[4]
+        if size is not None and self._end + size <= wanted:
+            self._end += size
+            self._base = self._end - self._end % _PAGE
+            return
+        if self._end - self._base + FRAME_SIZE >= len(self._buffer):
+            self._make_room(min(wanted, self._end))
+        # With a whole frame at hand, and room for all it holds, zstd unpacks to where it belongs.
+        begin = self._end - self._base
+        room = self._buffer[begin : begin + FRAME_SIZE + 1]
+        with self._unpacker.stream_reader(frame) as reader:
+            while count := reader.readinto(room):
+                room = room[count:]
+                self._end += count
+        found = self._end - self._base - begin
+        if not room or size not in (None, found):
+            raise VolumeError(f"a frame holds {found} bytes, and should hold {size or FRAME_SIZE}")
+
+    def _make_room(self, needed: int) -> None:
+        """Keep what lies from `needed` on, at the buffer's beginning."""
+        base = needed - needed % _PAGE
+        kept = self._end - base
+        self._buffer[:kept] = self._buffer[base - self._base : self._end - self._base]
+        self._base = base
 
     def _deliver_run(self, piece: tuple[int, int, int, int, int]) -> None:
         """Deliver a piece, and those right behind it in the volume that are there."""

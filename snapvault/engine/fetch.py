@@ -56,7 +56,7 @@ def open_sealed(
         with store.open(record.name) as raw:
             reader = _Digesting(raw)
             try:
-                sealer.open_stream(reader, sink)
+                sealer.open_stream(reader, sink, vouched=True)
             except (IntegrityError, SealError) as error:
                 reader.drain()
                 if not reader.fits(record):
@@ -90,7 +90,7 @@ def open_metadata(
         _copy_checked(store, record, file.write)
         file.seek(0)
         try:
-            sealer.open_stream(file, sink)
+            sealer.open_stream(file, sink, vouched=True)
         except IntegrityError as error:
             error.add_note(f'in object "{record.name}"')
             raise

@@ -437,7 +437,7 @@ def test_metadata_that_somebody_else_sealed_is_not_even_decrypted(
     vault = kit.recovery()
     decrypted: list[bytes] = []
     real = vault.sealer.open_stream
-    vault.sealer.open_stream = lambda sealed, sink: real(sealed, decrypted.append)  # type: ignore[method-assign]
+    vault.sealer.open_stream = lambda sealed, sink, **_: real(sealed, decrypted.append)  # type: ignore[method-assign]
 
     with pytest.raises(IntegrityError, match=name):
         look_up(vault, held.point, held.point.streams)

@@ -88,7 +88,9 @@ class PaperSealer:
         self.open_stream(_Once(sealed), out.extend)
         return bytes(out)
 
-    def open_stream(self, sealed: Readable, sink: Callable[[bytes], None]) -> None:
+    def open_stream(
+        self, sealed: Readable, sink: Callable[[bytes], None], *, vouched: bool = False
+    ) -> None:
         head = b""
         while len(head) < _HEAD and (piece := sealed.read(_HEAD - len(head))):
             head += piece

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decrypting in the middle: OpenPGP's cipher feedback, RFC 4880, sections 5.13 and 13.9.
+"""OpenPGP's cipher feedback, from the start or in the middle: RFC 4880, sections 5.13 and 13.9.
 
 Each block of clear bytes is a block of the message, crossed with the block before it after that was
 enciphered. So whoever has two neighbors and the key has the second one's clear bytes.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -46,3 +47,34 @@ class Feedback:
         pad = self._cipher.encryptor().update(stream[: blocks * BLOCK])
         crossed = np.frombuffer(sealed, np.uint8) ^ np.frombuffer(pad, np.uint8)[: len(sealed)]
         return crossed.tobytes()
+
+    def stream(self) -> "FeedbackStream":
+        """Return what decrypts a message from its first block on."""
+        return FeedbackStream(self._cipher)
+
+
+class FeedbackStream:
+    """Decrypts a message that comes in pieces."""
+
+    def __init__(self, cipher: "Cipher[modes.ECB]") -> None:
+        self._cipher = cipher.encryptor()
+        # A block that is done with, and what came after it and does not fill one yet.
+        self._sealed = bytes(BLOCK)
+        self._clear = bytearray()
+
+    def decrypt(self, parts: Sequence[bytes | memoryview]) -> memoryview:
+        """Decrypt as many whole blocks as are there. The result is good until the next call."""
+        sealed = b"".join([self._sealed, *parts])
+        size = (len(sealed) - BLOCK) // BLOCK * BLOCK
+        self._sealed = sealed[size:]
+        if len(self._clear) < size + BLOCK:
+            self._clear = bytearray(size + BLOCK)
+        self._cipher.update_into(memoryview(sealed)[:size], self._clear)
+        clear = np.frombuffer(self._clear, dtype=np.uint64, count=size // 8)
+        clear ^= np.frombuffer(sealed, dtype=np.uint64, offset=BLOCK, count=size // 8)
+        return memoryview(self._clear)[:size]
+
+    def finish(self) -> memoryview:
+        """Decrypt what does not fill a block."""
+        pad = self._cipher.update(self._sealed[:BLOCK])
+        return memoryview(bytes(a ^ b for a, b in zip(self._sealed[BLOCK:], pad, strict=False)))

@@ -13,7 +13,15 @@ from collections.abc import Callable
 from typing import Final
 
 from snapvault.adapters.sealers.cfb import BLOCK, Feedback
-from snapvault.adapters.sealers.partial_bodies import REACH, Body, LayoutError, Look, cut, parse
+from snapvault.adapters.sealers.partial_bodies import (
+    REACH,
+    Body,
+    LayoutError,
+    Look,
+    cut,
+    encrypted_packet,
+    parse,
+)
 from snapvault.adapters.sealers.passphrase import Secret
 
 HEAD: Final = 16 << 10
@@ -22,7 +30,7 @@ HEAD: Final = 16 << 10
 TAIL: Final = REACH + (8 << 10)
 """Bytes at the end: what has to be known of both packets, and the seek table of a volume."""
 
-_SESSION_KEY, _LITERAL, _ENCRYPTED = 1, 11, 18  # tags
+_LITERAL = 11  # tag
 _PREFIX = BLOCK + 2  # random, its last two bytes repeated
 _DIGEST_PACKET = b"\xd3\x14"  # 20 bytes of SHA-1 follow
 _DIGEST_SIZE = 22
@@ -39,7 +47,7 @@ def open_parts(
     """
     message = _Ends(size, fetch)
     try:
-        at = _encrypted_packet(message.head)
+        at = encrypted_packet(message.head)
         sealed = parse(message.look, at, size)
         if sealed.part + sealed.first > len(message.head) < size:
             raise LayoutError("its first part is not in the head")
@@ -127,40 +135,6 @@ class _Ends:
         if begin >= start:
             return self._tail[begin - start : end - start]
         return self._fetch(begin, end)
-
-
-def _encrypted_packet(head: bytes) -> int:
-    """Return where the length of the encrypted packet is.
-
-    Raises:
-        LayoutError: there is another packet, or none.
-    """
-    at = keys = 0
-    while at < len(head):
-        is_new = bool(head[at] & 0x40)
-        tag = head[at] & 0x3F if is_new else head[at] >> 2 & 0x0F
-        if not head[at] & 0x80:
-            break
-        if keys and is_new and tag == _ENCRYPTED:
-            return at + 1
-        if tag != _SESSION_KEY:
-            break
-        at = _end(head, at, is_new=is_new)
-        keys += 1
-    raise LayoutError("it does not begin with session keys and encrypted data")
-
-
-def _end(head: bytes, at: int, *, is_new: bool) -> int:
-    """Return where a small packet ends."""
-    if is_new:
-        if at + 1 < len(head) and head[at + 1] < 192:
-            return at + 2 + head[at + 1]
-        if at + 2 < len(head) and head[at + 1] < 224:
-            return at + 3 + ((head[at + 1] - 192) << 8) + head[at + 2] + 192
-    elif head[at] & 3 < 2:
-        size = 1 << (head[at] & 3)
-        return at + 1 + size + int.from_bytes(head[at + 1 : at + 1 + size], "big")
-    raise LayoutError("a session key has a strange length")
 
 
 def _feedback(key: Secret) -> Feedback:

@@ -22,6 +22,7 @@ REACH: Final = 2 * (LARGEST_PART + 64)
 """How far before its end, in bytes, a packet is looked at."""
 
 _LENGTH = 5  # octets, at most
+_SESSION_KEY, _ENCRYPTED = 1, 18  # tags
 
 
 class LayoutError(Exception):
@@ -126,3 +127,37 @@ def _length(look: Look, at: int, end: int) -> tuple[int, int, bool]:
     if size == 2:
         return at + 2, ((first - 192) << 8) + octets[1] + 192, True
     return at + 5, int.from_bytes(octets[1:5], "big"), True
+
+
+def encrypted_packet(head: bytes) -> int:
+    """Return where the length of the encrypted packet is.
+
+    Raises:
+        LayoutError: there is another packet, or none.
+    """
+    at = keys = 0
+    while at < len(head):
+        is_new = bool(head[at] & 0x40)
+        tag = head[at] & 0x3F if is_new else head[at] >> 2 & 0x0F
+        if not head[at] & 0x80:
+            break
+        if keys and is_new and tag == _ENCRYPTED:
+            return at + 1
+        if tag != _SESSION_KEY:
+            break
+        at = _end(head, at, is_new=is_new)
+        keys += 1
+    raise LayoutError("it does not begin with session keys and encrypted data")
+
+
+def _end(head: bytes, at: int, *, is_new: bool) -> int:
+    """Return where a small packet ends."""
+    if is_new:
+        if at + 1 < len(head) and head[at + 1] < 192:
+            return at + 2 + head[at + 1]
+        if at + 2 < len(head) and head[at + 1] < 224:
+            return at + 3 + ((head[at + 1] - 192) << 8) + head[at + 2] + 192
+    elif head[at] & 3 < 2:
+        size = 1 << (head[at] & 3)
+        return at + 1 + size + int.from_bytes(head[at + 1 : at + 1 + size], "big")
+    raise LayoutError("a session key has a strange length")

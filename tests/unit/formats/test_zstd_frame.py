@@ -8,7 +8,8 @@ import pytest
 import zstandard
 
 from snapvault.errors import VolumeError
-from snapvault.formats.zstd_frame import HEADER, cut_block
+from snapvault.formats.volume import FRAME_SIZE, Frame, seek_table
+from snapvault.formats.zstd_frame import HEADER, Frames, cut_block, raw_size
 
 CHANCE = random.Random(5)
 # Blocks that pack, some that do not, and some of one byte.
@@ -64,3 +65,57 @@ def test_what_is_no_start_of_a_frame_is_refused(packed: bytes) -> None:
 def test_a_whole_frame_has_no_block_that_is_cut() -> None:
     with pytest.raises(VolumeError, match="shorter"):
         cut_block(frames()["with its size"])
+
+
+def volume() -> tuple[list[bytes], bytes]:
+    """Return the frames of a volume, and all of it with its seek table."""
+    packed = [*frames().values()] * 3
+    return packed, b"".join(packed) + seek_table([Frame(len(each), len(RAW)) for each in packed])
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, 65_536, 500_000, 1 << 20])
+def test_a_volume_that_streams_by_is_cut_into_its_frames(step: int) -> None:
+    packed, whole = volume()
+    if step == 1:
+        packed, whole = packed[2:3], packed[2] + seek_table([Frame(len(packed[2]), 200)])
+    cutter = Frames()
+
+    found = [
+        bytes(frame)
+        for at in range(0, len(whole), step)
+        for frame in cutter.take(whole[at : at + step])
+    ]
+
+    assert found == packed
+
+
+def test_a_frame_says_what_it_unpacks_to() -> None:
+    sizes = {kind: raw_size(memoryview(frame)) for kind, frame in frames().items()}
+
+    assert sizes == {
+        "with its size": len(RAW),
+        "without": None,
+        "short": 200,
+        "with a checksum": len(RAW),
+    }
+
+
+def test_a_frame_that_unpacks_to_too_much_is_refused() -> None:
+    frame = zstandard.ZstdCompressor().compress(bytes(FRAME_SIZE + 1))
+
+    with pytest.raises(VolumeError, match="unpacks to 1048577 bytes"):
+        raw_size(memoryview(frame))
+
+
+def test_a_frame_without_an_end_is_not_waited_for() -> None:
+    cutter = Frames()
+    endless = b"\x5e\x2a\x4d\x18" + b"\xff" * 4 + bytes((1 << 20) - 8)
+
+    assert list(cutter.take(endless)) == []
+    with pytest.raises(VolumeError, match="is longer than"):
+        list(cutter.take(endless))
+
+
+def test_what_is_no_frame_is_refused() -> None:
+    with pytest.raises(VolumeError, match="does not begin"):
+        list(Frames().take(b"no frame of a volume"))
