@@ -215,18 +215,22 @@ def _unpack(parts: Parts, group: list[FrameStart]) -> list[_Unpacked]:
 
 def _unpack_one(parts: Parts, start: FrameStart, packed: memoryview) -> _Unpacked:
     skip = start.raw_begin % _PAGE
-    buffer = buffers.dense(skip + start.raw)[skip:]
+    # Not dense: many frames of which little is wanted may be here at once.
+    buffer = buffers.sparse(skip + start.wanted)[skip:]
     while (unpacked := _fill(buffer, packed)) < start.wanted:
         have = len(packed)
         end = start.more(have, unpacked, cut_block(packed))
         if end == have:
             raise VolumeError("a frame unpacks to fewer bytes than it should")
         packed = memoryview(bytes(packed) + parts.read(start.begin + have, start.begin + end))
-    return _Unpacked(start.raw_begin, buffer[: start.wanted])
+    return _Unpacked(start.raw_begin, buffer)
 
 
 def _fill(buffer: memoryview, packed: memoryview) -> int:
-    """Unpack the start of a frame as far as it goes, and return to how many bytes."""
+    """Unpack the start of a frame as far as it goes, and return to how many bytes.
+
+    No more than has room, whatever these bytes say of themselves: nothing has proven them.
+    """
     reader = zstandard.ZstdDecompressor().stream_reader(packed)
     at = 0
     while at < len(buffer) and (count := reader.readinto(buffer[at:])):
@@ -272,7 +276,7 @@ class _Pieces:
         if len(views) == 1:
             return views[0]
         skip = begin % _PAGE
-        joined = buffers.dense(skip + end - begin)[skip:]
+        joined = buffers.sparse(skip + end - begin)[skip:]
         at = 0
         for view in views:
             joined[at : at + len(view)] = view

@@ -22,7 +22,7 @@ GAP: Final = 32 << 10
 """Packed bytes that nobody wants are fetched for the sake of one request less, up to so many."""
 
 ROOM: Final = 2 << 20
-"""Raw bytes of frames that are fetched at once, at most, unless one frame has more."""
+"""Raw bytes that are fetched at once, at most; of packed ones twice as many."""
 
 # Packed bytes more than the ratio says. zstd's blocks are of some 36 KiB raw here. Of a disk's
 # frames two in three have what is wanted then; twice as many would do for four in five, and cost
@@ -105,9 +105,12 @@ def together(starts: Iterable[FrameStart]) -> Iterator[list[FrameStart]]:
     raw = 0
     for start in starts:
         raw += start.wanted
-        if group and (start.begin - group[-1].begin - group[-1].guess > GAP or raw > ROOM):
-            yield group
-            group, raw = [], start.wanted
+        if group:
+            end = start.begin + start.guess
+            is_far = start.begin - group[-1].begin - group[-1].guess > GAP
+            if is_far or raw > ROOM or end - group[0].begin > 2 * ROOM:
+                yield group
+                group, raw = [], start.wanted
         group.append(start)
     if group:
         yield group

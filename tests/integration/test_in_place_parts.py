@@ -150,16 +150,17 @@ def test_damage_in_what_is_fetched_is_named_and_not_written(
         assert left[at : at + BLOCK] in (wanted[at : at + BLOCK], there[at : at + BLOCK])
 
 
+@pytest.mark.parametrize("at", [5, 70], ids=["name of the key", "session key"])
 def test_damage_in_the_head_of_a_volume_is_named_too(
-    tmp_path: Path, sealers: tuple[Sealer, Sealer]
+    tmp_path: Path, sealers: tuple[Sealer, Sealer], at: int
 ) -> None:
     kit, point = backed_up(tmp_path, sealers)
     disk = tmp_path / "root.img"
     disk.write_bytes(changed(*SCATTERED))
     name = names.volume(kit.contents(point).maps[0].volumes[1])
     good = kit.store.get(name)
-    # The session key is sealed in here: gpg says that it cannot use its own.
-    kit.replace(name, good[:70] + bytes([good[70] ^ 1]) + good[71:])
+    # gpg says that it has no such key, or that the key does not fit.
+    kit.replace(name, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
 
     with pytest.raises(VolumeError, match=name):
         bring_back(kit, point, disk)

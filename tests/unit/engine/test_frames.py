@@ -93,6 +93,17 @@ def test_neighbors_are_fetched_together_and_those_far_apart_are_not() -> None:
     assert list(together([])) == []
 
 
+def test_no_more_is_fetched_at_once_than_there_is_room_for() -> None:
+    little = [FrameStart(number * 40_000, 40_000, 0, MIB, 1) for number in range(500)]
+
+    groups = list(together(little))
+
+    assert [start for group in groups for start in group] == little
+    ranges = [(group[0].begin, group[-1].begin + group[-1].guess) for group in groups]
+    assert max(end - begin for begin, end in ranges) <= 2 * ROOM
+    assert len(groups) == 5
+
+
 def test_no_more_is_unpacked_at_once_than_there_is_room_for() -> None:
     whole = [start_at(number * 10, 10, MIB) for number in range(7)]
 
