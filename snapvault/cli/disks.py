@@ -108,15 +108,18 @@ def find(
 
 def _inventories(run: Session, vault: str | None) -> "dict[str, Inventory]":
     found: dict[str, Inventory] = {}
-    failed: list[SnapVaultError] = []
+    failed: dict[str, SnapVaultError] = {}
     for name in run.vault_names(vault):
         try:
             found[name] = points.inventory_of(run, name)
         except SnapVaultError as error:
-            failed.append(error)
-            run.console.warning(f'cannot look into vault "{name}": {error}')
+            failed[name] = error
+    if not found and len(failed) == 1:
+        raise next(iter(failed.values()))  # told once
+    for name, failure in failed.items():
+        run.console.warning(f'cannot look into vault "{name}": {failure}')
     if not found:
-        raise failed[0]
+        raise next(iter(failed.values()))
     return found
 
 

@@ -10,7 +10,7 @@ from snapvault.cli import disks, serving
 from snapvault.cli.serve_places import Place
 from snapvault.cli.session import Session
 from snapvault.cli.words import local
-from snapvault.errors import RestoreError
+from snapvault.errors import RestoreError, SnapVaultError
 from snapvault.ports.machine import MachineDisk
 
 if TYPE_CHECKING:
@@ -61,7 +61,14 @@ def attach(
         if kept.is_independent():
             return Attached(before, _kept_disks(kept, before), None)
         vault = before.vault if before.vault in run.settings.vaults else None
-        name, held = disks.find(run, wanted.vault or vault, before.point, None)
+        try:
+            name, held = disks.find(run, wanted.vault or vault, before.point, None)
+        except SnapVaultError as error:
+            error.add_note(
+                f'the machine in folder "{kept.folder}" still needs the vault: not all of it was'
+                " fetched"
+            )
+            raise
     else:
         name, held = disks.find(run, wanted.vault, wanted.point, wanted.moment)
     if kept is not None and before is not None:

@@ -23,6 +23,7 @@ import pytest
 
 from snapvault import clock
 from snapvault.adapters.machines.console import readable
+from snapvault.adapters.machines.kept import Origin, open_folder
 from tests.acceptance.program import Host, image
 from tests.support import booting
 
@@ -306,6 +307,12 @@ def test_what_cannot_be_run_is_named(
     full.mkdir()
     (full / "something").touch()
     host = Host(tmp_path / "host", host_home, {"store": f"file://{world}/vault"}).set_up()
+    (point,) = (each for each in recovery.points() if each["source"] == "web01")
+    with open_folder(tmp_path / "kept") as kept:
+        kept.begin(Origin("offsite", "web01", point["id"], clock.now(), ("image",)))
+        kept.overlay("image").write_bytes(b"garbage")
+    with open_folder(tmp_path / "begun") as begun:
+        begun.begin(Origin("offsite", "web01", point["id"], clock.now(), ("image",)))
     nowhere = Host(
         tmp_path / "recovery", recovery.home, recovery.store, environment={"PATH": str(full)}
     )
@@ -316,5 +323,10 @@ def test_what_cannot_be_run_is_named(
     assert "holds something else" in recovery.fails(16, "run", "web01", "--keep", str(full))
     assert 'no disk "data"' in recovery.fails(16, "run", "web01", "--stream", "data")
     assert "cannot open the data of vault" in host.fails(12, "run", "web01")
+    assert "Remove its folder" in recovery.fails(19, "run", "web01", "--keep", str(kept.folder))
+    with gone(world / "vault"):
+        unreachable = recovery.fails(10, "run", "web01", "--keep", str(begun.folder))
+    assert "still needs the vault" in unreachable
+    assert unreachable.count("there is no vault at") == 1
     assert 'program "qemu-system-x86_64" is missing' in nowhere.fails(19, "run", "web01")
     assert left_in(recovery) == []

@@ -58,7 +58,11 @@ def backing_of(overlay: Path) -> str | None:
         MachineError: it is no qcow2 image.
     """
     words = ["info", "-U", "-f", "qcow2", "--output=json", str(overlay)]
-    told = json.loads(_image_tool(words, f'could not use overlay "{overlay}"'))
+    try:
+        told = json.loads(_image_tool(words, f'could not use overlay "{overlay}"'))
+    except MachineError as error:
+        error.hint = error.hint or "Remove its folder, or name another one."
+        raise
     backing = told.get("backing-filename")
     return str(backing) if backing else None
 
