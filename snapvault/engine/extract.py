@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from snapvault.engine import buffers, fetch
 from snapvault.engine.pipeline import WORKERS, ordered, threads
-from snapvault.errors import SignatureError, VolumeError
+from snapvault.errors import IntegrityError, SignatureError, VolumeError
 from snapvault.formats.volume import FRAME_SIZE
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.formats.zstd_frame import Frames, raw_size
@@ -138,25 +138,44 @@ def extract(
     deliver: Deliver,
     *,
     at_once: int = VOLUMES_AT_ONCE,
+    proves: bool = True,
 ) -> None:
     """Fetch every volume of a plan once and deliver every piece.
 
-    With `at_once` 1 the pieces come in the plan's order.
+    With `at_once` 1 the pieces come in the plan's order. With `proves` False the volumes' digests
+    are left to the caller, who proves what was delivered by the streams' own: then one that can
+    be unpacked may be damaged all the same, and `require_undamaged` finds it.
 
     Raises:
         IntegrityError: a volume is missing or damaged, and is named.
         KeyMissingError: no key here opens it.
     """
+    open_object = fetch.open_sealed if proves else fetch.open_unproven
 
     def one(index: int) -> None:
         record = work.volumes[index]
         cutter = _Cutter(work, index, deliver)
-        fetch.open_sealed(store, sealer, fetch.object_of(record), cutter.take)
-        cutter.finish(record.volume)
+        open_object(store, sealer, fetch.object_of(record), cutter.take)
+        try:
+            cutter.finish(record.volume)
+        except IntegrityError:
+            if not proves:
+                fetch.require_undamaged(store, fetch.object_of(record))
+            raise
 
     with threads(at_once, "extract") as pool:
         for _ in ordered(one, range(len(work.volumes)), ahead=at_once, pool=pool):
             pass
+
+
+def require_undamaged(store: StoreReader, work: Plan) -> None:
+    """Read all volumes of a plan, to see which of them is damaged.
+
+    Raises:
+        IntegrityError: one is, and is named.
+    """
+    for record in work.volumes:
+        fetch.require_undamaged(store, fetch.object_of(record))
 
 
 class _Cutter:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from snapvault.engine.contents import BlockDigest, Contents, require_digest, stream_digest
-from snapvault.engine.extract import Pieces, Plan, extract
+from snapvault.engine.extract import Pieces, Plan, extract, require_undamaged
 from snapvault.engine.vault import Vault
+from snapvault.errors import IntegrityError
 from snapvault.model.extents import ZERO, ExtentMap, coalesce
 from snapvault.ports.target import Target
 
@@ -62,15 +63,20 @@ def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Pla
     try:
         for extents, target in zip(contents.maps, targets, strict=True):
             _prepare(extents, target)
-        extract(vault.store, vault.sealer, work, deliver)
+        # The streams' digests prove all that the volumes' would, and cost their share anyway.
+        extract(vault.store, vault.sealer, work, deliver, proves=False)
     finally:
         progress.close()
-    for stream, digest, target in zip(contents.streams, digests, targets, strict=True):
-        if digest is not None:
-            digest.check(contents.point)
-        else:
-            found = stream_digest(stream.size, target.read_into)
-            require_digest(stream, contents.point, found)
+    try:
+        for stream, digest, target in zip(contents.streams, digests, targets, strict=True):
+            if digest is not None:
+                digest.check(contents.point)
+            else:
+                found = stream_digest(stream.size, target.read_into)
+                require_digest(stream, contents.point, found)
+    except IntegrityError:
+        require_undamaged(vault.store, work)
+        raise
 
 
 def _prepare(extents: ExtentMap, target: Target) -> None:

@@ -107,8 +107,8 @@ class Sealer(Protocol):
         """Decrypt in pieces; `sink` is called with each piece, in order, from this thread.
 
         What `sink` was given is proven only when this returns. With `vouched` it need not be
-        proven even then, which is faster: the caller holds the sealed bytes against a digest
-        that it trusts, and throws away what `sink` was given if they differ. An exception raised
+        proven even then, which is faster: the caller holds these bytes or the sealed ones against
+        a digest that it trusts, and throws everything away if they differ. An exception raised
         by `sink` or by reading `sealed` ends GnuPG and is passed on.
 
         Raises: as `open`.

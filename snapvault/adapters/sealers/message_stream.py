@@ -33,8 +33,8 @@ _DIGEST_SIZE = 22
 class MessageStream:
     """A message on its way: sealed bytes in, clear bytes out. `begin` is the way in.
 
-    It does not prove the message: who takes what comes out holds the sealed bytes against a
-    digest, and throws everything away if they do not fit.
+    It does not prove the message: who takes what comes out holds that, or the sealed bytes,
+    against a digest, and throws everything away if they do not fit.
     """
 
     def __init__(self, feedback: Feedback, packet: int, before_data: int) -> None:
