@@ -44,8 +44,8 @@ class Done:
         found = [_line(*row) for row in rows]
         volumes, size = self.fetched
         found.append(
-            f"fetched {format_count(volumes, 'volume')} ({format_size(size)}) of "
-            f"{self.full[0]} ({format_size(self.full[1])}) that a full restore fetches"
+            f"fetched {format_size(size)} of {format_count(volumes, 'volume')}; a full restore "
+            f"fetches {format_size(self.full[1])} of {self.full[0]}"
         )
         return found
 

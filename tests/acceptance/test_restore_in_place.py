@@ -68,7 +68,7 @@ def test_a_disk_becomes_what_it_was_for_a_part_of_the_fetches(backed_up: Host, d
     assert "in place: compared 5.0 MiB" in said.stdout
     assert "made zeros" in said.stdout
     assert "content digest verified" in said.stdout
-    assert "fetched 1 volume" in said.stdout
+    assert " of 1 volume; a full restore fetches " in said.stdout
     assert "of 4 (" in said.stdout
     (stream,) = again["restored"]
     assert stream["in_place"] is True
