@@ -14,9 +14,8 @@ from snapvault.cli.list import VaultOption
 from snapvault.cli.run_disks import Wanted
 from snapvault.cli.session import session
 from snapvault.cli.short_folder import short_folder
+from snapvault.model.rehearsal import LEAST_MEMORY, MOST_CPUS
 from snapvault.ports.machine import (
-    LEAST_MEMORY,
-    MOST_CPUS,
     Bus,
     Firmware,
     MachineSpec,

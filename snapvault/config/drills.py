@@ -37,6 +37,8 @@ from snapvault.config.values import (
 )
 from snapvault.model.policy import DrillSpec, Schedule
 from snapvault.model.rehearsal import (
+    LEAST_MEMORY,
+    MOST_CPUS,
     AgentCheck,
     BootCheck,
     BootDrill,
@@ -50,9 +52,8 @@ from snapvault.model.rehearsal import (
     PortCheck,
     SqlCheck,
 )
-from snapvault.units import MIB, format_size, parse_size
+from snapvault.units import format_size, parse_size
 
-_LEAST_MEMORY: Final = 16 * MIB
 _MOST_MEMORY: Final = 1 << 40  # bytes
 
 
@@ -68,9 +69,9 @@ def _pattern(text: str) -> str:
 
 def _memory(value: object) -> int:
     size = parse_size(needs_text(value, 'a size with its unit, such as "1 GiB"'))
-    if not _LEAST_MEMORY <= size <= _MOST_MEMORY:
+    if not LEAST_MEMORY <= size <= _MOST_MEMORY:
         raise ValueError(
-            f"expected a size from {format_size(_LEAST_MEMORY)} to {format_size(_MOST_MEMORY)},"
+            f"expected a size from {format_size(LEAST_MEMORY)} to {format_size(_MOST_MEMORY)},"
             f" found {found(value)}"
         )
     return size
@@ -127,7 +128,7 @@ class BootDrillShape(Shape):
     """What it must show, in this order."""
     memory: MemorySize = Field(1 << 30, json_schema_extra={"default": "1 GiB"})
     """The memory of the machine."""
-    cpus: Annotated[int, Field(ge=1, le=64)] = 1
+    cpus: Annotated[int, Field(ge=1, le=MOST_CPUS)] = 1
     """The processors of the machine."""
     firmware: Literal["auto", "bios", "uefi"] = "auto"
     """What starts the system; auto looks at the disk."""

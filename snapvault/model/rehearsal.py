@@ -5,6 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
+
+LEAST_MEMORY: Final = 16 << 20
+"""Bytes without which no machine starts."""
+
+MOST_CPUS: Final = 64
+"""Processors of a machine, at the most."""
 
 
 class Choice(StrEnum):

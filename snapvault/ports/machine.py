@@ -10,12 +10,6 @@ from typing import Final, Protocol
 
 DEFAULT_MEMORY: Final = 1 << 30
 
-LEAST_MEMORY: Final = 16 << 20
-"""Bytes without which no machine starts."""
-
-MOST_CPUS: Final = 64
-"""Processors of a machine, at the most; a policy has the same limit."""
-
 
 class Firmware(StrEnum):
     """What starts the system on the first disk; `AUTO` looks at its partition table."""
