@@ -41,14 +41,15 @@ def _dispatch(words: Sequence[str]) -> int:
 
     from snapvault.cli.app import app
 
+    ordered = _global_first(words)
     try:
-        result = app(_global_first(words), prog_name="snapvault", standalone_mode=False)
+        result = app(ordered, prog_name="snapvault", standalone_mode=False)
     except typer.TyperException as error:
-        return _refuse(error)
+        return _refuse(error, ordered)
     return result if isinstance(result, int) else 0
 
 
-def _refuse(error: Exception) -> int:
+def _refuse(error: Exception, words: Sequence[str]) -> int:
     """Say what is wrong with the command line."""
     import re
 
@@ -68,13 +69,37 @@ def _refuse(error: Exception) -> int:
     message = re.sub(r"Input should be a valid (number|integer).*", "expected a number", message)
     message = re.sub(r"Input should be greater than or equal to", "must be at least", message)
     message = re.sub(r"Input should be less than or equal to", "must be at most", message)
-    command = context.command_path if context is not None else "snapvault"
+    command = context.command_path if context is not None else _command_of(words)
     hint = (
         f"Did you mean {guesses}?" if guesses else f'Run "{command} --help" to see how it is used.'
     )
     print(f"snapvault: {message[:1].lower()}{message[1:]}", file=sys.stderr)
     print(f"hint: {hint}", file=sys.stderr)
     return EXIT_USAGE
+
+
+def _command_of(words: Sequence[str]) -> str:
+    """Return the command that was typed, for where the parser does not say which it was.
+
+    The options that all commands share stand first in `words`.
+    """
+    import typer.core
+    import typer.main
+
+    from snapvault.cli.app import app
+
+    left = list(words)
+    while left and left[0].startswith("-"):
+        if left.pop(0) in _WITH_VALUE:
+            del left[:1]
+    path = ["snapvault"]
+    command: object = typer.main.get_group(app)
+    for word in left:
+        if not isinstance(command, typer.core.TyperGroup) or word not in command.commands:
+            break
+        command = command.commands[word]
+        path.append(word)
+    return " ".join(path)
 
 
 def _without_guesses(message: str) -> tuple[str, str]:

@@ -55,6 +55,15 @@ def test_shared_options_go_before_the_command(typed: list[str], parsed: list[str
             ["verify", "--sample", "much"],
             'snapvault: invalid value for "--sample": expected a number\nhint: Run',
         ),
+        (
+            ["--config", "f", "-v", "restore", "a", "--to"],
+            'snapvault: option "--to" requires an argument\nhint: Run "snapvault restore --help"',
+        ),
+        (
+            ["drill", "run", "--policy"],
+            'snapvault: option "--policy" requires an argument\n'
+            'hint: Run "snapvault drill run --help"',
+        ),
         (["restore", "a", "--to", ""], 'snapvault: invalid value for "--to": expected a path'),
     ],
 )
