@@ -2,7 +2,7 @@
 """The one place that reads the time, and the one way times are written."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 
 def now() -> datetime:
@@ -37,3 +37,14 @@ def from_text(text: str) -> datetime:
 def to_name(moment: datetime) -> str:
     """Write a time for an object name, to the second: `20261120T013000Z`."""
     return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def in_zone(moment: datetime, zone: tzinfo) -> datetime:
+    """Return a moment in a zone; where the calendar ends before the zone's day does, in UTC.
+
+    What a vault says of a time can be anything from year 1 to 9999.
+    """
+    try:
+        return moment.astimezone(zone)
+    except OverflowError:
+        return moment.astimezone(UTC)

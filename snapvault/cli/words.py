@@ -29,7 +29,7 @@ def local(moment: datetime) -> str:
     """Write a time in this person's zone, to the second: `2026-11-20 03:00:10 CET`."""
     from snapvault.config.zones import local_zone
 
-    return f"{moment.astimezone(local_zone()):%Y-%m-%d %H:%M:%S %Z}"
+    return f"{clock.in_zone(moment, local_zone()):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = "") -> list[str]:

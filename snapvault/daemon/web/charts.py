@@ -14,6 +14,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from snapvault import clock
 from snapvault.model.runs import PointSummary
 from snapvault.units import KIB, format_count, format_size
 
@@ -62,7 +63,7 @@ def last_days(today: date, count: int) -> list[date]:
 
 def strip(points: Iterable[PointSummary], today: date, zone: tzinfo) -> Markup:
     """Draw the last weeks of a source as a row of days: a filled one can be restored to."""
-    counts = Counter(point.taken_at.astimezone(zone).date() for point in points)
+    counts = Counter(clock.in_zone(point.taken_at, zone).date() for point in points)
     shapes: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}
     left = 0
     kept = 0
@@ -96,7 +97,7 @@ def calendar(
     """Return whole weeks, Monday first, that end with this one and hold the last `days`."""
     by_day: dict[date, list[PointSummary]] = {}
     for point in points:
-        by_day.setdefault(point.taken_at.astimezone(zone).date(), []).append(point)
+        by_day.setdefault(clock.in_zone(point.taken_at, zone).date(), []).append(point)
     first = today - timedelta(days=days - 1)
     monday = first - timedelta(days=first.weekday())
     weeks = []

@@ -154,13 +154,13 @@ class Pages:
         return self._templates.get_template(template).render(common | values)
 
     def _today(self, status: Status) -> date:
-        return status.at.astimezone(self._zone).date()
+        return clock.in_zone(status.at, self._zone).date()
 
     def _added(self, status: Status, source: SourceStatus) -> charts.Chart:
         """Return the chart of what each day added of a source."""
         of_source: Counter[date] = Counter()
         for point in source.points:
-            of_source[point.taken_at.astimezone(self._zone).date()] += point.stored
+            of_source[clock.in_zone(point.taken_at, self._zone).date()] += point.stored
         days = charts.last_days(self._today(status), max(status.days, 2))
         return charts.added_each_day(source.key.source, of_source, days)
 
@@ -170,7 +170,7 @@ class Pages:
         for source in status.sources:
             of_vault = added.setdefault(source.key.vault, Counter())
             for point in source.points:
-                of_vault[point.taken_at.astimezone(self._zone).date()] += point.stored
+                of_vault[clock.in_zone(point.taken_at, self._zone).date()] += point.stored
         days = charts.last_days(self._today(status), max(status.days, 2))
         return [
             charts.growth(vault.name, vault.stored, added[vault.name], days)
@@ -196,7 +196,7 @@ class Pages:
             moment = clock.from_text(str(written))
         except ValueError:
             return _text(written), ""
-        local = moment.astimezone(self._zone)
+        local = clock.in_zone(moment, self._zone)
         return f"{local:%H:%M:%S}", f"{local:%Y-%m-%d %H:%M:%S.%f %Z}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
+from snapvault import clock
 from snapvault.model import drills, objectives
 from snapvault.model.runs import Run, RunState, Trigger
 from snapvault.model.verifies import VerifySummary
@@ -127,12 +128,12 @@ class Times:
 
     def full(self, moment: datetime) -> str:
         """Write a moment to the second: `2026-11-20 03:00:10 CET`."""
-        return f"{moment.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}"
+        return f"{clock.in_zone(moment, self.zone):%Y-%m-%d %H:%M:%S %Z}"
 
     def short(self, moment: datetime) -> str:
         """Write a moment for a list: `today 03:00`, `Fri 03:00`, `20 Oct 03:00`."""
-        local = moment.astimezone(self.zone)
-        days = (local.date() - self.now.astimezone(self.zone).date()).days
+        local = clock.in_zone(moment, self.zone)
+        days = (local.date() - clock.in_zone(self.now, self.zone).date()).days
         named = {-1: "yesterday", 0: "today", 1: "tomorrow"}
         if days in named:
             return f"{named[days]} {local:%H:%M}"
@@ -142,7 +143,7 @@ class Times:
 
     def second(self, moment: datetime) -> str:
         """Write a time of day to the second, for a log."""
-        return f"{moment.astimezone(self.zone):%H:%M:%S}"
+        return f"{clock.in_zone(moment, self.zone):%H:%M:%S}"
 
 
 def _coarse(seconds: float) -> str:

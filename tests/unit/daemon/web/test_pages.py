@@ -2,7 +2,7 @@
 """Pages: what they say, and that nothing in them is taken for markup."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,6 +16,7 @@ from tests.support.status_builder import (
     NOW,
     a_drill,
     a_failure,
+    a_point,
     a_run,
     a_source,
     a_status,
@@ -96,6 +97,22 @@ def test_every_host_makes_a_well_formed_page_that_nothing_from_outside_belongs_t
         assert not [name for name in attributes if name.startswith("on")], tag
         target = attributes.get("href") or attributes.get("src") or "/"
         assert target.startswith(("/", "#", "data:image/svg+xml,")), target
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/New_York"])
+def test_restore_points_at_the_ends_of_the_calendar_are_shown(zone: str) -> None:
+    key = SourceKey("offsite", "web01")
+    first = a_point(key, datetime.min.replace(tzinfo=UTC))
+    last = a_point(key, datetime.max.replace(tzinfo=UTC))
+    source = a_source("web01", points=(first, last), newest=last)
+    status = a_status(source)
+    pages = Pages(ZoneInfo(zone))
+
+    overview = read(pages.overview(status, show="all"))
+    page = read(pages.source(status, key))
+
+    assert "restore points of 0 of the last 35 days" in overview.text
+    assert "9999-12-31" in page.text
 
 
 def test_the_overview_tells_what_an_operator_asks(pages: Pages) -> None:
