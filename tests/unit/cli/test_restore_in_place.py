@@ -41,4 +41,4 @@ def test_a_report_says_what_was_done_to_each_disk(result: StreamResult | None, s
     stream, fetched = done.lines()
 
     assert said in stream
-    assert fetched == "fetched 1 volume (1.0 MiB) of 16 (16.0 MiB) that a full restore fetches"
+    assert fetched == "fetched 1.0 MiB of 1 volume; a full restore fetches 16.0 MiB of 16"
