@@ -45,13 +45,14 @@ def browsed(
         KeyMissingError: no key here opens it.
     """
     from snapvault.adapters.own_folder import own_folder
-    from snapvault.wiring import browsing
+    from snapvault.wiring import browsing, runs
 
     limit = disks.size_of(cache)
     name, held = disks.find(run, vault, point, points.moment_of(at))
     chosen = disks.disks_of(held, streams)
     with ExitStack() as stack:
         opened = stack.enter_context(run.open(name))
+        stack.enter_context(runs.counting_requests(run.settings, opened, run.console))
         run.console.subject = held.point.source
         folder = stack.enter_context(own_folder(run.settings.state_dir, _FOLDER))
         served = stack.enter_context(disks.open_disks(opened, held, chosen, folder, limit))

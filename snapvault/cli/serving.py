@@ -35,8 +35,10 @@ def serve(
         KeyMissingError: no key here opens them.
     """
     from snapvault.adapters.nbd_server import NbdServer
+    from snapvault.wiring import runs
 
     opened = stack.enter_context(run.open(vault))
+    stack.enter_context(runs.counting_requests(run.settings, opened, run.console))
     served = stack.enter_context(disks.open_disks(opened, held, tuple(streams), folder, limit))
     disks.prove(opened, served)
     listener, place = serve_places.listen(stack, place, folder)

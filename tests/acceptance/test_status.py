@@ -486,7 +486,7 @@ def test_points_of_a_vault_are_known_where_it_was_opened(used: Host) -> None:
     assert {summary.point for summary in after} == {point["id"] for point in used.points()}
 
 
-def test_what_restores_and_drills_ask_of_a_store_is_counted(
+def test_what_is_asked_of_a_store_without_a_run_is_counted(
     used: Host, recovery_home: Path, tmp_path: Path
 ) -> None:
     disk = image(tmp_path / "disk.img")
@@ -496,7 +496,12 @@ def test_what_restores_and_drills_ask_of_a_store_is_counted(
 
     used.does("drill", "run")
     counts.append(status(used)["vaults"][0]["requests"])
-    used.fails(12, "restore", "web01", "--to", str(tmp_path / "restored"))
-    counts.append(status(used)["vaults"][0]["requests"])
+    for words in (
+        ["restore", "web01", "--to", str(tmp_path / "out")],
+        ["files", "web01"],
+        ["serve", "web01"],
+    ):
+        used.fails(12, *words)
+        counts.append(status(used)["vaults"][0]["requests"])
 
     assert counts == sorted(set(counts))
