@@ -16,6 +16,8 @@ from snapvault.errors import EXIT_DONE, EXIT_PARTIAL, ConfigError, ObjectiveMiss
 from snapvault.units import format_duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from snapvault.config.problems import Problem
     from snapvault.errors import SnapVaultError
     from snapvault.model.drills import DrillReport, StepReport
@@ -126,6 +128,7 @@ def _plan(
 
     policies, problems = read_policies(run_.settings)
     wrong = show_problems(problems)
+    _require_policies(run_.settings.policies_dir, policies, problems)
     by_name = {each.name: each for each in policies}
     if policy is not None and policy not in by_name:
         _require_right([policy], policies, problems)
@@ -138,6 +141,17 @@ def _plan(
         wrong = wrong_of([name for name in names if name not in by_name], among, problems)
         return _named(among, names, policy), wrong
     return _all_of(among, policy, wrong), wrong if policy is None else ()
+
+
+def _require_policies(
+    folder: "Path", policies: "Sequence[Policy]", problems: "Sequence[Problem]"
+) -> None:
+    """Refuse a host without any policy: that vaults know a source does not say what to rehearse."""
+    if not policies and all(problem.path == folder for problem in problems):
+        raise ConfigError(
+            f'there is no policy in folder "{folder}", and a drill rehearses what a policy names',
+            hint="Copy the policies of the backup host there; they need no drill in them.",
+        )
 
 
 def _require_right(

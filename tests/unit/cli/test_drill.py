@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snapvault.cli.drill import _all_of, _named, _require_good, _require_right
+from snapvault.cli.drill import _all_of, _named, _require_good, _require_policies, _require_right
 from snapvault.config.problems import Problem
 from snapvault.errors import ConfigError, ObjectiveMissedError
 from snapvault.model.drills import Result, Verdict
@@ -38,6 +38,21 @@ def test_a_name_that_nobody_knows_may_have_been_meant_for_a_source_or_a_policy()
         _named([NIGHTLY], ["nightli"], None)
 
     assert refusal.value.hint == 'Did you mean "nightly"?'
+
+
+@pytest.mark.parametrize("problems", [(), (Problem(Path("/policies"), "there is no such folder"),)])
+def test_a_host_without_policies_is_told_where_they_are_missing(
+    problems: tuple[Problem, ...],
+) -> None:
+    with pytest.raises(ConfigError, match='no policy in folder "/policies"') as refusal:
+        _require_policies(Path("/policies"), [], problems)
+
+    assert refusal.value.hint
+    assert "Copy the policies of the backup host there" in refusal.value.hint
+
+
+def test_policies_that_are_all_wrong_are_no_missing_ones() -> None:
+    _require_policies(Path("/policies"), [], WRONG)
 
 
 def test_a_wrong_policy_is_told_as_that_and_not_as_a_source_that_nobody_has() -> None:
