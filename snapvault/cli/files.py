@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snapvault.cli import target_paths
 from snapvault.cli.browse import Browsed, browsed
 from snapvault.cli.disks import AtOption, PointArgument
 from snapvault.cli.in_order import STDOUT
@@ -93,6 +94,8 @@ def command(  # noqa: PLR0917 - options, which are given by name
         raise typer.BadParameter(
             "stdout takes either the file or the report: leave out --json", param_hint="--to"
         )
+    if to is not None:
+        target_paths.require_path(to)
     with browsed(run, point, vault=vault, at=at, streams=stream or [], cache=cache) as found:
         if path is None:
             _list_volumes(run, found)

@@ -16,6 +16,7 @@ from snapvault.cli import (
     restore_machine,
     restore_new,
     restore_tree,
+    target_paths,
 )
 from snapvault.cli.disks import AtOption
 from snapvault.cli.restored import Restored, report
@@ -53,7 +54,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         ),
     ] = None,
     stream: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--stream",
             metavar="NAME",
@@ -177,8 +178,11 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     place = restore_ebs.place_of(to, path)
     volumes = restore_lvm.place_of(to, path)
     is_path = place is None and volumes is None and to != in_order.STDOUT
+    if is_path:
+        target_paths.require_path(to, places=("lvm", "ebs"))
+    chosen = _one_of(stream or [])
     restore_machine.require_format(image_format, is_file=is_path and not path, in_place=in_place)
-    if definition is not None and (volumes is None or in_place or stream is not None):
+    if definition is not None and (volumes is None or in_place or chosen is not None):
         raise typer.BadParameter(
             "only a whole machine that goes to new logical volumes needs a file for it",
             param_hint="--definition",
@@ -189,8 +193,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     name = points.find_vault(run, vault, source)
     with run.open(name) as opened, runs.counting_requests(run.settings, opened, run.console):
         held = _choose(run, opened, source, moment, point)
-        streams = _streams(held, stream)
-        named = stream is not None
+        streams = _streams(held, chosen)
+        named = chosen is not None
         run.console.subject = source
         try:
             if place is not None:
@@ -220,6 +224,17 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         except KeyMissingError as error:
             raise _without_key(error, opened) from error
     report(run, name, held, done, started)
+
+
+def _one_of(names: list[str]) -> str | None:
+    """Return the stream that was named; with several somebody expects them all."""
+    if len(set(names)) > 1:
+        raise typer.BadParameter(
+            f"expected one stream, found {len(names)}: restore one after the other, or leave it"
+            " out to restore all",
+            param_hint="--stream",
+        )
+    return names[0] if names else None
 
 
 def _check_stdout(run: Session, *, force: bool) -> None:

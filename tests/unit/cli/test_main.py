@@ -63,6 +63,17 @@ def test_shared_options_go_before_the_command(typed: list[str], parsed: list[str
             ["drill", "run", "--policy"],
             'snapvault: option "--policy" requires an argument\nhint: Run "snapvault drill run',
         ),
+        (
+            ["restore", "a", "--to", "o", "--stream", "b", "--stream", "c"],
+            'snapvault: invalid value for "--stream": expected one stream, found 2',
+        ),
+        (
+            ["restore", "a", "--to", "lvn:vg0"],
+            (
+                'snapvault: invalid value for "--to": "lvn:vg0" is no place that is known; '
+                'a path of that name is "./lvn:vg0"\nhint: Did you mean "lvm:"?\n'
+            ),
+        ),
         (["restore", "a", "--to", ""], 'snapvault: invalid value for "--to": expected a path'),
     ],
 )
