@@ -40,13 +40,19 @@ def wanted(
             "paths are restored into a folder, not to stdout", param_hint="--to"
         )
     trees = [stream for stream in streams if _is_tree(stream)]
-    if len(streams) > 1:
+    if len(streams) > 1 and trees:
         raise RestoreError(
             f'source "{held.point.source}" has {len(streams)} streams: choose the one with the '
             "path with --stream",
-            hint="Folder trees are: " + ", ".join(tree.name for tree in trees) + "."
-            if trees
-            else None,
+            hint="Folder trees are: " + ", ".join(tree.name for tree in trees) + ".",
+        )
+    if len(streams) > 1:
+        has_disk = any(stream.engine == "blocks" for stream in streams)
+        raise RestoreError(
+            f'source "{held.point.source}" has no folder tree, and only those have paths',
+            hint=f'Look for the path on its disks with "snapvault files {held.point.source}".'
+            if has_disk
+            else "Leave out --path to restore all of it.",
         )
     if not trees:
         raise RestoreError(

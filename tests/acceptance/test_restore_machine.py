@@ -122,6 +122,15 @@ def test_a_machine_comes_back_as_images_with_a_definition_that_names_them(
     assert "nvram" in done.stderr
 
 
+def test_a_path_of_a_machine_is_to_be_looked_for_on_its_disks(
+    machine: Host, tmp_path: Path
+) -> None:
+    refusal = machine.fails(16, "restore", "web01", "--path", "etc", "--to", str(tmp_path / "out"))
+
+    assert "has no folder tree" in refusal
+    assert 'Look for the path on its disks with "snapvault files web01"' in refusal
+
+
 def test_a_definition_that_is_there_is_not_replaced_and_stops_the_restore_at_once(
     machine: Host, tmp_path: Path
 ) -> None:
