@@ -162,7 +162,8 @@ def test_a_failing_before_that_only_warns_stops_nothing(
 def test_a_hook_that_takes_too_long_is_ended_and_named(
     journal: Journal, inner: MemoryByteSource
 ) -> None:
-    slow = journal.hook("exec sleep 600", timeout=timedelta(seconds=0.3))
+    # Long enough to write to the journal, on a busy machine too.
+    slow = journal.hook("exec sleep 600", timeout=timedelta(seconds=5))
     source = journal.source(inner, before=slow, after=journal.hook())
 
     with pytest.raises(SourceError, match=r'hook "before" of source "web01" .* ran out of time'):
@@ -324,7 +325,8 @@ def test_thaw_runs_when_the_snapshot_failed(journal: Journal) -> None:
 
 @pytest.mark.parametrize("script", ["echo half; exit 5", "kill -9 $$", "exec sleep 600"])
 def test_a_freeze_that_failed_is_thawed_and_named(script: str, journal: Journal) -> None:
-    freeze = journal.hook(script, timeout=timedelta(seconds=0.5))
+    # Long enough to write to the journal, on a busy machine too.
+    freeze = journal.hook(script, timeout=timedelta(seconds=5))
     quiesce = journal.quiesce(freeze=freeze, thaw=journal.hook())
 
     with pytest.raises(QuiesceError, match=r'hook "freeze" of source "web01" failed: '), quiesce():
