@@ -40,7 +40,7 @@ class Done:
 
     def lines(self) -> list[str]:
         """Say it to people."""
-        rows = zip(self.streams, self.targets, self.results, strict=True)
+        rows = zip(self.streams, self.results, strict=True)
         found = [_line(*row) for row in rows]
         volumes, size = self.fetched
         found.append(
@@ -214,11 +214,10 @@ def _open(
     return target
 
 
-def _line(stream: "StreamRecord", target: str, result: "StreamResult | None") -> str:
-    what = f'stream "{stream.name}" to "{target}"'
-    proof = f"content digest verified ({stream.digest})"
+def _line(stream: "StreamRecord", result: "StreamResult | None") -> str:
+    what = f'stream "{stream.name}"'
     if result is None:
-        return f"restored {what}, which was missing: {size_in_full(stream.size)}, {proof}"
+        return f"{what} was missing there, and was made"
     if not result.different and not result.resized:
         done = "nothing differed, nothing was written"
     else:
@@ -227,4 +226,4 @@ def _line(stream: "StreamRecord", target: str, result: "StreamResult | None") ->
             done += f", {format_size(result.different - result.written)} made zeros"
         if result.resized:
             done += ", length corrected"
-    return f"restored {what} in place: compared {size_in_full(stream.size)}, {done}, {proof}"
+    return f"{what} in place: compared {format_size(stream.size)}, {done}"

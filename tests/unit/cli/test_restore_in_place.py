@@ -29,9 +29,9 @@ def test_what_is_no_disk_that_is_there_is_refused(
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        (None, 'to "/srv/root", which was missing: 4.0 MiB'),
+        (None, 'stream "root" was missing there, and was made'),
         (StreamResult(4 << 20, 4 << 20, 0, 0, False), "nothing differed, nothing was written"),
-        (StreamResult(4 << 20, 4 << 20, 8192, 8192, False), "8.0 KiB differed, 8.0 KiB written, c"),
+        (StreamResult(4 << 20, 4 << 20, 8192, 8192, False), "8.0 KiB differed, 8.0 KiB written"),
         (StreamResult(4 << 20, 0, 8192, 4096, True), "4.0 KiB made zeros, length corrected"),
     ],
 )
