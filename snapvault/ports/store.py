@@ -7,7 +7,8 @@ section 2). Every method may be called from several threads at once.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -16,10 +17,15 @@ from snapvault.model.streams import Readable as Readable
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as the store lists it: its name and its size in bytes."""
+    """An object as the store lists it: its name and its size in bytes.
+
+    `stored_at` is when it was put, by the store's own clock; None where nobody knows. Only prune
+    asks for it, and it is no part of what an object is.
+    """
 
     name: str
     size: int
+    stored_at: datetime | None = field(default=None, compare=False)
 
 
 class StoreReader(Protocol):

@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from io import BytesIO, FileIO
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class DirectoryStore:
             self._translated(f'could not look up "{name}"', name),
             self._path(name).open("rb", buffering=0) as file,
         ):
-            return StoredObject(name, os.fstat(file.fileno()).st_size)
+            return _as_listed(name, os.fstat(file.fileno()))
 
     def get(self, name: str) -> bytes:
         """Return a whole object."""
@@ -162,10 +163,10 @@ class DirectoryStore:
             elif name.startswith(prefix):
                 with self._translated("could not list objects"):
                     try:
-                        size = entry.stat().st_size
+                        found = entry.stat()
                     except FileNotFoundError:
                         continue  # deleted while we listed
-                yield StoredObject(name, size)
+                yield _as_listed(name, found)
 
     def _entries(self, folder: str) -> list[tuple[str, "os.DirEntry[str]"]]:
         """Return a folder's content sorted as object names: a folder has its slash at the end.
@@ -311,6 +312,11 @@ class _FileReadable:
         if size > 0 and not data and self._left > 0:
             raise IntegrityError(f'object "{self._name}" lost {self._left} bytes while it was read')
         return data
+
+
+def _as_listed(name: str, found: os.stat_result) -> StoredObject:
+    """Return an object as it is listed; it was stored when its file was written."""
+    return StoredObject(name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
 
 def _reason(error: OSError) -> str:

@@ -6,8 +6,10 @@ import io
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
+from snapvault import clock
 from snapvault.adapters.stores.naming import cut_short, require_name
 from snapvault.errors import IntegrityError, ObjectMissingError
 from snapvault.ports.store import Readable, StoredObject, StoreTraits
@@ -18,6 +20,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._objects: dict[str, bytes] = {}
+        self._stored_at: dict[str, datetime] = {}
         self._lock = threading.Lock()
 
     @property
@@ -27,7 +30,7 @@ class MemoryStore:
 
     def stat(self, name: str) -> StoredObject:
         """Return the object's name and size."""
-        return StoredObject(name, len(self.get(name)))
+        return StoredObject(name, len(self.get(name)), self._stored_at.get(name))
 
     def get(self, name: str) -> bytes:
         """Return a whole object."""
@@ -53,7 +56,7 @@ class MemoryStore:
         """List the objects as they are now, whatever happens while the list is read."""
         with self._lock:
             found = [
-                StoredObject(name, len(data))
+                StoredObject(name, len(data), self._stored_at.get(name))
                 for name, data in self._objects.items()
                 if name.startswith(prefix)
             ]
@@ -63,6 +66,7 @@ class MemoryStore:
         """Make `data` readable under `name`."""
         with self._lock:
             held = self._objects.setdefault(require_name(name), bytes(data))
+            self._stored_at.setdefault(name, clock.now())
         if held != data:
             raise IntegrityError(f'object "{name}" in "{self.location}" already holds other bytes')
 
@@ -78,6 +82,7 @@ class MemoryStore:
         with self._lock:
             for name in names:
                 self._objects.pop(require_name(name), None)
+                self._stored_at.pop(name, None)
 
     def probe(self) -> StoreTraits:
         """Report that objects are never replaced."""

@@ -5,9 +5,10 @@ import base64
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -68,7 +69,8 @@ class S3Store:
 
     def stat(self, name: str) -> StoredObject:
         """Return the object's name and size."""
-        return StoredObject(name, self._head("look up", name)["ContentLength"])
+        head = self._head("look up", name)
+        return StoredObject(name, head["ContentLength"], _stored_at(head))
 
     def get(self, name: str) -> bytes:
         """Return a whole object."""
@@ -124,7 +126,7 @@ class S3Store:
             for item in page.get("Contents", []):
                 name = item["Key"].removeprefix(self._prefix)
                 if NAME_PATTERN.fullmatch(name):
-                    found.append(StoredObject(name, item["Size"]))
+                    found.append(StoredObject(name, item["Size"], _stored_at(item)))
             more = page.get("IsTruncated")
             if more is None:
                 raise self._request("list").no_store()
@@ -321,6 +323,11 @@ class S3Store:
 
     def _translated(self, verb: str, name: str | None = None) -> AbstractContextManager[None]:
         return translated(self._request(verb, name))
+
+
+def _stored_at(answer: Mapping[str, Any]) -> datetime | None:
+    moment = answer.get("LastModified")
+    return moment if isinstance(moment, datetime) and moment.tzinfo is not None else None
 
 
 def _base64(digest: bytes) -> str:
