@@ -2,11 +2,12 @@
 """Back up one source: from a view of it to a committed restore point."""
 
 import shutil
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from snapvault.engine import head, journal
+from snapvault.engine import head, journal, notes
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.head import Head
 from snapvault.engine.journal import Journal
@@ -65,7 +66,11 @@ class BackupJob:
         inventory = sync(vault, self.source.name)
         for problem in inventory.problems:
             vault.events.warn("vault.damaged", str(problem), source=self.source.name)
-        parent = self._parent(inventory)
+        records = notes.prunes(vault)
+        doomed = notes.doomed(records)
+        for problem in records.problems:
+            vault.events.warn("vault.damaged", str(problem), source=self.source.name)
+        parent = self._parent(inventory, doomed)
         if parent is not None and parent.held.point.hash_key.sha256 != key_record.sha256:
             parent = None
         run_folder = self._clean_run_folder()
@@ -74,6 +79,9 @@ class BackupJob:
             vault.store,
             block_size=vault.record.block_size,
             key_id=key_record.sha256,
+            # What a record that cannot be read has doomed nobody knows: only what this run stores
+            # itself, and the newest point, are safe from it.
+            doomed=_Everything() if records.problems else doomed,
         )
         if leftovers.volumes:
             vault.events.emit(
@@ -119,6 +127,7 @@ class BackupJob:
                     "sampled_bytes": reading.sampled_bytes,
                     "hint_mismatches": reading.hint_mismatches,
                 },
+                doomed=doomed,
             )
             held = commit(vault, draft, run_folder)
             self._tell_committed(view, held)
@@ -178,9 +187,11 @@ class BackupJob:
                 "recipient.late", f"{message.format(fingerprint)}. {hint}", recipient=fingerprint
             )
 
-    def _parent(self, inventory: Inventory) -> Head | None:
-        """Return the newest point that this host can go on from."""
+    def _parent(self, inventory: Inventory, doomed: Container[str]) -> Head | None:
+        """Return the newest point that this host can go on from, and that no prune takes away."""
         for held in reversed(inventory.of(self.source.name)[-_POINTS_TRIED:]):
+            if any(each.name in doomed for each in (*held.point.objects, *held.point.lists)):
+                continue
             try:
                 found = head.load(self.vault, self.folder / "heads", held)
                 # A list that is gone would fail the commit, after everything was read and sent.
@@ -204,6 +215,13 @@ class BackupJob:
             if path.suffix != journal.SUFFIX:
                 path.unlink()
         return folder
+
+
+class _Everything:
+    """Has every name in it."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 def _close_after(view: View, first: BaseException) -> None:

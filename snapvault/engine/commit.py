@@ -2,16 +2,16 @@
 """Commit a restore point: metadata first, the manifest last."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from snapvault import clock
-from snapvault.engine import fetch
+from snapvault.engine import fetch, notes
 from snapvault.engine.files import write_durably
 from snapvault.engine.vault import Held, Vault
-from snapvault.errors import IntegrityError, SnapVaultError, VolumeError
+from snapvault.errors import IntegrityError, SnapVaultError, StoreUnavailableError, VolumeError
 from snapvault.formats import manifest, maps, meta, names, volume_list
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
@@ -60,7 +60,8 @@ class Draft:
 
     `base` is the point that changes refer to, `previous` the newest one there is (or none); they
     differ only when the newest could not be used. `volumes` are those stored by this run and by
-    the unfinished ones before it. `counters` are added to those that the commit makes.
+    the unfinished ones before it. `counters` are added to those that the commit makes. `doomed`
+    are names of objects that prunes remove or have removed.
     """
 
     point: str
@@ -75,6 +76,7 @@ class Draft:
     host: str
     tool: str
     counters: Mapping[str, int]
+    doomed: Container[str] = frozenset()
 
 
 def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
@@ -102,7 +104,7 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
         for name, sections in ((map_name, map_sections), (signature_name, signature_sections))
         if sections
     ]
-    lists, new_volumes, list_bytes = _put_lists(vault, draft)
+    lists, volumes, new_volumes, list_bytes = _put_lists(vault, draft)
     metadata_bytes = sum(record.size for record in own) + list_bytes
     volume_bytes = sum(record.size for record in new_volumes)
 
@@ -135,7 +137,33 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
             "stored_bytes": metadata_bytes + volume_bytes,
         },
     )
+    _require_undoomed(vault, point, volumes)
     return _put_manifest(vault, point)
+
+
+def _require_undoomed(vault: Vault, point: Point, volumes: Iterable[VolumeRecord]) -> None:
+    """See to it that no prune is about to remove what the point needs.
+
+    ORDER: after all that the manifest names is known, and before the manifest. What a prune
+    dooms later than this look it removes a grace later, and only if no manifest names it: by
+    then this one does (docs/retention.md).
+
+    Raises:
+        StoreUnavailableError: one is; the next run does without.
+    """
+    doomed = notes.doomed(notes.prunes(vault))
+    if not doomed:
+        return
+    used = [record.name for record in (*point.objects, *point.lists)]
+    used += [names.volume(record.volume) for record in volumes]
+    for name in used:
+        if name in doomed:
+            raise StoreUnavailableError(
+                f'restore point of source "{point.source}" cannot be committed: a prune is about '
+                f'to remove object "{name}", which it needs',
+                hint="Run the backup again: it stores anew what it needs. Let no two hosts back "
+                "up one source, and no backup take longer than orphans are kept.",
+            )
 
 
 def _put_manifest(vault: Vault, point: Point) -> Held:
@@ -236,10 +264,11 @@ def _put_sealed(vault: Vault, name: str, chunks: Iterator[bytes], folder: Path) 
 
 def _put_lists(
     vault: Vault, draft: Draft
-) -> tuple[tuple[ObjectRecord, ...], list[VolumeRecord], int]:
+) -> tuple[tuple[ObjectRecord, ...], list[VolumeRecord], list[VolumeRecord], int]:
     """Store the lists that are not there yet.
 
-    Returns all lists of the point, the volumes that the base did not have, and the bytes stored.
+    Returns all lists of the point, all its volumes, those that the base did not have, and the
+    bytes stored.
     """
     before = draft.base.point.lists if draft.base else ()
     previous = [cached_list(vault, record) for record in before]
@@ -249,18 +278,26 @@ def _put_lists(
     if unknown := [volume for volume in used if volume not in vouched]:
         raise VolumeError(f'volume "{unknown[0]}" is in use and no list vouches for it')
     live = [vouched[volume] for volume in used]
-    there = {record.name for record in before}
+    there = dict(zip(previous, before, strict=True))
     lists, stored = [], 0
     for entry in volume_list.arrange(previous, live):
-        encoded = volume_list.encode(entry)
-        digest = volume_list.digest(encoded)
-        record = ObjectRecord(names.volume_list(digest), len(encoded), digest)
+        if entry in there:
+            lists.append(there[entry])
+            continue
+        record, encoded = _list_object(volume_list.encode(entry))
+        if record.name in draft.doomed:
+            # An older list of the same volumes, which a prune removes or has removed.
+            record, encoded = _list_object(volume_list.encode(entry, salt=names.new_note_id()))
         lists.append(record)
-        if record.name not in there:
-            vault.store.put(record.name, encoded)
-            _cache_list(vault, record, encoded)
-            stored += len(encoded)
-    return tuple(lists), [each for each in live if each.volume not in known], stored
+        vault.store.put(record.name, encoded)
+        _cache_list(vault, record, encoded)
+        stored += len(encoded)
+    return tuple(lists), live, [each for each in live if each.volume not in known], stored
+
+
+def _list_object(encoded: bytes) -> tuple[ObjectRecord, bytes]:
+    digest = volume_list.digest(encoded)
+    return ObjectRecord(names.volume_list(digest), len(encoded), digest), encoded
 
 
 def cached_list(vault: Vault, record: ObjectRecord) -> tuple[VolumeRecord, ...]:

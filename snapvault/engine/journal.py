@@ -5,7 +5,7 @@ One file a volume, in the container of docs/format.md, section 5. A run that fol
 looks its changes up here before it stores them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -148,11 +148,19 @@ class Leftovers:
     bytes: Mapping[str, tuple[PendingBytes, ...]]
 
 
-def load(folder: Path, store: StoreReader, *, block_size: int, key_id: str) -> Leftovers:
+def load(
+    folder: Path,
+    store: StoreReader,
+    *,
+    block_size: int,
+    key_id: str,
+    doomed: Container[str] = frozenset(),
+) -> Leftovers:
     """Read the journals in a folder, of volumes that the store does hold.
 
     Entries that cannot be used (another key or block size, a damaged file, a volume that never
-    arrived) are left out and their files removed.
+    arrived, or that is among the `doomed` names, which a prune may remove at any time) are left
+    out and their files removed.
     """
     volumes: dict[str, VolumeRecord] = {}
     blocks: dict[str, list[tuple[str, bytes]]] = {}
@@ -161,6 +169,8 @@ def load(folder: Path, store: StoreReader, *, block_size: int, key_id: str) -> L
         try:
             parts = _usable_parts(path, block_size=block_size, key_id=key_id)
             record = _stored(parts, store)
+            if record is not None and names.volume(record.volume) in doomed:
+                record = None
             held = [
                 PendingBytes(record.volume, int(part["offset"]), int(part["length"]), payload)
                 if record and part["engine"] == "rolling"

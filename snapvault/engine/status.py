@@ -34,13 +34,15 @@ _OVER: Final = frozenset((RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUP
 class VaultPoints:
     """What is known of a vault on this host: its points, by source and time, and what is wrong.
 
-    `is_known` is False until the vault has been opened here.
+    `is_known` is False until the vault has been opened here. `pruned_at` is when this host pruned
+    it last.
     """
 
     store: str
     points: tuple[PointSummary, ...]
     is_known: bool = True
     problem: str | None = None
+    pruned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ def assemble(
                 problem=vault.problem or _forgotten(name, vault, memory),
                 requests=memory.requests.get(name, 0),
                 verifies=last_of_levels(memory.verifies, name),
+                pruned_at=vault.pruned_at,
             )
             for name, vault in vaults.items()
         ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snapvault import clock
-from snapvault.engine import fetch
+from snapvault.engine import fetch, notes
 from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.errors import (
     ConfigError,
@@ -19,6 +19,7 @@ from snapvault.errors import (
 from snapvault.formats import emergency_kit, manifest, names
 from snapvault.formats import vault as vault_format
 from snapvault.formats.vault import VaultRecord
+from snapvault.model.notes import RemovedPoint
 from snapvault.model.point import ObjectRecord, Point
 from snapvault.ports.catalog import Catalog, CatalogRow
 from snapvault.ports.events import Events
@@ -65,10 +66,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The points of a vault, by source and sequence, and what is wrong with its manifests."""
+    """The points of a vault, by source and sequence, and what is wrong with its manifests.
+
+    Points that a prune took away are neither. `gone` are those that vanished otherwise.
+    """
 
     held: tuple[Held, ...]
     problems: tuple[IntegrityError, ...]
+    gone: tuple[RemovedPoint, ...] = ()
 
     def of(self, source: str) -> tuple[Held, ...]:
         """Return the points of one source that are there, oldest first."""
@@ -234,8 +239,21 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
         else:
             problems.append(_untrusted(row.name, row.signer))
     held.sort(key=lambda each: (each.point.source, each.point.sequence, each.point.taken_at))
-    problems += _gaps(held)
-    return Inventory(tuple(held), tuple(problems))
+    vanished = _gone(held)
+    if vanished:
+        # Only now: a vault that lacks nothing has nothing to explain.
+        records = notes.prunes(vault)
+        problems += records.problems
+        pruned = notes.removed_points(records)
+        vanished = {key: told for key, told in vanished.items() if key not in pruned}
+        held = [
+            each
+            for each in held
+            if not each.missing or (each.point.point, each.manifest.sha256) not in pruned
+        ]
+    problems += [told for _, told in vanished.values()]
+    problems += _replaced(held)
+    return Inventory(tuple(held), tuple(problems), tuple(point for point, _ in vanished.values()))
 
 
 def _read_manifest(vault: Vault, name: str) -> CatalogRow:
@@ -277,37 +295,48 @@ def _held(row: CatalogRow) -> Held:
     )
 
 
-def _gaps(held: Sequence[Held]) -> list[IntegrityError]:
-    """Find points that vanished, and parents that are not what their children saw."""
-    present = {each.point.point: each for each in held if not each.missing}
-    problems: list[IntegrityError] = [
-        ManifestError(
-            f'restore point "{each.point.point}" of source "{each.point.source}" '
-            "was in the vault and is gone",
-            hint=_ROLLED_BACK,
-        )
-        for each in held
-        if each.missing
-    ]
+def _gone(
+    held: Sequence[Held],
+) -> dict[tuple[str, str], tuple[RemovedPoint, IntegrityError]]:
+    """Find points that vanished, by id and their manifest's SHA-256, and what to say of each."""
+    present = {each.point.point for each in held if not each.missing}
+    gone: dict[tuple[str, str], tuple[RemovedPoint, IntegrityError]] = {}
+
+    def vanished(point: str, source: str, record: ObjectRecord, told: str) -> None:
+        removed = RemovedPoint(point, source, record.name, record.sha256, "")
+        gone.setdefault((point, record.sha256), (removed, ManifestError(told, hint=_ROLLED_BACK)))
+
+    for each in held:
+        if each.missing:
+            told = (
+                f'restore point "{each.point.point}" of source "{each.point.source}" '
+                "was in the vault and is gone"
+            )
+            vanished(each.point.point, each.point.source, each.manifest, told)
     missing = {each.point.point for each in held if each.missing}
-    for each in present.values():
+    for each in held:
         parent = each.point.parent
-        if parent is None or parent.point in missing:
+        if each.missing or parent is None or parent.point in missing | present:
             continue
-        there = present.get(parent.point)
-        if there is None:
-            problems.append(
-                ManifestError(
-                    f'restore point "{parent.point}" of source "{each.point.source}", '
-                    f'parent of "{each.point.point}", is gone',
-                    hint=_ROLLED_BACK,
-                )
-            )
-        elif there.manifest.sha256 != parent.sha256:
-            problems.append(
-                ManifestError(
-                    f'restore point "{parent.point}" is not the one that '
-                    f'"{each.point.point}" was made from: its manifest was replaced'
-                )
-            )
-    return problems
+        told = (
+            f'restore point "{parent.point}" of source "{each.point.source}", '
+            f'parent of "{each.point.point}", is gone'
+        )
+        record = ObjectRecord(parent.name, 0, parent.sha256)
+        vanished(parent.point, each.point.source, record, told)
+    return gone
+
+
+def _replaced(held: Sequence[Held]) -> list[IntegrityError]:
+    """Find parents that are not what their children saw."""
+    present = {each.point.point: each for each in held if not each.missing}
+    return [
+        ManifestError(
+            f'restore point "{parent.point}" is not the one that '
+            f'"{each.point.point}" was made from: its manifest was replaced'
+        )
+        for each in present.values()
+        if (parent := each.point.parent) is not None
+        and (there := present.get(parent.point)) is not None
+        and there.manifest.sha256 != parent.sha256
+    ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from snapvault.engine import drill_reports, fetch, sequence
+from snapvault.engine import drill_reports, fetch, notes, sequence
 from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
 from snapvault.engine.pipeline import ordered, threads
@@ -86,6 +86,7 @@ class Verification:
             findings += self._restorable(held)
         if self.level is not Level.OBJECTS and source is None:
             findings += self._drill_reports()
+            findings += self._notes()
         return Report(
             self.level, len(held), len(users), self._read_bytes, tuple(dict.fromkeys(findings))
         )
@@ -117,6 +118,11 @@ class Verification:
         reports = list(drill_reports.listed(self.vault).values())
         self._read_bytes += sum(found.size for found in reports)
         problems = drill_reports.check_signatures(self.vault, reports)
+        return [Finding(str(problem), ()) for problem in problems]
+
+    def _notes(self) -> list[Finding]:
+        """Prove the signatures of holds and of records of prunes."""
+        problems = (*notes.holds(self.vault).problems, *notes.prunes(self.vault).problems)
         return [Finding(str(problem), ()) for problem in problems]
 
     def _references(

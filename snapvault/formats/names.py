@@ -16,11 +16,20 @@ VOLUMES = "volumes/"
 META = "meta/"
 LISTS = "lists/"
 DRILLS = "drills/"
+HOLDS = "holds/"
+PRUNES = "prunes/"
 
 _POINT = re.compile(
     r"points/(?P<source>[a-z0-9][a-z0-9._-]*)/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9a-f]{16})\.point"
 )
 _DRILL = re.compile(r"drills/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9A-Za-z][0-9A-Za-z-]{0,63})\.report")
+_HOLD = re.compile(r"holds/(?P<point>[0-9a-f]{16})-(?P<id>[0-9a-f]{16})\.hold")
+_PRUNE = re.compile(r"prunes/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9a-f]{16})\.prune")
+_PRUNABLE = re.compile(
+    r"meta/[a-z0-9][a-z0-9._-]*/[0-9a-f]{16}\.(map|sig)"
+    r"|lists/[0-9a-f]{64}\.list"
+    r"|volumes/(?P<xx>[0-9a-f]{2})/(?P=xx)[0-9a-f]{30}\.vol"
+)
 _VOLUME_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -89,6 +98,38 @@ def parse_drill_report(name: str) -> str | None:
     """Return the drill's id that a report's name holds; None for other names."""
     found = _DRILL.fullmatch(name)
     return found["id"] if found else None
+
+
+def new_note_id() -> str:
+    """Return a fresh random id of a hold or of a prune's record: 16 hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+def hold(point_id: str, hold_id: str) -> str:
+    """Return the name of a hold, or of the end of holds."""
+    return f"{HOLDS}{point_id}-{hold_id}.hold"
+
+
+def parse_hold(name: str) -> str | None:
+    """Return the hold's id that an object's name holds; None for other names."""
+    found = _HOLD.fullmatch(name)
+    return found["id"] if found else None
+
+
+def prune_record(at: datetime, prune_id: str) -> str:
+    """Return the name of a prune's record; names sort by time."""
+    return f"{PRUNES}{clock.to_name(at)}-{prune_id}.prune"
+
+
+def parse_prune_record(name: str) -> str | None:
+    """Return the prune's id that a record's name holds; None for other names."""
+    found = _PRUNE.fullmatch(name)
+    return found["id"] if found else None
+
+
+def is_prunable(name: str) -> bool:
+    """Tell whether a name is of an object that lives as long as a manifest names it."""
+    return _PRUNABLE.fullmatch(name) is not None
 
 
 def public_key(fingerprint: str) -> str:

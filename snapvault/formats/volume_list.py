@@ -25,10 +25,13 @@ class VolumeRecord:
     sha256: str
 
 
-def encode(volumes: Sequence[VolumeRecord]) -> bytes:
-    """Write a list; the same volumes in the same order give the same bytes."""
+def encode(volumes: Sequence[VolumeRecord], *, salt: str | None = None) -> bytes:
+    """Write a list; the same volumes in the same order give the same bytes, but for the salt."""
     rows = [[record.volume, record.size, record.sha256] for record in volumes]
-    text = json.dumps({"format": FORMAT_VERSION, "volumes": rows}, separators=(",", ":"))
+    document: dict[str, object] = {"format": FORMAT_VERSION, "volumes": rows}
+    if salt is not None:
+        document["salt"] = salt
+    text = json.dumps(document, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
 
 

@@ -14,6 +14,7 @@ from snapvault.adapters.ending import Ending
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.adapters.stores.opening import StoreOptions, open_store
 from snapvault.adapters.throttle import Traffic
+from snapvault.engine import notes
 from snapvault.engine.vault import Inventory, Vault, create, read_record, sync
 from snapvault.errors import ConfigError
 from snapvault.formats.vault import VaultRecord
@@ -86,6 +87,7 @@ def _limited(settings: Settings, events: Events) -> Iterator[Traffic]:
 def rebuild_catalog(vault: Vault) -> Inventory:
     """Forget the local index and read it from the vault again."""
     vault.catalog.clear()
+    notes.forget(vault)
     return sync(vault)
 
 
