@@ -18,10 +18,12 @@ from snapvault.cli import (
     drill,
     drill_reports,
     files,
+    hold,
     init,
     mount,
     notify,
     policy,
+    prune,
     restore,
     run,
     serve,
@@ -199,6 +201,18 @@ app.command(
     short_help="Verify that what the vault holds is whole.",
     epilog=SHARED,
 )(verify.command)
+app.command(
+    "prune",
+    help=_help(prune.command),
+    short_help="Remove restore points that no rule keeps, and what only they needed.",
+    epilog=SHARED,
+)(prune.command)
+app.command(
+    "hold",
+    help=_help(hold.command),
+    short_help="Keep a restore point whatever the rules say, or let it go again.",
+    epilog=SHARED,
+)(hold.command)
 app.add_typer(_drill, name="drill", short_help="Rehearse restores, and report.")
 _drill.command(
     "run",

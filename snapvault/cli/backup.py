@@ -177,6 +177,7 @@ def _failure(vault: str, source: str, error: SnapVaultError) -> dict[str, Any]:
         "stored_bytes": None,
         "consistency": None,
         "streams": [],
+        "held": [],
         "read_bytes": None,
         "changed_bytes": None,
         "new_volumes": None,

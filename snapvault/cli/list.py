@@ -8,12 +8,13 @@ import typer
 from snapvault.cli import points
 from snapvault.cli.failures import Outcomes
 from snapvault.cli.session import Session, session
-from snapvault.cli.words import local, point_document, table
+from snapvault.cli.words import local, point_document, table, told_holds
 from snapvault.errors import SnapVaultError
 from snapvault.units import format_size
 
 if TYPE_CHECKING:
     from snapvault.engine.vault import Held
+    from snapvault.model.notes import Hold
 
 VaultOption = Annotated[
     str | None,
@@ -35,7 +36,8 @@ def command(
 
     SIZE is what a restore brings back, STORED what the point added to the vault. Only points
     whose manifest is signed by a trusted key are listed; what is wrong with others is
-    said on stderr. To prove that the stored bytes are intact, use "snapvault verify".
+    said on stderr. A column HELD shows which points are held, and why. To prove that the stored
+    bytes are intact, use "snapvault verify".
 
     Examples:
       snapvault list
@@ -43,26 +45,38 @@ def command(
       snapvault list --json
     """
     run = session(context)
-    found, outcomes, is_damaged = _find(run, source, vault)
+    holds: dict[str, tuple[Hold, ...]] = {}
+    found, outcomes, is_damaged = _find(run, source, vault, holds)
     if source is not None and not found and not outcomes.errors and not is_damaged:
         names = run.vault_names(vault)
         known = {each: None for name in names for each in points.inventory_of(run, name).sources()}
         raise points.no_such_source(source, known, ", ".join(names))
     if found or outcomes.done:
-        _report(run, found)
+        _report(run, found, holds)
     return outcomes.status
 
 
 def _find(
-    run: Session, source: str | None, vault: str | None
+    run: Session,
+    source: str | None,
+    vault: str | None,
+    holds: "dict[str, tuple[Hold, ...]]",
 ) -> "tuple[list[tuple[str, Held]], Outcomes, bool]":
-    """Return points with their vaults, how it went, and whether there are problems."""
+    """Return points with their vaults, how it went, and whether there are problems.
+
+    `holds` takes what holds them.
+    """
+    from snapvault.engine import vault as vaults
+    from snapvault.engine.holding import holds_of
+
     found: list[tuple[str, Held]] = []
     outcomes = Outcomes()
     is_damaged = False
     for name in run.vault_names(vault):
         try:
-            inventory = points.inventory_of(run, name, source)
+            with run.open(name) as opened:
+                inventory = vaults.sync(opened, source)
+                holds.update(holds_of(opened))
         except SnapVaultError as error:
             outcomes.fail(error)
             continue
@@ -73,12 +87,17 @@ def _find(
     return found, outcomes, is_damaged
 
 
-def _report(run: Session, found: "list[tuple[str, Held]]") -> None:
-    documents: list[dict[str, Any]] = [point_document(name, held) for name, held in found]
+def _report(
+    run: Session, found: "list[tuple[str, Held]]", holds: "dict[str, tuple[Hold, ...]]"
+) -> None:
+    documents: list[dict[str, Any]] = [
+        point_document(name, held, holds.get(held.point.point, ())) for name, held in found
+    ]
     if not found and not run.json:
         run.console.note("there are no restore points yet")
         return
     several = len(run.settings.vaults) > 1
+    is_any_held = any(held.point.point in holds for _, held in found)
     header = ["POINT", "SOURCE", "TAKEN", "SIZE", "STORED", "STREAMS"]
     rows = [
         [
@@ -89,9 +108,12 @@ def _report(run: Session, found: "list[tuple[str, Held]]") -> None:
             format_size(held.stored_bytes),
             ", ".join(stream.name for stream in held.point.streams),
             *([name] if several else []),
+            *([told_holds(holds.get(held.point.point, ()))] if is_any_held else []),
         ]
         for name, held in found
     ]
     if several:
         header.append("VAULT")
+    if is_any_held:
+        header.append("HELD")
     run.report(documents, table(header, rows, right="SIZE STORED"))

@@ -18,6 +18,7 @@ from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
     from snapvault.engine.vault import Held
+    from snapvault.model.notes import Hold
     from snapvault.model.runs import Run
 
 _NAMED: Final = ("at", "level", "event", "message")
@@ -40,8 +41,9 @@ def command(
 ) -> None:
     """Show a restore point: streams, sizes, objects, consistency, parent, counters, signer.
 
-    Everything shown comes from the point's signed manifest, except the run that made it: that is
-    what this host remembers, and only if it was made here.
+    Everything shown comes from the point's signed manifest, except who holds it, which signed
+    notes in the vault say, and the run that made it: that is what this host remembers, and only
+    if it was made here.
 
     Examples:
       snapvault show web01
@@ -49,6 +51,7 @@ def command(
       snapvault show 3f2a --log
       snapvault show 3f2a9c0d1e4b5a67 --json
     """
+    from snapvault.engine.holding import holds_of
     from snapvault.wiring import history
 
     run = session(context)
@@ -65,9 +68,11 @@ def command(
         events = logs.read(made_by.id)
         run.report(list(events), [_logged(event) for event in events])
         return
-    document = _document(name, held)
+    with run.open(name) as opened:
+        holds = holds_of(opened).get(held.point.point, ())
+    document = _document(name, held, holds)
     document["run"] = made_by and {**run_document(made_by), "log": path}
-    run.report(document, _lines(name, held, _run_lines(made_by, path)))
+    run.report(document, _lines(name, held, [*_hold_lines(holds), *_run_lines(made_by, path)]))
 
 
 def _run_of(run: Session, held: "Held") -> "Run | None":
@@ -78,6 +83,14 @@ def _run_of(run: Session, held: "Held") -> "Run | None":
     except SnapVaultError as error:
         run.console.warning(str(error))
         return None
+
+
+def _hold_lines(holds: "Sequence[Hold]") -> list[str]:
+    return [
+        f"  held           since {local(each.at)}, on host {each.host}"
+        + (f": {each.reason}" if each.reason else "")
+        for each in holds
+    ]
 
 
 def _run_lines(run: "Run | None", log: str | None) -> list[str]:
@@ -112,10 +125,10 @@ def _logged(event: Mapping[str, object]) -> str:
     return one_line("  ".join(parts))
 
 
-def _document(vault: str, held: "Held") -> dict[str, Any]:
+def _document(vault: str, held: "Held", holds: "Sequence[Hold]") -> dict[str, Any]:
     point = held.point
     return {
-        **point_document(vault, held),
+        **point_document(vault, held, holds),
         "vault_id": point.vault,
         "sequence": point.sequence,
         "finished_at": clock.to_text(point.finished_at),

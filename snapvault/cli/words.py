@@ -11,6 +11,7 @@ from snapvault.units import format_size
 
 if TYPE_CHECKING:
     from snapvault.engine.vault import Held
+    from snapvault.model.notes import Hold
 
 CONSISTENCY = {
     "none": "may have changed while it was read",
@@ -46,7 +47,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = 
     ]
 
 
-def point_document(vault: str, held: "Held") -> dict[str, Any]:
+def point_document(vault: str, held: "Held", holds: "Iterable[Hold]" = ()) -> dict[str, Any]:
     """Return a restore point as programs read it; the keys are the same everywhere."""
     point = held.point
     return {
@@ -61,7 +62,15 @@ def point_document(vault: str, held: "Held") -> dict[str, Any]:
             {"name": stream.name, "kind": stream.kind, "size_bytes": stream.size}
             for stream in point.streams
         ],
+        "held": [each.reason for each in holds],
     }
+
+
+def told_holds(holds: "Iterable[Hold]") -> str:
+    """Say whether a point is held, and why: nothing, `held`, or the reasons."""
+    found = list(holds)
+    reasons = "; ".join(dict.fromkeys(each.reason for each in found if each.reason))
+    return reasons or ("held" if found else "")
 
 
 def size_in_full(size: int) -> str:

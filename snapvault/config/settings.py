@@ -89,6 +89,7 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
         response_checksum_validation=shape.response_checksum_validation,
         ca_bundle=path("ca_bundle", shape.ca_bundle),
         create_only=shape.create_only,
+        prune_grace=shape.prune_grace,
     )
 
 

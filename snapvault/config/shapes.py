@@ -8,7 +8,7 @@ parts of both that concern the daemon in daemon.py, limits.py and notify.py.
 from datetime import timedelta
 from typing import Annotated, Final, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from snapvault.config.daemon import DaemonShape
 from snapvault.config.drills import DrillShape
@@ -18,6 +18,7 @@ from snapvault.config.notify import NotifierName, NotifierShape
 from snapvault.config.schedules import ScheduleShape
 from snapvault.config.strict import Shape
 from snapvault.config.values import (
+    DURATION_SCHEMA,
     Count,
     DurationOrNever,
     EndpointUrl,
@@ -35,6 +36,7 @@ from snapvault.config.values import (
     StoreUrl,
     UpToAWeek,
     VolumeSize,
+    duration_from,
 )
 from snapvault.model import policy, settings
 from snapvault.units import format_duration
@@ -165,6 +167,12 @@ class VaultShape(Shape):
     """Certificates to trust instead of the system's."""
     create_only: bool | None = None
     """Whether the store refuses to replace objects; left out: found out by trying."""
+    prune_grace: Annotated[
+        timedelta,
+        BeforeValidator(duration_from(timedelta(days=1), timedelta(days=365))),
+        DURATION_SCHEMA,
+    ] = settings.DEFAULT_PRUNE_GRACE
+    """How long what no restore point needs any more stays, 1d to 365d."""
     gnupg_home: PathText | None = None
     """GnuPG's folder; left out: GnuPG's own default."""
     recipients: list[KeyText] = Field(min_length=1)

@@ -15,6 +15,7 @@ ChecksumMode = Literal["when_supported", "when_required"]
 DEFAULT_STATE_DIR: Final = "/var/lib/snapvault"
 DEFAULT_POLICIES: Final = "policies"
 DEFAULT_LISTEN: Final = "127.0.0.1:9797"
+DEFAULT_PRUNE_GRACE: Final = timedelta(days=7)
 DEFAULT_WISHES: Final = frozenset((Wish.FAILURE, Wish.RECOVERY, Wish.BREACH))
 
 
@@ -27,6 +28,7 @@ class VaultSettings:
     folder. `recipients`, `signer` and `trusted_signers` are as a person typed them; the sealer
     resolves them to fingerprints. `gnupg_home` is None for GnuPG's own default. Paths are
     absolute. `create_only` says whether the store refuses to replace objects; None asks a probe.
+    What no restore point needs any more stays for `prune_grace`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class VaultSettings:
     response_checksum_validation: ChecksumMode | None = None
     ca_bundle: Path | None = None
     create_only: bool | None = None
+    prune_grace: timedelta = DEFAULT_PRUNE_GRACE
 
 
 @dataclass(frozen=True, slots=True)

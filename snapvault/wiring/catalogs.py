@@ -3,10 +3,12 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from snapvault import clock
 from snapvault.engine.status import VaultPoints
 from snapvault.errors import ConfigError
 from snapvault.model.runs import PointSummary
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from snapvault.adapters.catalogs.known import KnownVaults
     from snapvault.adapters.catalogs.sqlite import SqliteCatalog
     from snapvault.adapters.catalogs.summaries import CatalogPoints
+
+
+PRUNED: Final = "pruned"
+"""The file in a vault's state folder that says when this host pruned it last."""
 
 
 @contextmanager
@@ -50,10 +56,19 @@ def known_points(settings: Settings, name: str) -> VaultPoints:
     if vault is None:
         return VaultPoints(chosen.store, (), is_known=False)
     reader = _points_of(settings.state_dir / vault / "catalog.sqlite", name)
+    pruned = pruned_at(settings.state_dir / vault)
     try:
-        return VaultPoints(chosen.store, reader.read())
+        return VaultPoints(chosen.store, reader.read(), pruned_at=pruned)
     except ConfigError as error:
-        return VaultPoints(chosen.store, reader.last, problem=str(error))
+        return VaultPoints(chosen.store, reader.last, problem=str(error), pruned_at=pruned)
+
+
+def pruned_at(state: Path) -> datetime | None:
+    """Return when this host pruned a vault last, from its state folder; None: nobody knows."""
+    try:
+        return clock.from_text((state / PRUNED).read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return None
 
 
 def point_summaries(settings: Settings, name: str) -> tuple[PointSummary, ...]:

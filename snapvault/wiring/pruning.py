@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prunes of this host: by the rules of its policies, with what came of it remembered."""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from snapvault import clock
+from snapvault.engine.files import write_durably
+from snapvault.engine.vault import Vault
+from snapvault.model.policy import Policy
+from snapvault.model.settings import Settings
+from snapvault.ports.events import Events
+from snapvault.wiring import runs, state, versions
+from snapvault.wiring.catalogs import PRUNED
+
+if TYPE_CHECKING:
+    from snapvault.engine.prune import Pruned
+    from snapvault.engine.prune_plan import Rules
+
+
+def rules_of(policies: Sequence[Policy], vault: str) -> "dict[str, Rules]":
+    """Return the rules for the sources of a vault; of sources that no policy names there are none.
+
+    Raises:
+        ValueError: this host does not know a policy's time zone.
+    """
+    from snapvault.config.zones import zone_named
+    from snapvault.engine.prune_plan import Rules
+
+    found = {}
+    for policy in policies:
+        if policy.vault == vault:
+            zone = zone_named(policy.schedule.timezone if policy.schedule else None)
+            for source in policy.sources:
+                found[source.name] = Rules(policy.retention, zone)
+    return found
+
+
+def prune_vault(
+    settings: Settings,
+    vault: Vault,
+    policies: Sequence[Policy],
+    events: Events,
+    *,
+    grace: timedelta | None = None,
+    is_rehearsal: bool = False,
+    gone: Sequence[str] = (),
+) -> "Pruned":
+    """Prune a vault by its policies; of points that are `gone` note first that they may be.
+
+    `grace` None: that of the settings.
+
+    Raises:
+        NoRestorePointError: a point is not among those that are gone.
+        StoreError, SealError, StateError: it could not be done; running it again goes on.
+    """
+    from snapvault.engine.prune import Options, accept_gone, prune
+
+    options = Options(
+        settings.vaults[vault.name].prune_grace if grace is None else grace,
+        os.uname().nodename or "unknown",
+        versions.tool(),
+        is_rehearsal,
+    )
+    with state.naming_state(vault.state), runs.counting_requests(settings, vault, events):
+        if gone and not is_rehearsal:
+            accept_gone(vault, gone, options)
+        done = prune(vault, rules_of(policies, vault.name), options)
+        if not is_rehearsal and not done.refusal:
+            write_durably(vault.state / PRUNED, [clock.to_text(clock.now()).encode()])
+    return done
