@@ -21,17 +21,11 @@ from numpy.typing import NDArray
 
 from snapvault.engine import buffers
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Plan
-from snapvault.engine.frames import FrameStart, together, wanted_frames
+from snapvault.engine.frames import FrameStart, read_seek_table, together, wanted_frames
 from snapvault.engine.pipeline import ordered, threads
 from snapvault.errors import IntegrityError, ObjectMissingError, SealError, StoreError, VolumeError
 from snapvault.formats import names
-from snapvault.formats.volume import (
-    FOOTER_SIZE,
-    FRAME_SIZE,
-    Frame,
-    parse_seek_table,
-    seek_table_size,
-)
+from snapvault.formats.volume import FRAME_SIZE, Frame
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.formats.zstd_frame import cut_block
 from snapvault.ports.sealer import Parts, Sealer
@@ -52,7 +46,6 @@ WHOLE: Final = 0.65
 
 _FETCHES = 8  # at once, of all volumes
 _AHEAD = 3  # fetches of one volume that wait to be written
-_END = 4096  # bytes; a seek table is rarely longer
 _PAGE = 4096  # bytes
 
 
@@ -148,7 +141,7 @@ class _Excerpting:
         parts = self._sealer.open_parts(record.size, self._fetcher(record))
         if parts is None:
             return
-        frames = _frames(parts)
+        frames = read_seek_table(parts)
         starts = wanted_frames(frames, self._work.raw[rows], self._work.length[rows])
         if sum(start.guess for start in starts) > WHOLE * record.size:
             return
@@ -171,24 +164,6 @@ class _Excerpting:
             return data
 
         return fetch
-
-
-def _frames(parts: Parts) -> list[Frame]:
-    """Read a volume's seek table.
-
-    Raises:
-        VolumeError: it has none, or one that does not add up.
-    """
-    end = parts.read(max(0, parts.size - _END), parts.size)
-    size = seek_table_size(end[-FOOTER_SIZE:])
-    if size > len(end):
-        end = parts.read(max(0, parts.size - size), parts.size)
-    frames = parse_seek_table(end[-size:])
-    if sum(frame.stored for frame in frames) + size != parts.size or not all(
-        0 < frame.raw <= FRAME_SIZE for frame in frames
-    ):
-        raise VolumeError("seek table does not add up")
-    return frames
 
 
 @dataclass(frozen=True, slots=True)

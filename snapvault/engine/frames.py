@@ -13,10 +13,17 @@ from typing import Final
 import numpy as np
 
 from snapvault.errors import VolumeError
-from snapvault.formats.volume import Frame
+from snapvault.formats.volume import (
+    FOOTER_SIZE,
+    FRAME_SIZE,
+    Frame,
+    parse_seek_table,
+    seek_table_size,
+)
 from snapvault.formats.zstd_frame import HEADER
 from snapvault.model.extents import U64
 from snapvault.model.ranges import Range
+from snapvault.ports.sealer import Parts
 
 GAP: Final = 32 << 10
 """Packed bytes that nobody wants are fetched for the sake of one request less, up to so many."""
@@ -28,6 +35,7 @@ ROOM: Final = 2 << 20
 # frames two in three have what is wanted then; twice as many would do for four in five, and cost
 # more than they save (docs/adr/0008-parts-of-volumes.md).
 _SPARE = 8 << 10
+_END = 4096  # bytes; a seek table is rarely longer
 _LEAST = 4 << 10  # packed bytes that are worth a request
 
 
@@ -64,6 +72,24 @@ class FrameStart:
 
     def _at_most_all(self, stored: int) -> int:
         return self.stored if self.wanted == self.raw else min(self.stored, stored)
+
+
+def read_seek_table(parts: Parts) -> list[Frame]:
+    """Read a volume's seek table.
+
+    Raises:
+        VolumeError: it has none, or one that does not add up.
+    """
+    end = parts.read(max(0, parts.size - _END), parts.size)
+    size = seek_table_size(end[-FOOTER_SIZE:])
+    if size > len(end):
+        end = parts.read(max(0, parts.size - size), parts.size)
+    frames = parse_seek_table(end[-size:])
+    if sum(frame.stored for frame in frames) + size != parts.size or not all(
+        0 < frame.raw <= FRAME_SIZE for frame in frames
+    ):
+        raise VolumeError("seek table does not add up")
+    return frames
 
 
 def wanted_frames(frames: Sequence[Frame], raw: U64, length: U64) -> list[FrameStart]:

@@ -1,33 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw bytes of volumes at random: fetched as far as somebody asks, kept in files of bounded size.
+"""Raw bytes of volumes at random: fetched where somebody asks, kept in files of bounded size.
 
-A volume is one encrypted message, so its first byte comes first. Whoever waits for bytes of it
-goes on as soon as they came by; then the rest is fetched too, as long as nobody waits for
-another volume. The files have no names: what is in them is gone with the process.
+Where a volume can be opened in parts, only those of its frames are fetched that are asked for,
+and more ahead the longer reads go on in order. Any other volume is one encrypted message, whose
+first byte comes first: it is fetched whole, and whoever waits goes on as soon as their bytes came
+by. The files have no names: what is in them is gone with the process.
 """
 
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from threading import Condition, Thread, current_thread
 from typing import BinaryIO, Final
 
-import zstandard
-
 from snapvault import clock
-from snapvault.engine import fetch
-from snapvault.engine.pipeline import Broken, Crew, Handoff
+from snapvault.engine.excerpts import SMALLEST
+from snapvault.engine.volume_frames import VolumeFrames, open_frames, stream_volume
 from snapvault.errors import (
     IntegrityError,
     ObjectMissingError,
     RestoreError,
+    SealError,
     SignatureError,
     SnapVaultError,
+    StoreError,
 )
+from snapvault.formats import names
+from snapvault.formats.volume import FRAME_SIZE
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
@@ -35,16 +38,16 @@ from snapvault.ports.store import StoreReader
 from snapvault.ports.throttle import GivenUp
 from snapvault.units import format_size
 
-STREAMS: Final = 4
-"""Volumes that are fetched at once, at the most."""
+JOBS: Final = 6
+"""Fetches at once, at the most."""
 
 TRUST_AGAIN: Final = 60.0
 """Seconds until a volume that was found damaged is fetched again."""
 
-_STEP: Final = 1 << 20  # bytes unpacked at once
-_PACKED_WAITING: Final = 2  # chunks, decrypted
-_CLOSING: Final = 5.0  # seconds to wait for threads at the end
+_AHEAD: Final = 2  # frames in a row that are here, for each that is fetched ahead
+_CLOSING: Final = 2.0  # seconds to wait for threads at the end
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ABSENT, _ROOM, _HERE = range(3)  # states of a frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +59,53 @@ class Need:
 
 
 @dataclass(slots=True, eq=False)
-class _Stream:
-    """One fetching of a volume. `error` is how it ended."""
+class _Job:
+    """One fetching of some frames. `error` is how it ended."""
 
-    packed: Handoff[bytes]
+    is_whole: bool
+    numbers: Sequence[int] = ()
+    waiting: int = 0  # threads
     is_stopped: bool = False
     error: SnapVaultError | None = None
-
-    def stop(self) -> None:
-        """Ask it to end, wherever it waits."""
-        self.is_stopped = True
-        self.packed.give_up()
 
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """A volume as far as it is here: raw bytes from 0 to `have`, in `file`."""
+    """A volume as far as it is here: frames of its raw bytes, in `file` where they belong.
+
+    The last frame ends where nothing more may be asked for.
+    """
 
     need: Need
+    states: bytearray = field(init=False, repr=False)
     file: BinaryIO | None = None
-    have: int = 0
+    taken: int = 0  # bytes that have room in the file
+    frames: VolumeFrames | None = field(default=None, repr=False)
+    is_whole: bool = False  # parts of it do not do
+    jobs: list[_Job] = field(default_factory=list)
+    leader: _Job | None = None  # opens it, or fetches all of it: nothing else starts meanwhile
     waiting: int = 0  # threads that wait for bytes of it
     reading: int = 0  # threads that read from the file
     used: int = 0  # when it was last asked for, as a turn
-    stream: _Stream | None = None
     refusal: IntegrityError | None = None
     told: str = ""  # the last failure that was told
-    distrusted: float = field(default=-TRUST_AGAIN)  # when it was found damaged
+    distrusted: float = -TRUST_AGAIN  # when it was found damaged
+
+    def __post_init__(self) -> None:
+        self.states = bytearray(-(-self.need.end // FRAME_SIZE))
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nobody needs it right now."""
-        return not self.waiting and not self.reading
+    def is_still(self) -> bool:
+        """Whether nothing happens to its file."""
+        return not self.jobs and not self.reading
+
+    def size_of(self, number: int) -> int:
+        """Return the raw bytes of a frame that may be asked for."""
+        return min(FRAME_SIZE, self.need.end - number * FRAME_SIZE)
+
+    def job_for(self, number: int) -> _Job | None:
+        """Return what fetches a frame, if anything does."""
+        return next((job for job in self.jobs if number in job.numbers), None)
 
 
 class _Stopped(Exception):  # noqa: N818 - a signal between threads
@@ -126,9 +144,10 @@ class VolumeCache:
         self._held = {volume: _Held(need) for volume, need in needs.items()}
         self._changed = Condition()
         self._turns = count(1)
+        self._waiting: dict[int, _Held] = {}  # by turn, the first first
         self._taken = 0  # bytes of all files
-        self._streams = 0
-        self._waiting = 0
+        self._jobs = 0
+        self._in_parts = True
         self._closed = False
         self._threads: set[Thread] = set()
         self._fetched: set[str] = set()
@@ -141,7 +160,7 @@ class VolumeCache:
 
     @property
     def fetched(self) -> int:
-        """How many of them were asked of the store so far."""
+        """Of how many of them anything was asked of the store so far."""
         with self._changed:
             return len(self._fetched)
 
@@ -161,14 +180,14 @@ class VolumeCache:
         """Fill the view with raw bytes of a volume, which are not proven yet; may wait for them.
 
         Raises:
-            IntegrityError: the volume is missing or damaged, and ends before them.
+            IntegrityError: the volume is missing or damaged where they are.
             StoreError: the store fails.
             KeyMissingError, SealError: no key here opens it.
             RestoreError: there is no room for it, or the cache is closed.
         """
         held = self._held[volume]
         with self._changed:
-            self._wait_for(held, offset + len(view))
+            self._wait_for(held, offset, offset + len(view))
             file = held.file
             held.reading += 1
         try:
@@ -177,10 +196,10 @@ class VolumeCache:
         finally:
             with self._changed:
                 held.reading -= 1
-                self._changed.notify_all()
+                self._let_go(held)
 
     def forget(self, volume: str) -> bool:
-        """Drop what is here of a volume, since it is not what it should be; it is fetched again.
+        """Drop what is here of a volume, since it is not what it should be; it is fetched whole.
 
         Returns False, and keeps it, when it was dropped not long ago: fetching does not help.
         """
@@ -189,12 +208,13 @@ class VolumeCache:
             if clock.monotonic() - held.distrusted < TRUST_AGAIN:
                 return False
             held.distrusted = clock.monotonic()
-            while (held.stream is not None or held.reading) and not self._closed:
-                if held.stream is not None:
-                    held.stream.stop()
-                    self._changed.notify_all()
+            while not held.is_still and not self._closed:
+                for job in held.jobs:
+                    job.is_stopped = True
                 self._changed.wait()
-            self._drop(held)
+            if held.is_still:
+                self._drop(held)
+                held.is_whole = True
             return True
 
     def close(self) -> None:
@@ -202,47 +222,96 @@ class VolumeCache:
         with self._changed:
             self._closed = True
             for held in self._held.values():
-                if held.stream is not None:
-                    held.stream.stop()
-            self._changed.notify_all()
+                self._let_go(held)
             threads = list(self._threads)
         deadline = clock.monotonic() + _CLOSING
         for thread in threads:
             thread.join(max(0.0, deadline - clock.monotonic()))
-        with self._changed:
-            for held in self._held.values():
-                if held.stream is None and not held.reading:
-                    self._drop(held)
 
     # --- with the lock held ----------------------------------------------------------------
 
-    def _wait_for(self, held: _Held, end: int) -> None:
+    def _wait_for(self, held: _Held, begin: int, end: int) -> None:
         if end > held.need.end:
             raise ValueError(f"asked for {end} of {held.need.end} bytes")
-        held.used = next(self._turns)
-        if held.have >= end and not self._closed:
-            return
+        numbers = range(begin // FRAME_SIZE, -(-end // FRAME_SIZE))
+        turn = held.used = next(self._turns)
         held.waiting += 1
-        self._waiting += 1
-        watched: _Stream | None = None
+        self._waiting[turn] = held
+        job: _Job | None = None
         try:
             while True:
                 if self._closed:
                     raise RestoreError("the restore point is not served any more")
-                if held.have >= end:
+                missing = [number for number in numbers if held.states[number] != _HERE]
+                if not missing:
                     return
-                if watched is not None and watched.error is not None:
-                    raise _again(watched.error)
-                if held.stream is None:
-                    self._refuse(held)
-                    watched = self._start(held)
-                else:
-                    watched = held.stream
-                self._changed.wait()
+                if job is not None and job.error is not None:
+                    raise _again(job.error)
+                job = held.job_for(missing[0]) or held.leader
+                if job is None:
+                    job = self._start(held, missing, is_first=turn == next(iter(self._waiting)))
+                self._wait(job)
         finally:
+            del self._waiting[turn]
             held.waiting -= 1
-            self._waiting -= 1
             self._changed.notify_all()
+
+    def _wait(self, job: _Job | None) -> None:
+        """Wait until something changes; a job that is waited for is not stopped meanwhile."""
+        if job is not None:
+            job.waiting += 1
+        try:
+            self._changed.wait()
+        finally:
+            if job is not None:
+                job.waiting -= 1
+
+    def _start(self, held: _Held, missing: Sequence[int], *, is_first: bool) -> _Job | None:
+        """Start to fetch frames; None if there is no place for them yet: something changes then."""
+        if self._jobs >= JOBS:
+            self._stop_one()
+            return None
+        in_parts = self._in_parts and held.need.record.size >= SMALLEST
+        is_whole = held.is_whole or not in_parts
+        if is_whole:
+            self._refuse(held)
+            numbers: Sequence[int] = [
+                number
+                for number, state in enumerate(held.states)
+                if state != _HERE and held.job_for(number) is None
+            ]
+            if not self._make_room(held, numbers, is_first=is_first):
+                return None
+        else:
+            asked = _in_a_row(missing)
+            numbers = self._window(held, asked)
+            if not self._make_room(held, numbers, is_first=is_first):
+                numbers = asked
+                if not self._make_room(held, numbers, is_first=is_first):
+                    return None
+        job = _Job(is_whole, numbers)
+        held.jobs.append(job)
+        if is_whole or held.frames is None:
+            held.leader = job
+        self._jobs += 1
+        thread = Thread(target=self._run, args=(held, job), name="volume", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return job
+
+    def _window(self, held: _Held, asked: range) -> range:
+        """Return what is asked for, and more ahead the longer the row is that goes before it."""
+        row = 0
+        while row < asked.start and self._is_coming(held, asked.start - row - 1):
+            row += 1
+        most = min(len(held.states), asked.stop + row // _AHEAD)
+        end = asked.stop
+        while end < most and not self._is_coming(held, end):
+            end += 1
+        return range(asked.start, end)
+
+    def _is_coming(self, held: _Held, number: int) -> bool:
+        return held.states[number] == _HERE or held.job_for(number) is not None
 
     def _refuse(self, held: _Held) -> None:
         """Raise what is known to be wrong with a volume, for a while."""
@@ -252,197 +321,221 @@ class VolumeCache:
             raise _again(held.refusal)
         held.refusal = None
 
-    def _start(self, held: _Held) -> _Stream | None:
-        """Start to fetch a volume; None if there is no place for it yet: something changes then."""
-        if self._streams >= STREAMS:
-            self._stop_one()
-            return None
-        if held.file is None and not self._make_room(held):
-            return None
-        stream = held.stream = _Stream(Handoff(room=_PACKED_WAITING))
-        self._streams += 1
-        thread = Thread(target=self._run, args=(held, stream), name="volume", daemon=True)
-        self._threads.add(thread)
-        thread.start()
-        return stream
-
-    def _make_room(self, held: _Held) -> bool:
-        """Take a volume's room; False while others have it."""
-        while self._taken + held.need.end > self._limit:
-            if not self._drop_one():
+    def _make_room(self, held: _Held, numbers: Sequence[int], *, is_first: bool) -> bool:
+        """Take the room of some frames; False while others have it."""
+        wanted = [number for number in numbers if held.states[number] == _ABSENT]
+        size = sum(held.size_of(number) for number in wanted)
+        while self._taken + size > self._limit:
+            if not self._drop_one(held, is_first=is_first):
                 return False
         while True:
-            file: BinaryIO | None = None
             try:
-                # Nameless: the data of a backup in clear must not outlive the process.
-                file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-                os.posix_fallocate(file.fileno(), 0, held.need.end)
+                self._take_room(held, wanted)
             except OSError as error:
-                if file is not None:
-                    file.close()
                 if error.errno not in _FULL or not self._taken:
                     raise RestoreError(
-                        f'could not keep a volume of {format_size(held.need.end)} in folder "'
+                        f'could not keep {format_size(size)} of a volume in folder "'
                         f'{self._folder}": {(error.strerror or str(error)).lower()}',
                         hint="Free room there, or move state_dir.",
                     ) from error
-                if not self._drop_one():
+                if not self._drop_one(held, is_first=is_first):
                     return False
+                wanted = [number for number in numbers if held.states[number] == _ABSENT]
             else:
-                held.file = file
-                self._taken += held.need.end
                 return True
 
-    def _drop_one(self) -> bool:
-        """Drop the volume that was not asked for longest; False if that takes a while."""
-        idle = [each for each in self._held.values() if each.file is not None and each.is_idle]
-        if not idle:
-            return False
-        oldest = min(idle, key=lambda each: each.used)
-        if oldest.stream is not None:
-            oldest.stream.stop()
-            self._changed.notify_all()
-            return False
+    def _take_room(self, held: _Held, numbers: Sequence[int]) -> None:
+        if held.file is None:
+            # Nameless: the data of a backup in clear must not outlive the process.
+            held.file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        for number in numbers:
+            size = held.size_of(number)
+            os.posix_fallocate(held.file.fileno(), number * FRAME_SIZE, size)
+            held.states[number] = _ROOM
+            held.taken += size
+            self._taken += size
+
+    def _drop_one(self, wanting: _Held, *, is_first: bool) -> bool:
+        """Drop the volume that was not asked for longest; False if that takes a while.
+
+        Whoever waits longest of all may take the room of others who wait, too, and so no two of
+        them wait for each other.
+        """
+        others = [
+            each for each in self._held.values() if each.file is not None and each is not wanting
+        ]
+        idle = [each for each in others if not each.waiting and not each.reading]
+        if idle:
+            oldest = min(idle, key=lambda each: each.used)
+            for job in oldest.jobs:
+                job.is_stopped = True
+            if oldest.jobs:
+                return False
+        else:
+            still = [each for each in others if each.is_still]
+            if not others and wanting.is_still:
+                still = [wanting]
+            if not is_first or not still:
+                return False
+            oldest = min(still, key=lambda each: each.used)
         self._drop(oldest)
         return True
 
     def _stop_one(self) -> None:
         """Ask that fetching to stop which nobody waits for, and nobody did for longest."""
         running = [
-            (each.used, each.stream)
-            for each in self._held.values()
-            if each.stream is not None and each.is_idle
+            (held.used, number, job)
+            for number, held in enumerate(self._held.values())
+            for job in held.jobs
+            if not job.waiting
         ]
-        if running and not any(stream.is_stopped for _, stream in running):
-            min(running, key=lambda each: each[0])[1].stop()
-            self._changed.notify_all()
+        if running and not any(job.is_stopped for *_, job in running):
+            min(running)[2].is_stopped = True
 
     def _drop(self, held: _Held) -> None:
         if held.file is not None:
             held.file.close()
-            self._taken -= held.need.end
+        self._taken -= held.taken
         held.file = None
-        held.have = 0
+        held.taken = 0
+        held.states = bytearray(len(held.states))
+        held.frames = None
+        held.is_whole = False
+        self._changed.notify_all()
+
+    def _let_go(self, held: _Held) -> None:
+        """Hear that something has ended, or is to."""
+        if self._closed:
+            for job in held.jobs:
+                job.is_stopped = True
+            if held.is_still:
+                self._drop(held)
         self._changed.notify_all()
 
     # --- one fetching, on a thread of its own ------------------------------------------------
 
-    def _run(self, held: _Held, stream: _Stream) -> None:
+    def _run(self, held: _Held, job: _Job) -> None:
         error: SnapVaultError | None = None
+        record = held.need.record
+        with self._changed:
+            self._fetched.add(record.volume)
         try:
-            self._fetch(held, stream)
+            if job.is_whole:
+                self._fetch_whole(held, job)
+            else:
+                self._fetch_parts(held, job)
         except (_Stopped, GivenUp):
             pass
         except SnapVaultError as failure:
             error = failure
         except BaseException as failure:  # noqa: BLE001 - whoever waits for the bytes is told
-            name = held.need.record.volume
-            error = RestoreError(f'could not fetch volume "{name}": {failure!r}')
+            error = RestoreError(f'could not fetch volume "{record.volume}": {failure!r}')
         with self._changed:
-            self._streams -= 1
-            held.stream = None
-            stream.error = error
-            is_news = error is not None and str(error) != held.told and not self._closed
-            if error is not None:
-                held.told = str(error)
-            # Asking again for what is missing costs little, and a store may come back.
-            if isinstance(error, IntegrityError) and not _is_missing(error):
-                held.refusal = error
-                held.distrusted = clock.monotonic()
-            if self._closed and not held.reading:
-                self._drop(held)
-            self._changed.notify_all()
+            is_news = self._end(held, job, error)
+            is_all_here = error is None and held.states.count(_HERE) == len(held.states)
         if is_news:
-            self._events.warn("volume.failed", str(error), volume=held.need.record.volume)
+            self._events.warn("volume.failed", str(error), volume=record.volume)
+        elif is_all_here:
+            self._events.emit("volume.fetched", volume=record.volume, size_bytes=record.size)
         with self._changed:
             self._threads.discard(current_thread())
 
-    def _fetch(self, held: _Held, stream: _Stream) -> None:
-        record, packed = held.need.record, stream.packed
-        opener: Crew[None] = Crew(1, "open")
-        opener.start(lambda: self._open(record, packed))
-        failure: IntegrityError | None = None
-        try:
-            failure = self._unpack(held, stream)
-            # The digest is of the whole volume; it also says better what is wrong.
-            for _ in packed:
-                self._breathe(held, stream)
-        except Broken:
-            # Its opener may hang in a network for long, and ends once it comes back.
-            raise _Stopped from None
-        finally:
-            packed.give_up()
-        opener.finish()
-        if failure is not None:
-            raise failure
-        held.told = ""
-        self._events.emit("volume.fetched", volume=record.volume, size_bytes=record.size)
+    def _end(self, held: _Held, job: _Job, error: SnapVaultError | None) -> bool:
+        """Note how a job ended, with the lock held; return whether that is news."""
+        self._jobs -= 1
+        held.jobs.remove(job)
+        if held.leader is job:
+            held.leader = None
+        job.error = error
+        is_news = error is not None and str(error) != held.told and not self._closed
+        if error is not None:
+            held.told = str(error)
+        # Asking again for what is missing costs little, and a store may come back.
+        if isinstance(error, IntegrityError) and not _is_missing(error):
+            held.refusal = error
+            held.distrusted = clock.monotonic()
+            # Frames that are good may still be had one by one.
+            held.is_whole = held.is_whole and held.frames is None
+        self._let_go(held)
+        return is_news
 
-    def _open(self, record: VolumeRecord, packed: Handoff[bytes]) -> None:
-        """Fetch and decrypt a volume into a hand-off; its consumer may give up."""
-        with self._changed:
-            self._fetched.add(record.volume)
+    def _fetch_parts(self, held: _Held, job: _Job) -> None:
+        """Fetch some frames; whatever is wrong with them, the whole volume says what it is."""
+        record = held.need.record
         try:
-            fetch.open_sealed(self._store, self._sealer, fetch.object_of(record), packed.put)
-        except Broken:
-            pass
-        finally:
-            # Also after a failure: what came before it may be whole, and proves itself.
-            packed.close()
-
-    def _unpack(self, held: _Held, stream: _Stream) -> IntegrityError | None:
-        """Unpack what may be asked for into the file; return what is wrong with it."""
-        volume, end, file = held.need.record.volume, held.need.end, held.file
-        assert file is not None  # noqa: S101 - a volume that is fetched has its room
-        unpacker = zstandard.ZstdDecompressor().stream_reader(
-            _Chunks(stream.packed, self._count),  # type: ignore[arg-type]  # it has what is used of a file
-            read_across_frames=True,
-        )
-        buffer = memoryview(bytearray(_STEP))
-        at = 0
-        while at < end:
-            try:
-                size = unpacker.readinto(buffer[: end - at])
-            except zstandard.ZstdError as error:
-                return IntegrityError(f'volume "{volume}" cannot be unpacked: {error}')
-            if not size:
-                return SignatureError(
-                    f'map refers to bytes beyond the end of volume "{volume}" ({at} bytes)'
-                )
-            _write(file, at, buffer[:size])
-            at += size
+            frames = held.frames or open_frames(
+                self._sealer, record, self._looker(record), held.need.end
+            )
             with self._changed:
-                held.have = max(held.have, at)
+                held.frames = frames
+                held.is_whole = frames is None
+                held.leader = None if held.leader is job else held.leader
                 self._changed.notify_all()
-            self._breathe(held, stream)
-        return None
+            if frames is not None:
+                for number, raw in frames.read(job.numbers[0], job.numbers[-1] + 1):
+                    self._keep(held, job, number * FRAME_SIZE, raw)
+        except (IntegrityError, ObjectMissingError, SealError):
+            held.is_whole = True
+        except StoreError as error:
+            if error.retryable:
+                raise
+            self._in_parts = False
 
-    def _breathe(self, held: _Held, stream: _Stream) -> None:
-        """Let others go first while nobody waits for this volume, and somebody for another."""
-        with self._changed:
-            while True:
-                if stream.is_stopped or self._closed:
+    def _looker(self, record: VolumeRecord) -> Callable[[int, int], bytes]:
+        name = names.volume(record.volume)
+
+        def look(begin: int, end: int) -> bytes:
+            data = self._store.get_part(name, begin, end - begin)
+            self._count(len(data))
+            return data
+
+        return look
+
+    def _fetch_whole(self, held: _Held, job: _Job) -> None:
+        at = 0
+
+        def take(raw: memoryview) -> None:
+            nonlocal at
+            self._keep(held, job, at, raw)
+            at += len(raw)
+
+        stream_volume(self._store, self._sealer, held.need.record, take, self._count)
+        if at < held.need.end:
+            raise SignatureError(
+                f'map refers to bytes beyond the end of volume "{held.need.record.volume}"'
+                f" ({at} bytes)"
+            )
+        held.told = ""
+
+    def _keep(self, held: _Held, job: _Job, at: int, raw: memoryview) -> None:
+        """Write raw bytes that come in order where they belong, but not over what is here."""
+        end = min(at + len(raw), held.need.end)
+        for number in range(at // FRAME_SIZE, -(-end // FRAME_SIZE)):
+            with self._changed:
+                if job.is_stopped:
                     raise _Stopped
-                if held.waiting or not self._waiting:
-                    return
-                self._changed.wait()
+                is_here = held.states[number] == _HERE
+            begin = number * FRAME_SIZE
+            stop = begin + held.size_of(number)
+            if not is_here and held.file is not None:
+                start = max(at, begin)
+                _write(held.file, start, raw[start - at : min(end, stop) - at])
+            if stop <= end:
+                with self._changed:
+                    held.states[number] = _HERE
+                    self._changed.notify_all()
 
     def _count(self, size: int) -> None:
         with self._changed:
             self._fetched_bytes += size
 
 
-class _Chunks:
-    """A hand-off of bytes as something to read from; `on_read` hears how many came."""
-
-    def __init__(self, chunks: Handoff[bytes], on_read: Callable[[int], None]) -> None:
-        self._chunks = iter(chunks)
-        self._on_read = on_read
-
-    def read(self, _size: int = -1, /) -> bytes:
-        chunk = next(self._chunks, b"")
-        self._on_read(len(chunk))
-        return chunk
+def _in_a_row(numbers: Sequence[int]) -> range:
+    """Return the numbers at the start that have no gap between them."""
+    end = numbers[0]
+    while end - numbers[0] < len(numbers) and numbers[end - numbers[0]] == end:
+        end += 1
+    return range(numbers[0], end)
 
 
 def _is_missing(error: IntegrityError) -> bool:
