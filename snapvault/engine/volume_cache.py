@@ -8,17 +8,16 @@ by. The files have no names: what is in them is gone with the process.
 """
 
 import errno
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from threading import Condition, Thread, current_thread
-from typing import BinaryIO, Final
+from typing import Final
 
 from snapvault import clock
 from snapvault.engine.excerpts import SMALLEST
+from snapvault.engine.volume_files import VolumeFile
 from snapvault.engine.volume_frames import VolumeFrames, open_frames, stream_volume
 from snapvault.errors import (
     IntegrityError,
@@ -47,7 +46,6 @@ TRUST_AGAIN: Final = 60.0
 _AHEAD: Final = 2  # frames in a row that are here, for each that is fetched ahead
 _CLOSING: Final = 2.0  # seconds to wait for threads at the end
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_ABSENT, _ROOM, _HERE = range(3)  # states of a frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +69,10 @@ class _Job:
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """A volume as far as it is here: frames of its raw bytes, in `file` where they belong.
-
-    The last frame ends where nothing more may be asked for.
-    """
+    """A volume as far as it is here. Its file ends where nothing more may be asked for."""
 
     need: Need
-    states: bytearray = field(init=False, repr=False)
-    file: BinaryIO | None = None
-    taken: int = 0  # bytes that have room in the file
+    file: VolumeFile
     frames: VolumeFrames | None = field(default=None, repr=False)
     is_whole: bool = False  # parts of it do not do
     jobs: list[_Job] = field(default_factory=list)
@@ -91,17 +84,10 @@ class _Held:
     told: str = ""  # the last failure that was told
     distrusted: float = -TRUST_AGAIN  # when it was found damaged
 
-    def __post_init__(self) -> None:
-        self.states = bytearray(-(-self.need.end // FRAME_SIZE))
-
     @property
     def is_still(self) -> bool:
         """Whether nothing happens to its file."""
         return not self.jobs and not self.reading
-
-    def size_of(self, number: int) -> int:
-        """Return the raw bytes of a frame that may be asked for."""
-        return min(FRAME_SIZE, self.need.end - number * FRAME_SIZE)
 
     def job_for(self, number: int) -> _Job | None:
         """Return what fetches a frame, if anything does."""
@@ -141,7 +127,9 @@ class VolumeCache:
         self._events = events
         self._folder = folder
         self._limit = limit
-        self._held = {volume: _Held(need) for volume, need in needs.items()}
+        self._held = {
+            volume: _Held(need, VolumeFile(folder, need.end)) for volume, need in needs.items()
+        }
         self._changed = Condition()
         self._turns = count(1)
         self._waiting: dict[int, _Held] = {}  # by turn, the first first
@@ -188,11 +176,9 @@ class VolumeCache:
         held = self._held[volume]
         with self._changed:
             self._wait_for(held, offset, offset + len(view))
-            file = held.file
             held.reading += 1
         try:
-            if file is not None:
-                _fill(file, offset, view)
+            held.file.fill(offset, view)
         finally:
             with self._changed:
                 held.reading -= 1
@@ -242,7 +228,7 @@ class VolumeCache:
             while True:
                 if self._closed:
                     raise RestoreError("the restore point is not served any more")
-                missing = [number for number in numbers if held.states[number] != _HERE]
+                missing = [number for number in numbers if not held.file.has(number)]
                 if not missing:
                     return
                 if job is not None and job.error is not None:
@@ -276,9 +262,7 @@ class VolumeCache:
         if is_whole:
             self._refuse(held)
             numbers: Sequence[int] = [
-                number
-                for number, state in enumerate(held.states)
-                if state != _HERE and held.job_for(number) is None
+                number for number in range(held.file.frames) if held.job_for(number) is None
             ]
             if not self._make_room(held, numbers, is_first=is_first):
                 return None
@@ -304,14 +288,14 @@ class VolumeCache:
         row = 0
         while row < asked.start and self._is_coming(held, asked.start - row - 1):
             row += 1
-        most = min(len(held.states), asked.stop + row // _AHEAD)
+        most = min(held.file.frames, asked.stop + row // _AHEAD)
         end = asked.stop
         while end < most and not self._is_coming(held, end):
             end += 1
         return range(asked.start, end)
 
     def _is_coming(self, held: _Held, number: int) -> bool:
-        return held.states[number] == _HERE or held.job_for(number) is not None
+        return held.file.has(number) or held.job_for(number) is not None
 
     def _refuse(self, held: _Held) -> None:
         """Raise what is known to be wrong with a volume, for a while."""
@@ -323,37 +307,27 @@ class VolumeCache:
 
     def _make_room(self, held: _Held, numbers: Sequence[int], *, is_first: bool) -> bool:
         """Take the room of some frames; False while others have it."""
-        wanted = [number for number in numbers if held.states[number] == _ABSENT]
-        size = sum(held.size_of(number) for number in wanted)
-        while self._taken + size > self._limit:
+        while self._taken + held.file.room_for(numbers) > self._limit:
             if not self._drop_one(held, is_first=is_first):
                 return False
         while True:
+            before = held.file.taken
             try:
-                self._take_room(held, wanted)
+                held.file.take_room(numbers)
             except OSError as error:
                 if error.errno not in _FULL or not self._taken:
+                    size = format_size(held.file.room_for(numbers))
                     raise RestoreError(
-                        f'could not keep {format_size(size)} of a volume in folder "'
-                        f'{self._folder}": {(error.strerror or str(error)).lower()}',
+                        f'could not keep {size} of a volume in folder "{self._folder}": '
+                        f"{(error.strerror or str(error)).lower()}",
                         hint="Free room there, or move state_dir.",
                     ) from error
-                if not self._drop_one(held, is_first=is_first):
-                    return False
-                wanted = [number for number in numbers if held.states[number] == _ABSENT]
             else:
                 return True
-
-    def _take_room(self, held: _Held, numbers: Sequence[int]) -> None:
-        if held.file is None:
-            # Nameless: the data of a backup in clear must not outlive the process.
-            held.file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-        for number in numbers:
-            size = held.size_of(number)
-            os.posix_fallocate(held.file.fileno(), number * FRAME_SIZE, size)
-            held.states[number] = _ROOM
-            held.taken += size
-            self._taken += size
+            finally:
+                self._taken += held.file.taken - before
+            if not self._drop_one(held, is_first=is_first):
+                return False
 
     def _drop_one(self, wanting: _Held, *, is_first: bool) -> bool:
         """Drop the volume that was not asked for longest; False if that takes a while.
@@ -361,9 +335,7 @@ class VolumeCache:
         Whoever waits longest of all may take the room of others who wait, too, and so no two of
         them wait for each other.
         """
-        others = [
-            each for each in self._held.values() if each.file is not None and each is not wanting
-        ]
+        others = [each for each in self._held.values() if each.file.is_open and each is not wanting]
         idle = [each for each in others if not each.waiting and not each.reading]
         if idle:
             oldest = min(idle, key=lambda each: each.used)
@@ -393,12 +365,8 @@ class VolumeCache:
             min(running)[2].is_stopped = True
 
     def _drop(self, held: _Held) -> None:
-        if held.file is not None:
-            held.file.close()
-        self._taken -= held.taken
-        held.file = None
-        held.taken = 0
-        held.states = bytearray(len(held.states))
+        self._taken -= held.file.taken
+        held.file.drop()
         held.frames = None
         held.is_whole = False
         self._changed.notify_all()
@@ -432,7 +400,7 @@ class VolumeCache:
             error = RestoreError(f'could not fetch volume "{record.volume}": {failure!r}')
         with self._changed:
             is_news = self._end(held, job, error)
-            is_all_here = error is None and held.states.count(_HERE) == len(held.states)
+            is_all_here = error is None and held.file.is_complete
         if is_news:
             self._events.warn("volume.failed", str(error), volume=record.volume)
         elif is_all_here:
@@ -514,15 +482,15 @@ class VolumeCache:
             with self._changed:
                 if job.is_stopped:
                     raise _Stopped
-                is_here = held.states[number] == _HERE
+                is_here = held.file.has(number)
             begin = number * FRAME_SIZE
-            stop = begin + held.size_of(number)
-            if not is_here and held.file is not None:
+            stop = begin + held.file.size_of(number)
+            if not is_here:
                 start = max(at, begin)
-                _write(held.file, start, raw[start - at : min(end, stop) - at])
+                held.file.write(start, raw[start - at : min(end, stop) - at])
             if stop <= end:
                 with self._changed:
-                    held.states[number] = _HERE
+                    held.file.mark(number)
                     self._changed.notify_all()
 
     def _count(self, size: int) -> None:
@@ -545,29 +513,3 @@ def _is_missing(error: IntegrityError) -> bool:
 def _again(error: SnapVaultError) -> SnapVaultError:
     """Return an error of its own for each thread that is told the same."""
     return type(error)(str(error), hint=error.hint)
-
-
-def _fill(file: BinaryIO, offset: int, view: memoryview) -> None:
-    try:
-        while view:
-            size = os.preadv(file.fileno(), [view], offset)
-            if not size:
-                raise RestoreError("the cache of volumes was cut short")
-            offset, view = offset + size, view[size:]
-    except OSError as error:
-        raise _disk_failed(error) from error
-
-
-def _write(file: BinaryIO, offset: int, data: memoryview) -> None:
-    try:
-        while data:
-            size = os.pwrite(file.fileno(), data, offset)
-            offset, data = offset + size, data[size:]
-    except OSError as error:
-        raise _disk_failed(error) from error
-
-
-def _disk_failed(error: OSError) -> RestoreError:
-    return RestoreError(
-        f"could not use the cache of volumes: {(error.strerror or str(error)).lower()}"
-    )

@@ -459,10 +459,8 @@ def test_a_cache_that_the_local_disk_spoiled_is_fetched_anew(
     with opened(kit, point) as found:
         found.disks[0].read(0, 1)
         until(lambda: "volume.fetched" in kit.events.names())
-        (held,) = (each for each in found.cache._held.values() if each.file is not None)
-        assert held.file is not None
-        held.file.seek(5000)
-        held.file.write(b"spoiled")
+        (held,) = (each for each in found.cache._held.values() if each.file.is_open)
+        held.file.write(5000, memoryview(b"spoiled"))
 
         read = bytes(found.disks[0].read(4000, 4000))
 

@@ -215,7 +215,7 @@ def test_a_frame_that_many_wait_for_is_fetched_once_and_its_key_told_once(kit: V
     right: list[bool] = []
 
     def work(number: int) -> None:
-        offset = 3 * MIB + number // 2 * MIB + 10_000 * number
+        offset = MIB + number // 2 * 2 * MIB + 10_000 * number
         right.append(bytes(found.disks[0].read(offset, 500)) == content[offset : offset + 500])
 
     with opened(kit, point, store) as found:
