@@ -356,13 +356,10 @@ class VolumeCache:
     def _stop_one(self) -> None:
         """Ask that fetching to stop which nobody waits for, and nobody did for longest."""
         running = [
-            (held.used, number, job)
-            for number, held in enumerate(self._held.values())
-            for job in held.jobs
-            if not job.waiting
+            (held.used, job) for held in self._held.values() for job in held.jobs if not job.waiting
         ]
-        if running and not any(job.is_stopped for *_, job in running):
-            min(running)[2].is_stopped = True
+        if running and not any(job.is_stopped for _, job in running):
+            min(running, key=lambda each: each[0])[1].is_stopped = True
 
     def _drop(self, held: _Held) -> None:
         self._taken -= held.file.taken

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks read at random through frames of their volumes: no more is fetched than is asked for."""
 
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapvault import clock
-from snapvault.engine import volume_frames
+from snapvault.engine import volume_cache, volume_frames
 from snapvault.engine.contents import look_up
 from snapvault.engine.random_access import OpenPoint, open_point
 from snapvault.engine.volume_cache import VolumeCache
@@ -360,3 +361,50 @@ def test_closing_lets_those_fail_who_wait_for_a_frame(kit: VaultKit) -> None:
 
     reader.join(DEADLINE)
     assert failed == ["the restore point is not served any more"]
+
+
+def test_a_reader_gets_a_place_from_what_is_only_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = VaultKit(tmp_path, block_size=BLOCK, volume_size=24 * MIB)
+    content = disk_of(24 * MIB)
+    point = saved(kit, content)
+    monkeypatch.setattr(volume_cache, "JOBS", 2)
+    monkeypatch.setattr(volume_frames, "REQUEST", 0)
+    right: list[bool] = []
+
+    def work(number: int) -> None:
+        begin = number * 4 * MIB
+        for offset in range(begin, begin + 4 * MIB, 200_000):
+            read = bytes(found.disks[0].read(offset, 500))
+            right.append(read == content[offset : offset + 500])
+
+    with opened(kit, point) as found:
+        together(work, 6)
+
+    assert right == [True] * 6 * 21
+
+
+def test_a_full_disk_takes_frames_of_the_volume_itself_away(
+    kit: VaultKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = disk_of(VOLUME)
+    point = saved(kit, content)
+    take = os.posix_fallocate
+    right: list[bool] = []
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        if sum(held.file.taken for held in found.cache._held.values()) + size > 2 * MIB:
+            raise OSError(28, "No space left on device")
+        take(descriptor, offset, size)
+
+    def work(number: int) -> None:
+        for offset in range(number * 3000, VOLUME, MIB + 5000):
+            read = bytes(found.disks[0].read(offset, 900))
+            right.append(read == content[offset : offset + 900])
+
+    with opened(kit, point) as found:
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        together(work, 3)
+
+    assert right == [True] * 24
