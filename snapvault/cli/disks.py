@@ -186,6 +186,5 @@ def say_what_was_fetched(run: Session, served: "OpenPoint") -> None:
     fetched, size = cache.fetched, cache.fetched_bytes
     run.console.emit("point.fetched", volumes=fetched, of=cache.volumes, size_bytes=size)
     run.console.note(
-        f"fetched {fetched:,} of {format_count(cache.volumes, 'volume')}, "
-        f"{format_size(size)} of data"
+        f"fetched {format_size(size)} of {fetched:,} of {format_count(cache.volumes, 'volume')}"
     )

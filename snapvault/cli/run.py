@@ -114,7 +114,7 @@ def command(
 ) -> None:
     """Start a machine from its backup, in QEMU, without restoring it first.
 
-    It runs within seconds: only the volumes that it reads from are fetched. Nothing it does
+    It runs within seconds: only what it reads is fetched. Nothing it does
     changes the backup: what it writes goes into overlays, which are gone when it ends, or stay in
     a folder with --keep. That is the place to rehearse an upgrade: the same command goes on with
     it, and refuses to lay what was written over another restore point.

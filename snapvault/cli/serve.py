@@ -60,7 +60,7 @@ def command(
     """Serve the disks of a restore point over NBD, read-only, without restoring them first.
 
     A machine can be started from its backup within seconds, or one file fetched out of it: only
-    the volumes that are read from are fetched, once as long as the cache has room for them.
+    what is read is fetched, once as long as the cache has room for them.
     Each disk is an export named like its stream; a single one is also the default export. Every
     block is proven to be what was backed up before it is given to a client. What is damaged or
     cannot be fetched is an I/O error there, a warning here, and tried again when it is read again.

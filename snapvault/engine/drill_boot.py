@@ -120,9 +120,9 @@ def _what_was_read(notes: Notes, disks: "Sequence[_WatchedDisk]", served: OpenPo
             return failure_of(disk.refusal)
     return Result(
         Verdict.PASSED,
-        f"started from the vault, with {served.cache.fetched} of "
-        f"{format_count(served.cache.volumes, 'volume')} fetched"
-        f" ({format_size(served.cache.fetched_bytes)}); every block that was read is proven",
+        f"started from the vault, with {format_size(served.cache.fetched_bytes)} of "
+        f"{served.cache.fetched} of {format_count(served.cache.volumes, 'volume')} fetched;"
+        " every block that was read is proven",
     )
 
 
