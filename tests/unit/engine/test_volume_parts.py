@@ -178,8 +178,8 @@ def test_only_the_frames_that_are_read_are_fetched(kit: VaultKit) -> None:
 
 
 def test_reading_on_and_on_takes_few_requests_and_each_byte_once(tmp_path: Path) -> None:
-    kit = VaultKit(tmp_path, block_size=BLOCK, volume_size=48 * MIB)
-    content = disk_of(48 * MIB)
+    kit = VaultKit(tmp_path, block_size=BLOCK, volume_size=24 * MIB)
+    content = disk_of(24 * MIB)
     store = RecordingStore(kit.store)
     point = saved(kit, content)
 
@@ -191,7 +191,7 @@ def test_reading_on_and_on_takes_few_requests_and_each_byte_once(tmp_path: Path)
         fetched = found.cache.fetched_bytes
 
     (stored,) = (each.size for each in kit.store.names(names.VOLUMES))
-    assert calls(store, "part") < 28
+    assert calls(store, "part") < 16
     assert stored <= fetched < 1.02 * stored
 
 
@@ -367,22 +367,22 @@ def test_a_reader_gets_a_place_from_what_is_only_read_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit = VaultKit(tmp_path, block_size=BLOCK, volume_size=24 * MIB)
-    content = disk_of(24 * MIB)
+    content = disk_of(12 * MIB)
     point = saved(kit, content)
     monkeypatch.setattr(volume_cache, "JOBS", 2)
     monkeypatch.setattr(volume_frames, "REQUEST", 0)
     right: list[bool] = []
 
     def work(number: int) -> None:
-        begin = number * 4 * MIB
-        for offset in range(begin, begin + 4 * MIB, 200_000):
+        begin = number * 2 * MIB
+        for offset in range(begin, begin + 2 * MIB, 200_000):
             read = bytes(found.disks[0].read(offset, 500))
             right.append(read == content[offset : offset + 500])
 
     with opened(kit, point) as found:
         together(work, 6)
 
-    assert right == [True] * 6 * 21
+    assert right == [True] * 6 * 11
 
 
 def test_a_full_disk_takes_frames_of_the_volume_itself_away(
