@@ -29,10 +29,15 @@ class Connection:
         return cls(transport, transport.get_extra_info("socket"))
 
 
-async def end_connections(connections: Sequence[Connection]) -> None:
-    """End all that a loop does, and its connections for certain, before it is closed."""
-    for _ in range(_TURNS):  # what was accepted a moment ago gets its transport
+async def end_server(server: asyncio.Server, connections: Sequence[Connection]) -> None:
+    """End a server, all else that its loop does, and its connections for certain."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    # What was accepted a moment ago gets its transport first, which needs a server that is open.
+    for _ in range(_TURNS):
         await asyncio.sleep(0)
+    server.close()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
@@ -44,7 +49,6 @@ async def end_connections(connections: Sequence[Connection]) -> None:
                 connection.transport.abort()
     for _ in range(_TURNS):  # what a transport does at its end, it does a few turns later
         await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
     deadline = loop.time() + _PATIENCE
     while any(connection.socket.fileno() != -1 for connection in connections):
         if loop.time() > deadline:
@@ -95,8 +99,7 @@ class LoopbackServer:
             self.port = server.sockets[0].getsockname()[1]
             self._ready.set()
             self._loop.run_forever()
-            server.close()
-            self._loop.run_until_complete(end_connections(self._connections))
+            self._loop.run_until_complete(end_server(server, self._connections))
         finally:
             self._ready.set()
             self._loop.close()

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
-from tests.support.loopback import Connection, end_connections
+from tests.support.loopback import Connection, end_server
 from tests.support.tls_forwarder import Authority
 
 
@@ -125,8 +125,7 @@ class MailServer:
             self.port = server.sockets[0].getsockname()[1]
             self._ready.set()
             self._loop.run_forever()
-            server.close()
-            self._loop.run_until_complete(end_connections(self._connections))
+            self._loop.run_until_complete(end_server(server, self._connections))
         finally:
             self._ready.set()
             self._loop.close()
