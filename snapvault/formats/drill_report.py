@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 from snapvault import clock
 from snapvault.errors import FormatVersionError, IntegrityError
-from snapvault.formats import names
+from snapvault.formats import fields, names
 from snapvault.model.drills import (
     CheckResult,
     DrillReport,
@@ -23,7 +23,6 @@ from snapvault.model.drills import (
 from snapvault.model.runs import SourceKey
 
 FORMAT_VERSION: Final = 1
-_VAULT_ID = re.compile(r"[0-9a-f]{32}")
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 _UNREADABLE = (
     ValueError,
@@ -49,8 +48,8 @@ def document(report: DrillReport, vault_id: str) -> Document:
     Raises:
         ValueError: its id has a form that no name could hold, or a step is of another vault.
     """
-    _matching(_ID, report.id)
-    _matching(_VAULT_ID, vault_id)
+    fields.matching(_ID, report.id)
+    fields.matching(fields.VAULT_ID, vault_id)
     for step in report.steps:
         if step.key.vault != report.vault:
             raise ValueError(f"step {step.key} is not of vault {report.vault}")
@@ -90,7 +89,7 @@ def decode(content: bytes) -> tuple[str, DrillReport]:
             )
         vault_name = _text(found, "vault_name")
         report = DrillReport(
-            id=_matching(_ID, found["drill"]),
+            id=fields.matching(_ID, found["drill"]),
             policy=_text(found, "policy"),
             vault=vault_name,
             host=_text(found, "host"),
@@ -105,7 +104,7 @@ def decode(content: bytes) -> tuple[str, DrillReport]:
         )
         if found["verdict"] != report.verdict.value:
             raise ValueError(f"it says {found['verdict']!r}, its steps say {report.verdict.value}")
-        return _matching(_VAULT_ID, found["vault"]), report
+        return fields.matching(fields.VAULT_ID, found["vault"]), report
     except _UNREADABLE as error:
         raise IntegrityError(f"drill report cannot be read: {error}") from error
 
@@ -118,11 +117,7 @@ def decode_as(name: str, content: bytes) -> tuple[str, DrillReport]:
     """
     vault_id, report = decode(content)
     expected = names.drill_report(report.started, report.id)
-    if expected != name:
-        raise IntegrityError(
-            f'drill report "{name}" is out of place: it says that it is "{expected}"',
-            hint="Somebody moved or swapped objects in the vault; keep a copy and investigate.",
-        )
+    fields.require_place("drill report", name, expected, IntegrityError)
     return vault_id, report
 
 
@@ -179,7 +174,7 @@ def _step(found: Mapping[str, Any], vault_name: str) -> StepReport:
         kind=_text(found, "kind"),
         point=_text_or_none(found, "point"),
         taken_at=None if found["taken_at"] is None else _time(found, "taken_at"),
-        size=None if found["size_bytes"] is None else _count(found["size_bytes"]),
+        size=None if found["size_bytes"] is None else fields.count(found["size_bytes"]),
         started=_time(found, "started_at"),
         seconds=_seconds(found["seconds"]),
         phases={Phase(name): _seconds(value) for name, value in found["phases"].items()},
@@ -225,9 +220,7 @@ def _clean_or_none(text: str | None) -> str | None:
 
 
 def _text(found: Mapping[str, Any], key: str) -> str:
-    value = found[key]
-    if not isinstance(value, str):
-        raise TypeError(f'"{key}" is not a text')
+    value = fields.text(found, key)
     value.encode("utf-8")  # half of a pair of surrogates is no text, and no terminal takes it
     return value
 
@@ -277,19 +270,6 @@ def _maybe_number(value: object) -> float | None:
 def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{value!r} is not a whole number")
-    return value
-
-
-def _count(value: object) -> int:
-    number = _whole(value)
-    if number < 0:
-        raise ValueError(f"{value!r} is no size")
-    return number
-
-
-def _matching(pattern: re.Pattern[str], value: object) -> str:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ValueError(f"{value!r} has not the form {pattern.pattern}")
     return value
 
 

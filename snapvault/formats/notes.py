@@ -2,20 +2,16 @@
 """Holds and records of prunes as JSON: docs/format.md, section 12."""
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from snapvault import clock
 from snapvault.errors import FormatVersionError, ManifestError
-from snapvault.formats import names
+from snapvault.formats import fields, names
 from snapvault.model.notes import Hold, PruneRecord, RemovedPoint
 
 FORMAT_VERSION = 1
-_ID = re.compile(r"[0-9a-f]{16}")
-_SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def encode_hold(hold: Hold, vault: str) -> bytes:
@@ -45,17 +41,17 @@ def decode_hold(name: str, content: bytes, vault: str) -> Hold:
     document = _document(name, content, vault)
     try:
         hold = Hold(
-            id=_matching(_ID, document["hold"]),
-            point=_matching(_ID, document["point"]),
-            source=_matching(_SOURCE, document["source"]),
+            id=fields.matching(fields.ID, document["hold"]),
+            point=fields.matching(fields.ID, document["point"]),
+            source=fields.matching(fields.NAME, document["source"]),
             at=clock.from_text(document["at"]),
-            host=_text(document, "host"),
-            reason=_text(document, "reason"),
-            ends=tuple(_matching(_ID, each) for each in document["ends"]),
+            host=fields.text(document, "host"),
+            reason=fields.text(document, "reason"),
+            ends=tuple(fields.matching(fields.ID, each) for each in document["ends"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ManifestError(f'hold "{name}" cannot be read: {error}') from error
-    _require_place(name, names.hold(hold.point, hold.id))
+    fields.require_place("object", name, names.hold(hold.point, hold.id))
     return hold
 
 
@@ -93,18 +89,18 @@ def decode_prune(name: str, content: bytes, vault: str) -> PruneRecord:
     document = _document(name, content, vault)
     try:
         record = PruneRecord(
-            id=_matching(_ID, document["prune"]),
+            id=fields.matching(fields.ID, document["prune"]),
             at=clock.from_text(document["at"]),
-            host=_text(document, "host"),
-            tool=_text(document, "tool"),
-            grace=timedelta(seconds=_count(document["grace_seconds"])),
+            host=fields.text(document, "host"),
+            tool=fields.text(document, "tool"),
+            grace=timedelta(seconds=fields.count(document["grace_seconds"])),
             points=tuple(
                 RemovedPoint(
-                    _matching(_ID, each["point"]),
-                    _matching(_SOURCE, each["source"]),
-                    _text(each, "name"),
-                    _matching(_SHA256, each["sha256"]),
-                    _text(each, "reason"),
+                    fields.matching(fields.ID, each["point"]),
+                    fields.matching(fields.NAME, each["source"]),
+                    fields.text(each, "name"),
+                    fields.matching(fields.SHA256, each["sha256"]),
+                    fields.text(each, "reason"),
                 )
                 for each in document["points"]
             ),
@@ -112,7 +108,7 @@ def decode_prune(name: str, content: bytes, vault: str) -> PruneRecord:
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ManifestError(f'record "{name}" of a prune cannot be read: {error}') from error
-    _require_place(name, names.prune_record(record.at, record.id))
+    fields.require_place("object", name, names.prune_record(record.at, record.id))
     return record
 
 
@@ -134,33 +130,6 @@ def _document(name: str, content: bytes, vault: str) -> Mapping[str, Any]:
     if belongs != vault:
         raise ManifestError(f'object "{name}" belongs to another vault, "{belongs}"')
     return document  # type: ignore[no-any-return] # a member was taken from it: it is a mapping
-
-
-def _require_place(name: str, expected: str) -> None:
-    if name != expected:
-        raise ManifestError(
-            f'object "{name}" is out of place: it says that it is "{expected}"',
-            hint="Somebody moved or swapped objects in the vault; keep a copy and investigate.",
-        )
-
-
-def _text(document: Mapping[str, Any], key: str) -> str:
-    value = document[key]
-    if not isinstance(value, str):
-        raise TypeError(f'"{key}" is not a text')
-    return value
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
-
-
-def _matching(pattern: re.Pattern[str], value: object) -> str:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ValueError(f"{value!r} has not the form {pattern.pattern}")
-    return value
 
 
 def _prunable(value: object) -> str:
