@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[0-9A-Fa-f]+")  # all of one, or its beginning
 
-PointArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="POINT",
-        help='The id of a restore point, or the beginning of it, as "snapvault list" shows it;'
-        " or a source, which means its newest one.",
-    ),
-]
-
 AtOption = Annotated[
     str | None,
     typer.Option(

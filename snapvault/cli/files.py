@@ -12,9 +12,10 @@ import typer
 
 from snapvault.cli import target_paths
 from snapvault.cli.browse import Browsed, browsed
-from snapvault.cli.disks import AtOption, PointArgument
+from snapvault.cli.disks import AtOption
 from snapvault.cli.in_order import STDOUT
 from snapvault.cli.list import VaultOption
+from snapvault.cli.points import PointArgument
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document, table
 from snapvault.errors import RestoreError

@@ -17,14 +17,7 @@ _LONGEST_REASON = 500
 
 def command(
     context: typer.Context,
-    point: Annotated[
-        str,
-        typer.Argument(
-            metavar="POINT",
-            help='Its id, or the beginning of it, as "snapvault list" shows it;'
-            " or a source, which means its newest one.",
-        ),
-    ],
+    point: points.PointArgument,
     reason: Annotated[
         str,
         typer.Option("--reason", metavar="TEXT", help="Why, for whoever asks later."),

@@ -10,8 +10,9 @@ import typer
 
 from snapvault.cli import disks
 from snapvault.cli.browse import Browsed, browsed
-from snapvault.cli.disks import AtOption, PointArgument
+from snapvault.cli.disks import AtOption
 from snapvault.cli.list import VaultOption
+from snapvault.cli.points import PointArgument
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document
 from snapvault.errors import RestoreError

@@ -2,7 +2,7 @@
 """Finding sources and restore points in the vaults of the settings."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from snapvault.engine.vault import Held, Inventory
+
+PointArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="POINT",
+        help='The id of a restore point, or the beginning of it, as "snapvault list" shows it;'
+        " or a source, which means its newest one.",
+    ),
+]
 
 
 def inventory_of(session: Session, vault: str, source: str | None = None) -> "Inventory":

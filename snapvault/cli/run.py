@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from snapvault.cli import disks, points, run_disks, run_loop, run_report
-from snapvault.cli.disks import AtOption, PointArgument
+from snapvault.cli.disks import AtOption
 from snapvault.cli.list import VaultOption
+from snapvault.cli.points import PointArgument
 from snapvault.cli.run_disks import Wanted
 from snapvault.cli.session import session
 from snapvault.cli.short_folder import short_folder

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snapvault.cli import disks, points, serve_places, serving
-from snapvault.cli.disks import AtOption, PointArgument
+from snapvault.cli.disks import AtOption
 from snapvault.cli.list import VaultOption
+from snapvault.cli.points import PointArgument
 from snapvault.cli.serve_places import Place
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document

@@ -26,14 +26,7 @@ _NAMED: Final = ("at", "level", "event", "message")
 
 def command(
     context: typer.Context,
-    point: Annotated[
-        str,
-        typer.Argument(
-            metavar="POINT",
-            help='Its id, or the beginning of it, as "snapvault list" shows it;'
-            " or a source, which means its newest one.",
-        ),
-    ],
+    point: points.PointArgument,
     vault: VaultOption = None,
     log: Annotated[
         bool, typer.Option("--log", help="Print the log of the run that made it instead.")
