@@ -52,7 +52,8 @@ def browsed(
     chosen = disks.disks_of(held, streams)
     with ExitStack() as stack:
         opened = stack.enter_context(run.open(name))
-        stack.enter_context(runs.counting_requests(run.settings, opened, run.console))
+        counting = runs.counting_requests(run.settings, opened, run.console, verb="browse")
+        stack.enter_context(counting)
         run.console.subject = held.point.source
         folder = stack.enter_context(own_folder(run.settings.state_dir, _FOLDER))
         served = stack.enter_context(disks.open_disks(opened, held, chosen, folder, limit))

@@ -191,7 +191,10 @@ def command(  # noqa: PLR0917 - the parser passes them by name
         restore_in_place.require_possible(to, is_ebs=place is not None, paths=path)
     started = clock.monotonic()
     name = points.find_vault(run, vault, source)
-    with run.open(name) as opened, runs.counting_requests(run.settings, opened, run.console):
+    with (
+        run.open(name) as opened,
+        runs.counting_requests(run.settings, opened, run.console, verb="restore"),
+    ):
         held = _choose(run, opened, source, moment, point)
         streams = _streams(held, chosen)
         named = chosen is not None

@@ -38,7 +38,8 @@ def serve(
     from snapvault.wiring import runs
 
     opened = stack.enter_context(run.open(vault))
-    stack.enter_context(runs.counting_requests(run.settings, opened, run.console))
+    counting = runs.counting_requests(run.settings, opened, run.console, verb="browse")
+    stack.enter_context(counting)
     served = stack.enter_context(disks.open_disks(opened, held, tuple(streams), folder, limit))
     disks.prove(opened, served)
     listener, place = serve_places.listen(stack, place, folder)

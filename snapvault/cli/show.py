@@ -12,8 +12,16 @@ from snapvault.cli.console import one_line
 from snapvault.cli.list import VaultOption
 from snapvault.cli.session import Session, session
 from snapvault.cli.status_document import run_document
-from snapvault.cli.words import CONSISTENCY, local, point_document, size_in_full, table
+from snapvault.cli.words import (
+    CONSISTENCY,
+    local,
+    point_document,
+    size_in_full,
+    table,
+    told_usage,
+)
 from snapvault.errors import ConfigError, SnapVaultError
+from snapvault.model.usage import NOTHING, Usage
 from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
@@ -92,6 +100,9 @@ def _run_lines(run: "Run | None", log: str | None) -> list[str]:
         return []
     took = f", took {format_duration(run.seconds)}" if run.seconds is not None else ""
     lines = [f"  run            {run.id} of policy {run.policy} ({run.trigger}){took}"]
+    usage = Usage.of_counters(run.counters)
+    if usage != NOTHING:
+        lines.append(f"  asked          {told_usage(usage)}")
     if log is not None:
         lines.append(f"  log            {log}")
     return lines

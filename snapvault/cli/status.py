@@ -11,6 +11,7 @@ import typer
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, table
 from snapvault.errors import EXIT_DONE, ObjectiveMissedError
+from snapvault.model.usage import NOTHING
 from snapvault.units import format_count, format_duration, format_size
 
 if TYPE_CHECKING:
@@ -149,18 +150,21 @@ def _next(source: "SourceStatus", times: "Times") -> str:
 
 def _vaults(status: "Status") -> list[str]:
     return table(
-        ["VAULT", "STORE", "POINTS", "STORED", "REQUESTS"],
+        ["VAULT", "STORE", "POINTS", "STORED", "SENT", "FETCHED", "REQUESTS"],
         [
             [
                 vault.name,
                 vault.store,
                 f"{vault.points:,}",
                 format_size(vault.stored),
+                format_size(usage.bytes_up) if usage else _NONE,
+                format_size(usage.bytes_down) if usage else _NONE,
                 f"{vault.requests:,}",
             ]
             for vault in status.vaults
+            for usage in [sum(vault.usage.values(), NOTHING) if vault.usage else None]
         ],
-        right="POINTS STORED REQUESTS",
+        right="POINTS STORED SENT FETCHED REQUESTS",
     )
 
 

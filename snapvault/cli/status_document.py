@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from snapvault.model.notices import NotifierStanding
     from snapvault.model.runs import Alarm, PointSummary, Run
     from snapvault.model.status import SourceStatus, Status
+    from snapvault.model.usage import Usage
     from snapvault.model.verifies import VerifySummary
 
 
@@ -32,6 +33,7 @@ def status_document(status: "Status") -> dict[str, Any]:
                 "points": vault.points,
                 "stored_bytes": vault.stored,
                 "requests": vault.requests,
+                "usage": {verb: usage_document(usage) for verb, usage in vault.usage.items()},
                 "verifies": [_verify(verify) for verify in vault.verifies],
                 "pruned_at": _time(vault.pruned_at),
                 "problem": vault.problem,
@@ -76,6 +78,11 @@ def run_document(run: "Run") -> dict[str, Any]:
             "retryable": failure.retryable,
         },
     }
+
+
+def usage_document(usage: "Usage") -> dict[str, int]:
+    """Return what was asked of a store; the keys are those of a run's counters."""
+    return usage.counters()
 
 
 def _source(source: "SourceStatus") -> dict[str, Any]:
@@ -135,6 +142,7 @@ def _verify(verify: "VerifySummary") -> dict[str, Any]:
         "findings": verify.findings,
         "message": verify.message,
         "requests": verify.requests,
+        "usage": usage_document(verify.usage),
     }
 
 

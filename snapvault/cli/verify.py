@@ -143,13 +143,15 @@ def _verify(
 
         def remember(found: "Sequence[Finding]", points: int) -> None:
             summary = history.new_verify(name, source, level.value, share)
+            usage = runs.usage_of(vault)
             summary = replace(
                 summary,
                 seconds=clock.monotonic() - started,
                 points=points,
                 findings=len(found),
                 message=" ".join(found[0].message.split()) if found else None,
-                requests=runs.requests_made(vault),
+                requests=usage.requests,
+                usage=usage,
             )
             history.record_verify(run.settings, summary, run.console)
 

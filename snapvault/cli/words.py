@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from snapvault import clock
 from snapvault.cli.console import one_line
+from snapvault.model.usage import Usage
 from snapvault.units import format_size
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ def told_holds(holds: "Iterable[Hold]") -> str:
     found = list(holds)
     reasons = "; ".join(dict.fromkeys(each.reason for each in found if each.reason))
     return reasons or ("held" if found else "")
+
+
+def told_usage(usage: Usage) -> str:
+    """Say what was asked of a store: `7 PUT and LIST, 3 GET, 1 DELETE; 1.0 MiB sent, ...`."""
+    deletes = f", {usage.deletes:,} DELETE" if usage.deletes else ""
+    return (
+        f"{usage.puts:,} PUT and LIST, {usage.gets:,} GET{deletes}; "
+        f"{format_size(usage.bytes_up)} sent, {format_size(usage.bytes_down)} fetched"
+    )
 
 
 def size_in_full(size: int) -> str:

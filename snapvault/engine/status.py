@@ -15,6 +15,7 @@ from snapvault.model.policy import Objectives, Policy, SourceSpec
 from snapvault.model.runs import Alarm, PointSummary, Progress, Run, RunState, SourceKey
 from snapvault.model.schedule import next_due, starts_at
 from snapvault.model.status import Following, SourceStatus, Status, VaultStatus, Watched
+from snapvault.model.usage import Usage
 from snapvault.model.verifies import VerifySummary, last_of_levels, unmended
 from snapvault.ports.history import History, RunLogs
 
@@ -66,6 +67,7 @@ class Memory:
     drilled: Mapping[SourceKey, Drilled] = field(default_factory=dict)
     verifies: tuple[VerifySummary, ...] = ()
     requests: Mapping[str, int] = field(default_factory=dict)
+    usage: Mapping[str, Mapping[str, Usage]] = field(default_factory=dict)
     notifiers: tuple[NotifierStanding, ...] = ()
     following: Following | None = None
 
@@ -113,6 +115,7 @@ def remember(history: History, logs: RunLogs, settled: Callable[[Run], Run]) -> 
         },
         verifies=tuple(history.verifies()),
         requests=history.requests(),
+        usage=history.usage(),
         notifiers=tuple(history.notifiers()),
         following=history.following(),
     )
@@ -228,6 +231,7 @@ def assemble(
                 stored=sum(point.stored for point in vault.points),
                 problem=vault.problem or _forgotten(name, vault, memory),
                 requests=memory.requests.get(name, 0),
+                usage=memory.usage.get(name, {}),
                 verifies=last_of_levels(memory.verifies, name),
                 pruned_at=vault.pruned_at,
             )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status of a host: what its page, its metrics and `snapvault status` show."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from snapvault.model.drills import DrillSummary
@@ -9,6 +10,7 @@ from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import Verdict
 from snapvault.model.policy import Objectives
 from snapvault.model.runs import Alarm, PointSummary, Progress, Run, SourceKey
+from snapvault.model.usage import Usage
 from snapvault.model.verifies import VerifySummary
 
 
@@ -75,8 +77,9 @@ class SourceStatus:
 class VaultStatus:
     """One vault: where it is, its points, and the bytes they added together.
 
-    `requests` counts what runs, verifies, restores and drills ever asked of its store. `verifies`
-    are the last of each level, `pruned_at` is when it was pruned last.
+    `requests` counts what runs, verifies, restores, drills and prunes ever asked of its store,
+    `usage` the same in detail, by verb, as far as it was kept. `verifies` are the last of each
+    level, `pruned_at` is when it was pruned last.
     """
 
     name: str
@@ -85,6 +88,7 @@ class VaultStatus:
     stored: int
     problem: str | None
     requests: int = 0
+    usage: Mapping[str, Usage] = field(default_factory=dict)
     verifies: tuple[VerifySummary, ...] = ()
     pruned_at: datetime | None = None
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from snapvault.model.usage import NOTHING, Usage
+
 LEVELS: Final = ("objects", "data", "full")
 """How deep a verify looks, the shallowest first."""
 
@@ -18,7 +20,7 @@ class VerifySummary:
 
     `source` None: all sources. `level` is one of `LEVELS`, `share` the part that was looked at, in
     percent. `findings` counts what is wrong; `message` is the first of it, one line. `requests`
-    is what was asked of the store.
+    is what was asked of the store, and `usage` the same in detail.
     """
 
     id: str
@@ -32,6 +34,7 @@ class VerifySummary:
     findings: int
     message: str | None = None
     requests: int = 0
+    usage: Usage = NOTHING
 
     @property
     def is_clean(self) -> bool:

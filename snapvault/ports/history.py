@@ -12,6 +12,7 @@ from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.runs import Alarm, Progress, Run, SourceKey
 from snapvault.model.status import Following
+from snapvault.model.usage import Usage
 from snapvault.model.verifies import VerifySummary
 
 
@@ -112,8 +113,16 @@ class History(Protocol):
         """
         ...
 
-    def count_requests(self, vault: str, requests: int) -> None:
-        """Count what something else than a run or a verify asked of a vault's store."""
+    def count_usage(self, vault: str, verb: str, usage: Usage, at: datetime) -> None:
+        """Count what something else than a run or a verify asked of a vault's store then."""
+        ...
+
+    def usage(self, since: datetime | None = None) -> Mapping[str, Mapping[str, Usage]]:
+        """Return what was asked of each vault's store, by verb: from that day on, or ever.
+
+        Runs count as `backup`, verifies as `verify`; what was asked before this was kept in such
+        detail is left out. A day is one of UTC.
+        """
         ...
 
     def requests(self) -> Mapping[str, int]:

@@ -40,7 +40,7 @@ def _opened(settings: Settings, vault_name: str, events: Events) -> Iterator[Vau
     """Open a vault, and count what is asked of its store."""
     with (
         vaults.open_vault(settings, vault_name, events) as vault,
-        runs.counting_requests(settings, vault, events),
+        runs.counting_requests(settings, vault, events, verb="drill"),
     ):
         yield vault
 

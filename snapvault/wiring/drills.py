@@ -135,7 +135,7 @@ def _rehearsed(
         own = _elsewhere(settings, policy.vault, spec, folder)
         with (
             vaults.open_vault(own, policy.vault, events) as vault,
-            runs.counting_requests(settings, vault, events),
+            runs.counting_requests(settings, vault, events, verb="drill"),
         ):
             tools = _tools(events, steps)
             work = drill.Drill(vault, policy, steps, pick, tools, folder, keep=wish.keep)

@@ -64,7 +64,10 @@ def prune_vault(
         versions.tool(),
         is_rehearsal,
     )
-    with state.naming_state(vault.state), runs.counting_requests(settings, vault, events):
+    with (
+        state.naming_state(vault.state),
+        runs.counting_requests(settings, vault, events, verb="prune"),
+    ):
         if gone and not is_rehearsal:
             accept_gone(vault, gone, options)
         done = prune(vault, rules_of(policies, vault.name), options)

@@ -15,6 +15,7 @@ from snapvault.errors import SnapVaultError
 from snapvault.model.policy import Policy, SourceSpec
 from snapvault.model.runs import Run, RunState, SourceKey, Trigger
 from snapvault.model.settings import Settings
+from snapvault.model.usage import NOTHING, Usage
 from snapvault.ports.events import Events
 from snapvault.ports.jobs import Order
 from snapvault.wiring import history, sources, state, vaults, versions
@@ -98,42 +99,40 @@ def back_up_recorded(
     recording: "Recording", vault: Vault, policy: Policy, spec: SourceSpec
 ) -> Held:
     """Make a restore point as `back_up`, and tell the recording what came of it."""
-    before = requests_made(vault)
+    before = usage_of(vault)
     try:
         held = back_up(replace(vault, events=recording.events), policy, spec)
     except BaseException:
         # What it asked of the store was asked, and is paid for.
-        recording.count({"requests": requests_made(vault) - before})
+        recording.count((usage_of(vault) - before).counters())
         raise
-    recording.made(
-        held.point, stored_bytes=held.stored_bytes, more={"requests": requests_made(vault) - before}
-    )
+    more = (usage_of(vault) - before).counters()
+    recording.made(held.point, stored_bytes=held.stored_bytes, more=more)
     return held
 
 
 @contextmanager
-def counting_requests(settings: Settings, vault: Vault, events: Events) -> Iterator[None]:
+def counting_requests(
+    settings: Settings, vault: Vault, events: Events, *, verb: str
+) -> Iterator[None]:
     """Count what is asked of the vault's store in this context, where no run and no verify does.
 
-    However it ends; a history that cannot be written fails nothing.
+    It counts as of a verb. However it ends; a history that cannot be written fails nothing.
     """
-    before = requests_made(vault)
+    before = usage_of(vault)
     try:
         yield
     finally:
         try:
             with history.open_history(settings, events) as known:
-                known.count_requests(vault.name, requests_made(vault) - before)
+                known.count_usage(vault.name, verb, usage_of(vault) - before, clock.now())
         except SnapVaultError as error:
             events.emit("history.failed", message=str(error))
 
 
-def requests_made(vault: Vault) -> int:
-    """Return how often this process has asked the vault's store for something."""
-    if not isinstance(vault.store, MeteredStore):
-        return 0
-    counts = vault.store.counts()
-    return counts.stats + counts.fetches + counts.listings + counts.puts + counts.probes
+def usage_of(vault: Vault) -> Usage:
+    """Return what this process has asked of the vault's store."""
+    return vault.store.usage() if isinstance(vault.store, MeteredStore) else NOTHING
 
 
 def record_failure(settings: Settings, run: Run, error: SnapVaultError, events: Events) -> None:

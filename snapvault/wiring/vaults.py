@@ -57,8 +57,8 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
     sealer = open_keys(chosen)
     with _limited(settings, events) as traffic:
         reach = partial(open_objects, chosen, throttle=traffic.upload, sleep=traffic.ending.sleep)
-        store = reach()
-        record = read_record(store)
+        metered = MeteredStore(reach(), traffic)
+        record = read_record(metered)
         if record is None:
             raise ConfigError(
                 f'there is no vault at {chosen.store} ("vault.json" is missing)',
@@ -66,8 +66,7 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
                 "settings.",
             )
         if not record.create_only and chosen.create_only is None:
-            store = reach(create_only=False)
-        metered = MeteredStore(store, traffic)
+            metered = MeteredStore(reach(create_only=False), traffic, before=metered.usage())
         state = settings.state_dir / record.vault
         make_private(state)
         known_vaults(settings).remember(chosen, record.vault)

@@ -14,6 +14,7 @@ from snapvault.model.notices import NotifierStanding
 from snapvault.model.policy import Objectives
 from snapvault.model.runs import Alarm, Failure, Run, RunState, SourceKey, Trigger
 from snapvault.model.status import Following, Watched
+from snapvault.model.usage import Usage
 from snapvault.model.verifies import VerifySummary
 from snapvault.ports.history import History
 from tests.support.simulation import MemoryHistory
@@ -340,10 +341,35 @@ def test_requests_of_runs_and_verifies_are_counted_once(history: History) -> Non
 def test_other_requests_are_added_to_those_of_runs_and_verifies(history: History) -> None:
     history.add_verify(VERIFY)
     for requests in (3, 0, 2):
-        history.count_requests("offsite", requests)
-    history.count_requests("near", 1)
+        history.count_usage("offsite", "restore", Usage(gets=requests), NIGHT)
+    history.count_usage("near", "prune", Usage(deletes=1), NIGHT)
 
     assert history.requests() == {"offsite": 40 + 5, "near": 1}
+
+
+USAGE = Usage(3, 2, 1, bytes_up=900, bytes_down=70, volume_puts=2, volume_gets=1, volume_down=60)
+
+
+def test_usage_is_summed_by_vault_and_verb_each_run_and_verify_once(history: History) -> None:
+    counted = replace(DONE, counters=USAGE.counters())
+    fill(history, AT_WORK, counted, counted)
+    for _ in range(2):
+        history.add_verify(replace(VERIFY, requests=6, usage=USAGE))
+        history.count_usage("near", "restore", USAGE, NIGHT)
+
+    assert history.usage() == {
+        "offsite": {"backup": USAGE, "verify": USAGE},
+        "near": {"restore": USAGE + USAGE},
+    }
+    assert history.verifies() == [replace(VERIFY, requests=6, usage=USAGE)]
+
+
+def test_usage_can_be_asked_for_from_a_day_on(history: History) -> None:
+    history.count_usage("offsite", "restore", Usage(gets=5), NIGHT - DAY)
+    history.count_usage("offsite", "restore", Usage(gets=7), NIGHT)
+
+    assert history.usage(NIGHT + HOUR) == {"offsite": {"restore": Usage(gets=7)}}
+    assert history.usage() == {"offsite": {"restore": Usage(gets=12)}}
 
 
 # --- what a daemon leaves for others --------------------------------------------------------

@@ -22,6 +22,7 @@ from snapvault.model.policy import CommandSpec, Policy, Schedule, SourceSpec, St
 from snapvault.model.runs import Alarm, Failure, PointSummary, Run, RunState, SourceKey
 from snapvault.model.settings import DaemonSettings, Settings
 from snapvault.model.status import Following
+from snapvault.model.usage import NOTHING, Usage
 from snapvault.model.verifies import VerifySummary
 from snapvault.ports.events import Progress
 from snapvault.ports.jobs import Order
@@ -51,7 +52,7 @@ class MemoryHistory:
         self.all_alarms: list[Alarm] = []
         self.drills_by_id: dict[tuple[str, SourceKey], DrillSummary] = {}
         self.verifies_by_id: dict[str, VerifySummary] = {}
-        self.more_requests: Counter[str] = Counter()
+        self.more_usage: list[tuple[str, str, Usage, datetime]] = []
         self.standings: list[NotifierStanding] = []
         self.left: Following | None = None
         self.fault: SnapVaultError | None = None
@@ -178,14 +179,36 @@ class MemoryHistory:
         }
         return sorted(newest.values(), key=lambda each: (each.ended, each.id), reverse=True)
 
-    def count_requests(self, vault: str, requests: int) -> None:
+    def count_usage(self, vault: str, verb: str, usage: Usage, at: datetime) -> None:
         self._check()
-        self.more_requests[vault] += requests
+        self.more_usage.append((vault, verb, usage, at))
         self.after_write("requests")
+
+    def usage(self, since: datetime | None = None) -> Mapping[str, Mapping[str, Usage]]:
+        self._check()
+        every = [
+            *self.more_usage,
+            *(
+                (run.key.vault, "backup", Usage.of_counters(run.counters), run.started)
+                for run in self.by_id.values()
+            ),
+            *(
+                (each.vault, "verify", each.usage, each.ended)
+                for each in self.verifies_by_id.values()
+            ),
+        ]
+        found: dict[str, dict[str, Usage]] = {}
+        for vault, verb, usage, at in every:
+            if usage != NOTHING and (since is None or at.date() >= since.date()):
+                by_verb = found.setdefault(vault, {})
+                by_verb[verb] = by_verb.get(verb, NOTHING) + usage
+        return found
 
     def requests(self) -> Mapping[str, int]:
         self._check()
-        counts: Counter[str] = Counter(self.more_requests)
+        counts: Counter[str] = Counter()
+        for vault, _, usage, _ in self.more_usage:
+            counts[vault] += usage.requests
         for run in self.by_id.values():
             counts[run.key.vault] += run.counters.get("requests", 0)
         for verify in self.verifies_by_id.values():

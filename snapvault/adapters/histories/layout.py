@@ -4,7 +4,7 @@
 from typing import Final
 
 from snapvault.adapters.database import Layout
-from snapvault.adapters.histories import totals
+from snapvault.adapters.histories import totals, usages
 
 ALARM_COLUMNS: Final = "subject, kind, message, hint, raised, cleared"
 
@@ -63,12 +63,13 @@ LAYOUT: Final = Layout(
     application_id=0x53564C48,  # "SVLH", in the header of every history file
     version=1,
     schema=_SCHEMA,
-    additions={"entry": _ENTRY, "total": totals.TABLE},
+    additions={"entry": _ENTRY, "total": totals.TABLE, "usage": usages.TABLE},
     probes=(
         "SELECT id, key, state, started, ended, point, content, digest FROM run LIMIT 1",
         "SELECT kind, key, at FROM mark LIMIT 1",
         f"SELECT {ALARM_COLUMNS} FROM alarm LIMIT 1",  # noqa: S608 -- only constants
         "SELECT vault, name, value FROM total LIMIT 1",
         "SELECT kind, name, subject, state, at, content, digest FROM entry LIMIT 1",
+        usages.PROBE,
     ),
 )

@@ -13,12 +13,13 @@ from typing import Any, Self
 
 from snapvault import clock
 from snapvault.adapters.database import DatabaseFile, UntrustedError
-from snapvault.adapters.histories import entries, layout, records, summaries, totals
+from snapvault.adapters.histories import entries, layout, records, summaries, totals, usages
 from snapvault.adapters.histories.layout import ALARM_COLUMNS
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.runs import Alarm, Run, RunState, SourceKey
 from snapvault.model.status import Following
+from snapvault.model.usage import Usage
 from snapvault.model.verifies import VerifySummary
 
 # Goes from key to key by the index, however many runs lie between them.
@@ -95,6 +96,9 @@ class SqliteHistory:
         )
 
         def act(database: sqlite3.Connection) -> None:
+            before = usages.of_run(database, run.id)
+            usage = Usage.of_counters(run.counters)
+            usages.add(database, run.key.vault, "backup", usage - before, run.started)
             totals.add_run(database, run.key.vault, run.id, run.counters.get("requests", 0))
             database.execute("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
@@ -232,9 +236,18 @@ class SqliteHistory:
         """Return what counts of all verifies, newest first."""
         return self._file.read(summaries.verifies)
 
-    def count_requests(self, vault: str, requests: int) -> None:
+    def count_usage(self, vault: str, verb: str, usage: Usage, at: datetime) -> None:
         """Count what something else than a run or a verify asked of a vault's store."""
-        self._file.write(lambda database: totals.add(database, vault, requests))
+
+        def act(database: sqlite3.Connection) -> None:
+            usages.add(database, vault, verb, usage, at)
+            totals.add(database, vault, usage.requests)
+
+        self._file.write(act)
+
+    def usage(self, since: datetime | None = None) -> Mapping[str, Mapping[str, Usage]]:
+        """Return what was asked of each vault's store, by verb."""
+        return self._file.read(lambda database: usages.sums(database, since))
 
     def requests(self) -> Mapping[str, int]:
         """Return what was ever asked of each vault's store."""

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from snapvault.adapters.histories import entries, plain, totals
+from snapvault.adapters.histories import entries, plain, totals, usages
 from snapvault.adapters.histories.entries import Entry
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.policy import Objectives
 from snapvault.model.runs import SourceKey
 from snapvault.model.status import Following, Watched
+from snapvault.model.usage import NOTHING, Usage
 from snapvault.model.verifies import VerifySummary
 
 DRILL: Final = "drill"
@@ -72,8 +73,10 @@ def _rank(summary: DrillSummary) -> int:
 def add_verify(database: sqlite3.Connection, summary: VerifySummary) -> None:
     """Remember a verify, and count its requests if it was not known."""
     known = entries.get(database, VERIFY, summary.id)
-    before = 0 if known is None else plain.read(known, VerifySummary).requests
-    totals.add(database, summary.vault, summary.requests - before)
+    before = None if known is None else _verify(known)
+    totals.add(database, summary.vault, summary.requests - (before.requests if before else 0))
+    usage = summary.usage - (before.usage if before else NOTHING)
+    usages.add(database, summary.vault, VERIFY, usage, summary.ended)
     state = _FOUND if summary.findings else _CLEAN if summary.is_clean else _SAMPLED
     subject = f"{summary.vault}/{summary.level}/{summary.source or ''}"
     text = plain.written(summary)
@@ -83,11 +86,19 @@ def add_verify(database: sqlite3.Connection, summary: VerifySummary) -> None:
 def verifies(database: sqlite3.Connection) -> list[VerifySummary]:
     """Return the newest verifies of each vault, level, choice of sources and end."""
     found = [
-        plain.read(text, VerifySummary)
+        _verify(text)
         for state in (_FOUND, _CLEAN, _SAMPLED)
         for text in entries.newest(database, VERIFY, state=state)
     ]
     return sorted(found, key=lambda each: (each.ended, each.id), reverse=True)
+
+
+def _verify(text: str) -> VerifySummary:
+    return plain.read(text, VerifySummary, usage=_usage)
+
+
+def _usage(document: Mapping[str, Any]) -> Usage:
+    return plain.build(document, Usage)
 
 
 # --- what a daemon leaves for others --------------------------------------------------------

@@ -65,12 +65,13 @@ class StatusCollector(Collector):
     def _vaults(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "snapvault_vault_requests",
-            "What backups, verifies, restores and drills asked of the store, as far as is known.",
+            "What backups, verifies, restores, drills and prunes asked of the store.",
             labels=("vault",),
         )
         for vault in self._status.vaults:
             requests.add_metric((vault.name,), vault.requests)
         yield requests
+        yield from self._usage()
         for name, (text, of_verify) in _VERIFIES.items():
             family = GaugeMetricFamily(
                 f"snapvault_vault_last_verify_{name}", text, labels=("vault", "level")
@@ -80,6 +81,32 @@ class StatusCollector(Collector):
                     if verify.source is None:  # of all sources; else it says little of the vault
                         family.add_metric((vault.name, verify.level), of_verify(verify))
             yield family
+
+    def _usage(self) -> Iterator[Metric]:
+        by_class = CounterMetricFamily(
+            "snapvault_vault_class_requests",
+            "The same by what they did, and by how stores bill them: put (PUT, COPY, POST, LIST),"
+            " get (GET, HEAD), delete.",
+            labels=("vault", "verb", "class"),
+        )
+        sent = CounterMetricFamily(
+            "snapvault_vault_uploaded_bytes",
+            "Bytes of objects sent to the store, as far as is known.",
+            labels=("vault", "verb"),
+        )
+        fetched = CounterMetricFamily(
+            "snapvault_vault_downloaded_bytes",
+            "Bytes of objects fetched from the store, as far as is known.",
+            labels=("vault", "verb"),
+        )
+        for vault in self._status.vaults:
+            for verb, usage in sorted(vault.usage.items()):
+                counts = {"put": usage.puts, "get": usage.gets, "delete": usage.deletes}
+                for name, count in counts.items():
+                    by_class.add_metric((vault.name, verb, name), count)
+                sent.add_metric((vault.name, verb), usage.bytes_up)
+                fetched.add_metric((vault.name, verb), usage.bytes_down)
+        yield from (by_class, sent, fetched)
 
     def _notifiers(self) -> Iterator[Metric]:
         for name, (kind, text, of_notifier) in _NOTIFIERS.items():

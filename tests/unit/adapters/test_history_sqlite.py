@@ -178,6 +178,7 @@ def test_a_history_file_of_an_earlier_release_goes_on(path: Path) -> None:
     with closing(sqlite3.connect(path)) as raw:
         raw.execute("DROP TABLE entry")
         raw.execute("DROP TABLE total")
+        raw.execute("DROP TABLE usage")
         raw.commit()
 
     with closing(SqliteHistory(path)) as history:
