@@ -13,6 +13,14 @@ from collections.abc import Callable
 from typing import Final
 
 from snapvault.adapters.sealers.cfb import BLOCK, Feedback
+from snapvault.adapters.sealers.clear_packet import (
+    DIGEST_PACKET,
+    DIGEST_SIZE,
+    PREFIX,
+    VERSION,
+    before_data,
+    require_literal,
+)
 from snapvault.adapters.sealers.partial_bodies import (
     REACH,
     Body,
@@ -30,11 +38,6 @@ HEAD: Final = 16 << 10
 TAIL: Final = REACH + (8 << 10)
 """Bytes at the end: what has to be known of both packets, and the seek table of a volume."""
 
-_LITERAL = 11  # tag
-_PREFIX = BLOCK + 2  # random, its last two bytes repeated
-_DIGEST_PACKET = b"\xd3\x14"  # 20 bytes of SHA-1 follow
-_DIGEST_SIZE = 22
-
 
 def open_parts(
     size: int, fetch: Look, session_key: Callable[[bytes], Secret | None]
@@ -51,7 +54,7 @@ def open_parts(
         sealed = parse(message.look, at, size)
         if sealed.part + sealed.first > len(message.head) < size:
             raise LayoutError("its first part is not in the head")
-        if message.look(sealed.first, sealed.first + 1) != b"\x01":
+        if message.look(sealed.first, sealed.first + 1) != VERSION:
             raise LayoutError("it is encrypted in another way")
         key = session_key(message.head)
         if key is None:
@@ -70,20 +73,13 @@ class MessageParts:
         Raises:
             LayoutError: there is none, or another one as well.
         """
-        prefix = clear.look(0, _PREFIX + 1)
-        if prefix[_PREFIX - 4 : _PREFIX - 2] != prefix[_PREFIX - 2 : _PREFIX]:
-            raise LayoutError("this is not its key")
-        if prefix[_PREFIX] != 0xC0 | _LITERAL:
-            raise LayoutError("it does not hold literal data")
-        end = clear.size - _DIGEST_SIZE
-        if clear.look(end, end + len(_DIGEST_PACKET)) != _DIGEST_PACKET:
+        require_literal(clear.look(0, PREFIX + 1))
+        end = clear.size - DIGEST_SIZE
+        if clear.look(end, end + len(DIGEST_PACKET)) != DIGEST_PACKET:
             raise LayoutError("it has no digest at its end")
         self._clear = clear
-        self._literal = parse(clear.look, _PREFIX + 1, end)
-        form, name_size = cut(self._literal, 0, 2, clear.look)
-        if form != ord("b"):
-            raise LayoutError("it holds text")
-        self._skip = 1 + 1 + name_size + 4  # format, name with its length, time
+        self._literal = parse(clear.look, PREFIX + 1, end)
+        self._skip = before_data(cut(self._literal, 0, 2, clear.look))
         self.size = self._literal.size - self._skip
         if self.size < 0:
             raise LayoutError("literal data is cut off")
@@ -103,7 +99,7 @@ class _Clear:
         self._sealed = sealed
         self._feedback = feedback
         self.size = sealed.size - 1  # without the version
-        if self.size < _PREFIX + 1 + _DIGEST_SIZE:
+        if self.size < PREFIX + 1 + DIGEST_SIZE:
             raise LayoutError("it is too short")
 
     def look(self, begin: int, end: int) -> bytes:

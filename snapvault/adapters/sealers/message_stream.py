@@ -12,6 +12,15 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from snapvault.adapters.sealers.cfb import BLOCK, Feedback
+from snapvault.adapters.sealers.clear_packet import (
+    DIGEST_PACKET,
+    DIGEST_SIZE,
+    PREFIX,
+    VERSION,
+    before_data,
+    require_literal,
+)
+from snapvault.adapters.sealers.packet_lengths import part_size, read_length
 from snapvault.adapters.sealers.partial_bodies import LayoutError, encrypted_packet
 from snapvault.adapters.sealers.passphrase import Secret
 from snapvault.errors import IntegrityError
@@ -22,12 +31,7 @@ HEAD: Final = 64 << 10
 PIECE: Final = 512 << 10
 """Bytes to feed at once: what a core's cache keeps from one step to the next."""
 
-_VERSION = b"\x01"
-_PREFIX = BLOCK + 2  # random, its last two bytes repeated
-_LITERAL = 0xC0 | 11
 _LEAST_FIRST_PART = 512  # bytes; RFC 4880, section 4.2.2.4
-_DIGEST_PACKET = b"\xd3\x14"  # 20 bytes of SHA-1 follow
-_DIGEST_SIZE = 22
 
 
 class MessageStream:
@@ -42,8 +46,8 @@ class MessageStream:
         self._stream = feedback.stream()
         self._outer, self._inner = _Parts(), _Parts()
         self._before_packet = _Skip(packet)
-        self._version = _Skip(len(_VERSION))
-        self._before_literal = _Skip(_PREFIX + 1)
+        self._version = _Skip(len(VERSION))
+        self._before_literal = _Skip(PREFIX + 1)
         self._before_data = _Skip(before_data)
         self._digest = b""
 
@@ -60,15 +64,15 @@ class MessageStream:
         try:
             packet = encrypted_packet(head)
             first = head[packet + 1 : packet + 1 + _LEAST_FIRST_PART]
-            if _partial(head[packet]) < len(first) or len(first) < _LEAST_FIRST_PART:
+            if part_size(head[packet]) < len(first) or len(first) < _LEAST_FIRST_PART:
                 raise LayoutError("it is in small parts")
-            if first[:1] != _VERSION:
+            if first[:1] != VERSION:
                 raise LayoutError("it is encrypted in another way")
             key = session_key(head)
             if key is None:
                 return None
             feedback = Feedback(key)
-            return cls(feedback, packet, _before_data(feedback.decrypt(bytes(BLOCK), first[1:])))
+            return cls(feedback, packet, _skipped(feedback.decrypt(bytes(BLOCK), first[1:])))
         except (LayoutError, ValueError, IndexError):
             return None
 
@@ -98,7 +102,7 @@ class MessageStream:
         data = self._data(self._stream.finish())
         if not self._outer.is_over or not self._inner.is_over:
             raise _damaged("it ends early")
-        if len(self._digest) != _DIGEST_SIZE or not self._digest.startswith(_DIGEST_PACKET):
+        if len(self._digest) != DIGEST_SIZE or not self._digest.startswith(DIGEST_PACKET):
             raise _damaged("it does not end as it has to")
         return data
 
@@ -106,7 +110,7 @@ class MessageStream:
         """Return the data in some more of the packet; what follows the data is kept."""
         parts, rest = self._inner.take(self._before_literal.after(clear))
         self._digest += rest
-        if len(self._digest) > _DIGEST_SIZE:
+        if len(self._digest) > DIGEST_SIZE:
             raise _damaged("something follows its data")
         if parts:
             parts[0] = self._before_data.after(parts[0])
@@ -135,7 +139,7 @@ class _Parts:
                 self._left -= len(part)
                 self.is_over = self._is_last and not self._left
             elif count := self._alike(view[at:]):
-                step = 1 + _partial(self._usual[0])
+                step = 1 + part_size(self._usual[0])
                 end = at + count * step
                 parts += [view[start : start + step - 1] for start in range(at + 1, end, step)]
                 at = end
@@ -149,26 +153,19 @@ class _Parts:
         """Return how many whole parts of the usual length come next; 0 if not all are."""
         if self._length or not self._usual:
             return 0
-        step = 1 + _partial(self._usual[0])
+        step = 1 + part_size(self._usual[0])
         count = len(view) // step
         return count if bytes(view[: count * step : step]) == self._usual * count else 0
 
     def _read_length(self) -> None:
-        first, length = self._length[0], self._length
-        if size := _partial(first):
-            self._left, self._usual, self._length = size, length, b""
+        length = read_length(self._length)
+        if length is None:
             return
-        wanted = 1 if first < 192 else 5 if first == 255 else 2
-        if len(length) < wanted:
-            return
-        if wanted == 1:
-            self._left = first
-        elif wanted == 2:
-            self._left = ((first - 192) << 8) + length[1] + 192
-        else:
-            self._left = int.from_bytes(length[1:], "big")
-        self._length, self._is_last = b"", True
-        self.is_over = not self._left
+        self._left, self._is_last = length.size, length.is_last
+        if not length.is_last:
+            self._usual = self._length
+        self._length = b""
+        self.is_over = length.is_last and not length.size
 
 
 class _Skip:
@@ -183,24 +180,16 @@ class _Skip:
         return memoryview(view)[skipped:]
 
 
-def _before_data(clear: bytes) -> int:
+def _skipped(clear: bytes) -> int:
     """Return the bytes before the data of the literal packet with which a message begins.
 
     Raises:
         LayoutError: it begins with something else.
     """
-    if clear[_PREFIX - 4 : _PREFIX - 2] != clear[_PREFIX - 2 : _PREFIX]:
-        raise LayoutError("this is not its key")
-    if clear[_PREFIX] != _LITERAL or _partial(clear[_PREFIX + 1]) < _LEAST_FIRST_PART:
-        raise LayoutError("it does not hold literal data in parts")
-    if clear[_PREFIX + 2] != ord("b"):
-        raise LayoutError("it holds text")
-    return 2 + clear[_PREFIX + 3] + 4  # format, name with its length, time
-
-
-def _partial(length: int) -> int:
-    """Return the bytes of a part that is not the last one; 0 if this begins another length."""
-    return 1 << (length & 0x1F) if 224 <= length < 255 else 0
+    require_literal(clear)
+    if part_size(clear[PREFIX + 1]) < _LEAST_FIRST_PART:
+        raise LayoutError("it does not hold its data in parts")
+    return before_data(clear[PREFIX + 2 :])
 
 
 def _damaged(why: str) -> IntegrityError:

@@ -5,6 +5,7 @@ gpg tolerates packets around a signed text that change nothing it prints. A mani
 exactly three packets, so that no byte of it is outside what the signature and this shape fix.
 """
 
+from snapvault.adapters.sealers.packet_lengths import LONGEST, read_length
 from snapvault.errors import IntegrityError
 
 _SIGNED_TEXT = (4, 11, 2)  # one-pass signature, literal data, signature
@@ -53,14 +54,12 @@ def _end_of_old(message: bytes, at: int, kind: int) -> int:
 
 def _end_of_new(message: bytes, at: int) -> int:
     while True:
-        first = message[at]
-        if first < 192:
-            return at + 1 + first
-        if first < 224:
-            return at + 2 + ((first - 192) << 8) + message[at + 1] + 192
-        if first == 255:
-            return at + 5 + _number(message, at + 1, 4)
-        at += 1 + (1 << (first & 0x1F))  # a partial length; another one follows
+        length = read_length(message[at : at + LONGEST])
+        if length is None:
+            raise IndexError("length is cut off")
+        at += length.octets + length.size
+        if length.is_last:
+            return at
 
 
 def _number(message: bytes, at: int, size: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from snapvault.adapters.sealers.packet_lengths import LONGEST, read_length
 from snapvault.model.ranges import Range
 
 Look = Callable[[int, int], bytes]
@@ -21,7 +22,7 @@ LARGEST_PART: Final = 8192
 REACH: Final = 2 * (LARGEST_PART + 64)
 """How far before its end, in bytes, a packet is looked at."""
 
-_LENGTH = 5  # octets, at most
+_SMALL_LENGTH = 2  # octets, at most, of a small packet's length
 _SESSION_KEY, _ENCRYPTED = 1, 18  # tags
 
 
@@ -113,20 +114,10 @@ def _tail(
 
 def _length(look: Look, at: int, end: int) -> tuple[int, int, bool]:
     """Return where a part begins whose length is at `at`, the length, and if it is the last."""
-    octets = look(at, min(at + _LENGTH, end)) if at < end else b""
-    if not octets:
-        raise LayoutError("packet has no end")
-    first = octets[0]
-    if 224 <= first < 255:
-        return at + 1, 1 << (first & 0x1F), False
-    size = 1 if first < 192 else 5 if first == 255 else 2
-    if len(octets) < size:
-        raise LayoutError("length is cut off")
-    if size == 1:
-        return at + 1, first, True
-    if size == 2:
-        return at + 2, ((first - 192) << 8) + octets[1] + 192, True
-    return at + 5, int.from_bytes(octets[1:5], "big"), True
+    length = read_length(look(at, min(at + LONGEST, end)) if at < end else b"")
+    if length is None:
+        raise LayoutError("packet has no end, or its length is cut off")
+    return at + length.octets, length.size, length.is_last
 
 
 def encrypted_packet(head: bytes) -> int:
@@ -153,10 +144,9 @@ def encrypted_packet(head: bytes) -> int:
 def _end(head: bytes, at: int, *, is_new: bool) -> int:
     """Return where a small packet ends."""
     if is_new:
-        if at + 1 < len(head) and head[at + 1] < 192:
-            return at + 2 + head[at + 1]
-        if at + 2 < len(head) and head[at + 1] < 224:
-            return at + 3 + ((head[at + 1] - 192) << 8) + head[at + 2] + 192
+        length = read_length(head[at + 1 : at + 1 + _SMALL_LENGTH])
+        if length is not None and length.is_last:
+            return at + 1 + length.octets + length.size
     elif head[at] & 3 < 2:
         size = 1 << (head[at] & 3)
         return at + 1 + size + int.from_bytes(head[at + 1 : at + 1 + size], "big")
