@@ -46,7 +46,7 @@ def files(*suffixes: str) -> Iterator[Path]:
             and not name.endswith(".egg-info")
             and (name == ".ci" or not name.startswith("."))
         )
-        for name in sorted(names):
+        for name in sorted(set(names) - {".git"}):  # a file where the tree is a second checkout
             if not suffixes or name.endswith(suffixes):
                 yield Path(folder, name)
 
