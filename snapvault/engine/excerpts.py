@@ -27,7 +27,7 @@ from snapvault.errors import IntegrityError, ObjectMissingError, SealError, Stor
 from snapvault.formats import names
 from snapvault.formats.volume import FRAME_SIZE, Frame
 from snapvault.formats.volume_list import VolumeRecord
-from snapvault.formats.zstd_frame import cut_block
+from snapvault.formats.zstd_frame import cut_block, unpack_into
 from snapvault.ports.sealer import Parts, Sealer
 from snapvault.ports.store import StoreReader
 
@@ -192,25 +192,14 @@ def _unpack_one(parts: Parts, start: FrameStart, packed: memoryview) -> _Unpacke
     skip = start.raw_begin % _PAGE
     # Not dense: many frames of which little is wanted may be here at once.
     buffer = buffers.sparse(skip + start.wanted)[skip:]
-    while (unpacked := _fill(buffer, packed)) < start.wanted:
+    unpacker = zstandard.ZstdDecompressor()
+    while (unpacked := unpack_into(packed, buffer, unpacker)) < start.wanted:
         have = len(packed)
         end = start.more(have, unpacked, cut_block(packed))
         if end == have:
             raise VolumeError("a frame unpacks to fewer bytes than it should")
         packed = memoryview(bytes(packed) + parts.read(start.begin + have, start.begin + end))
     return _Unpacked(start.raw_begin, buffer)
-
-
-def _fill(buffer: memoryview, packed: memoryview) -> int:
-    """Unpack the start of a frame as far as it goes, and return to how many bytes.
-
-    No more than has room, whatever these bytes say of themselves: nothing has proven them.
-    """
-    reader = zstandard.ZstdDecompressor().stream_reader(packed)
-    at = 0
-    while at < len(buffer) and (count := reader.readinto(buffer[at:])):
-        at += count
-    return at
 
 
 class _Pieces:

@@ -17,7 +17,7 @@ from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.errors import IntegrityError, SignatureError, VolumeError
 from snapvault.formats.volume import FRAME_SIZE
 from snapvault.formats.volume_list import VolumeRecord
-from snapvault.formats.zstd_frame import Frames, raw_size
+from snapvault.formats.zstd_frame import Frames, raw_size, unpack_into
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap, empty
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import StoreReader
@@ -255,12 +255,9 @@ class _Cutter:
         # With a whole frame at hand, and room for all it holds, zstd unpacks to where it belongs.
         begin = self._end - self._base
         room = self._buffer[begin : begin + FRAME_SIZE + 1]
-        with self._unpacker.stream_reader(frame) as reader:
-            while count := reader.readinto(room):
-                room = room[count:]
-                self._end += count
-        found = self._end - self._base - begin
-        if not room or size not in (None, found):
+        found = unpack_into(frame, room, self._unpacker)
+        self._end += found
+        if found > FRAME_SIZE or size not in (None, found):
             raise VolumeError(f"a frame holds {found} bytes, and should hold {size or FRAME_SIZE}")
 
     def _make_room(self, needed: int) -> None:

@@ -15,7 +15,7 @@ from snapvault.engine.frames import read_seek_table
 from snapvault.errors import IntegrityError, VolumeError
 from snapvault.formats.volume import FRAME_SIZE, Frame
 from snapvault.formats.volume_list import VolumeRecord
-from snapvault.formats.zstd_frame import Frames
+from snapvault.formats.zstd_frame import Frames, unpack_into
 from snapvault.ports.sealer import Parts, Sealer
 from snapvault.ports.store import StoreReader
 
@@ -120,11 +120,7 @@ def stream_volume(
 def _unpack(frame: memoryview) -> memoryview:
     """Unpack a frame, to no more than a frame may have, whatever it says of itself."""
     buffer = memoryview(bytearray(FRAME_SIZE))
-    at = 0
     try:
-        reader = zstandard.ZstdDecompressor().stream_reader(frame)
-        while at < FRAME_SIZE and (size := reader.readinto(buffer[at:])):
-            at += size
+        return buffer[: unpack_into(frame, buffer, zstandard.ZstdDecompressor())]
     except zstandard.ZstdError as error:
         raise VolumeError(f"a frame cannot be unpacked: {error}") from error
-    return buffer[:at]

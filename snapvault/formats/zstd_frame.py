@@ -56,6 +56,21 @@ class Frames:
             raise VolumeError(f"a frame is longer than {_LONGEST} bytes")
 
 
+def unpack_into(frame: memoryview, buffer: memoryview, unpacker: zstandard.ZstdDecompressor) -> int:
+    """Unpack a frame, or the start of one, as far as that goes; return to how many bytes.
+
+    No more than has room, whatever these bytes say of themselves: nothing may have proven them.
+
+    Raises:
+        zstandard.ZstdError: they cannot be unpacked.
+    """
+    at = 0
+    with unpacker.stream_reader(frame) as reader:
+        while at < len(buffer) and (count := reader.readinto(buffer[at:])):
+            at += count
+    return at
+
+
 def raw_size(frame: memoryview) -> int | None:
     """Return how many bytes a frame unpacks to, if its header says so.
 
