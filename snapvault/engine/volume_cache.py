@@ -8,7 +8,7 @@ by. The files have no names: what is in them is gone with the process.
 """
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,7 @@ from threading import Condition, Thread, current_thread
 from typing import Final
 
 from snapvault import clock
+from snapvault.engine import fetch
 from snapvault.engine.excerpts import SMALLEST
 from snapvault.engine.volume_files import VolumeFile
 from snapvault.engine.volume_frames import VolumeFrames, open_frames, stream_volume
@@ -28,7 +29,6 @@ from snapvault.errors import (
     SnapVaultError,
     StoreError,
 )
-from snapvault.formats import names
 from snapvault.formats.volume import FRAME_SIZE
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.ports.events import Events
@@ -428,9 +428,8 @@ class VolumeCache:
         """Fetch some frames; whatever is wrong with them, the whole volume says what it is."""
         record = held.need.record
         try:
-            frames = held.frames or open_frames(
-                self._sealer, record, self._looker(record), held.need.end
-            )
+            look = fetch.part_reader(self._store, record, self._count)
+            frames = held.frames or open_frames(self._sealer, record, look, held.need.end)
             with self._changed:
                 held.frames = frames
                 held.is_whole = frames is None
@@ -445,16 +444,6 @@ class VolumeCache:
             if error.retryable:
                 raise
             self._in_parts = False
-
-    def _looker(self, record: VolumeRecord) -> Callable[[int, int], bytes]:
-        name = names.volume(record.volume)
-
-        def look(begin: int, end: int) -> bytes:
-            data = self._store.get_part(name, begin, end - begin)
-            self._count(len(data))
-            return data
-
-        return look
 
     def _fetch_whole(self, held: _Held, job: _Job) -> None:
         at = 0
