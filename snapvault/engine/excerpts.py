@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import count
 from threading import Event, Lock
 from typing import Final
 
@@ -19,14 +18,12 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from snapvault.engine import buffers
+from snapvault.engine import buffers, fetch
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Plan
 from snapvault.engine.frames import FrameStart, read_seek_table, together, wanted_frames
 from snapvault.engine.pipeline import ordered, threads
 from snapvault.errors import IntegrityError, ObjectMissingError, SealError, StoreError, VolumeError
-from snapvault.formats import names
 from snapvault.formats.volume import FRAME_SIZE, Frame
-from snapvault.formats.volume_list import VolumeRecord
 from snapvault.formats.zstd_frame import cut_block, unpack_into
 from snapvault.ports.sealer import Parts, Sealer
 from snapvault.ports.store import StoreReader
@@ -105,12 +102,9 @@ class _Excerpting:
                 pass
         return Excerpt(self._fetched, _only(self._work, ~self._done))
 
-    def _rows(self, index: int) -> slice:
-        return slice(int(self._work.bounds[index]), int(self._work.bounds[index + 1]))
-
     def _is_worth_it(self, index: int, raw_size: int) -> bool:
         """Tell, before anything is fetched, whether parts may be much less than the whole."""
-        record, rows = self._work.volumes[index], self._rows(index)
+        record, rows = self._work.volumes[index], self._work.rows(index)
         if record.size < SMALLEST:
             return False
         frames = [Frame(FRAME_SIZE, FRAME_SIZE)] * -(-raw_size // FRAME_SIZE)
@@ -137,15 +131,16 @@ class _Excerpting:
             self._is_futile.set()
 
     def _take(self, index: int, fetching: Executor) -> None:
-        record, rows = self._work.volumes[index], self._rows(index)
-        parts = self._sealer.open_parts(record.size, self._fetcher(record))
+        record, rows = self._work.volumes[index], self._work.rows(index)
+        look = fetch.part_reader(self._store, record, self._count)
+        parts = self._sealer.open_parts(record.size, look)
         if parts is None:
             return
         frames = read_seek_table(parts)
         starts = wanted_frames(frames, self._work.raw[rows], self._work.length[rows])
         if sum(start.guess for start in starts) > WHOLE * record.size:
             return
-        pieces = _Pieces(self._work, rows)
+        pieces = _Pieces(self._work, index)
         for unpacked in ordered(
             lambda group: _unpack(parts, group), together(starts), ahead=_AHEAD, pool=fetching
         ):
@@ -154,16 +149,9 @@ class _Excerpting:
                     return
                 self._done[row] = True
 
-    def _fetcher(self, record: VolumeRecord) -> Callable[[int, int], bytes]:
-        name = names.volume(record.volume)
-
-        def fetch(begin: int, end: int) -> bytes:
-            data = self._store.get_part(name, begin, end - begin)
-            with self._lock:
-                self._fetched += len(data)
-            return data
-
-        return fetch
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self._fetched += size
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,30 +193,20 @@ def _unpack_one(parts: Parts, start: FrameStart, packed: memoryview) -> _Unpacke
 class _Pieces:
     """The pieces of one volume, as they can be had from raw bytes that come in order."""
 
-    def __init__(self, work: Plan, rows: slice) -> None:
-        raw = work.raw[rows]
+    def __init__(self, work: Plan, index: int) -> None:
         self._held: deque[_Unpacked] = deque()
-        self._rows = zip(
-            count(rows.start),
-            raw.tolist(),
-            (raw + work.length[rows]).tolist(),
-            work.stream[rows].tolist(),
-            work.offset[rows].tolist(),
-            # What is before the lowest start of this and all later pieces is done with.
-            np.minimum.accumulate(raw[::-1])[::-1].tolist(),
-            strict=False,
-        )
+        self._rows = enumerate(work.pieces(index), work.rows(index).start)
         self._next = next(self._rows, None)
 
     def of(self, unpacked: list[_Unpacked]) -> Iterator[tuple[int, int, int, memoryview]]:
         """Yield row, stream, offset and bytes of the pieces that are there with these."""
         for each in unpacked:
             self._held.append(each)
-            while self._next is not None and self._next[2] <= each.end:
-                row, begin, end, stream, offset, lowest = self._next
-                while self._held[0].end <= lowest:
+            while self._next is not None and self._next[1].end <= each.end:
+                row, piece = self._next
+                while self._held[0].end <= piece.lowest:
                     self._held.popleft()
-                yield row, stream, offset, self._bytes(begin, end)
+                yield row, piece.stream, piece.offset, self._bytes(piece.begin, piece.end)
                 self._next = next(self._rows, None)
 
     def _bytes(self, begin: int, end: int) -> memoryview:

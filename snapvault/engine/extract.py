@@ -7,6 +7,7 @@ streams by, and holds a window of four megabytes in memory.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -41,6 +42,18 @@ _PAGE = 4096  # bytes
 VOLUMES_AT_ONCE = max(4, WORKERS)
 
 
+class Piece(NamedTuple):
+    """Bytes [begin, end) of a volume's raw bytes, and where they belong."""
+
+    begin: int
+    end: int
+    stream: int
+    offset: int
+
+    lowest: int
+    """Where the first of this and all later pieces begins: what is before it is done with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to fetch, in pieces of a mebibyte or less, and where they belong.
@@ -63,6 +76,23 @@ class Plan:
     def data_bytes(self) -> int:
         """Bytes to be written that are not zeros."""
         return int(self.length.sum())
+
+    def rows(self, index: int) -> slice:
+        """Return where the pieces of a volume are in the columns."""
+        return slice(int(self.bounds[index]), int(self.bounds[index + 1]))
+
+    def pieces(self, index: int) -> Iterator[Piece]:
+        """Yield the pieces of a volume."""
+        rows = self.rows(index)
+        raw = self.raw[rows]
+        return map(
+            Piece,
+            raw.tolist(),
+            (raw + self.length[rows]).tolist(),
+            self.stream[rows].tolist(),
+            self.offset[rows].tolist(),
+            np.minimum.accumulate(raw[::-1])[::-1].tolist(),
+        )
 
 
 def plan(
@@ -186,21 +216,11 @@ class _Cutter:
     """
 
     def __init__(self, work: Plan, index: int, deliver: Deliver) -> None:
-        rows = slice(int(work.bounds[index]), int(work.bounds[index + 1]))
-        raw = work.raw[rows]
         self._deliver = deliver
-        self._pieces: Iterator[tuple[int, int, int, int, int]] = zip(
-            raw.tolist(),
-            (raw + work.length[rows]).tolist(),
-            work.stream[rows].tolist(),
-            work.offset[rows].tolist(),
-            # What is before the lowest start of this and all later pieces is done with.
-            np.minimum.accumulate(raw[::-1])[::-1].tolist(),
-            strict=True,
-        )
+        self._pieces = work.pieces(index)
         self._next = next(self._pieces, None)
         # No piece that is still to come begins further back than the longest is long.
-        longest = int(work.length[rows].max(initial=1))
+        longest = int(work.length[work.rows(index)].max(initial=1))
         self._buffer = buffers.dense(_WINDOW + longest)
         self._base = 0
         self._end = 0
@@ -238,14 +258,14 @@ class _Cutter:
                 f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
             )
 
-    def _due(self) -> tuple[int, int, int, int, int] | None:
+    def _due(self) -> Piece | None:
         """Return the next piece if all of it is there."""
-        return self._next if self._next is not None and self._next[1] <= self._end else None
+        return self._next if self._next is not None and self._next.end <= self._end else None
 
     def _unpack(self, frame: memoryview) -> None:
         """Unpack a frame behind what is there, or pass over it if nothing of it is wanted."""
         size = raw_size(frame)
-        wanted = self._end if self._next is None else self._next[4]
+        wanted = self._end if self._next is None else self._next.lowest
         if size is not None and self._end + size <= wanted:
             self._end += size
             self._base = self._end - self._end % _PAGE
@@ -267,18 +287,19 @@ class _Cutter:
         self._buffer[:kept] = self._buffer[base - self._base : self._end - self._base]
         self._base = base
 
-    def _deliver_run(self, piece: tuple[int, int, int, int, int]) -> None:
+    def _deliver_run(self, piece: Piece) -> None:
         """Deliver a piece, and those right behind it in the volume that are there."""
-        start, end, stream, offset, _ = piece
-        pieces = [(offset, end - start)]
+        end = piece.end
+        pieces = [(piece.offset, end - piece.begin)]
         self._next = next(self._pieces, None)
         while (
             self._next is not None
-            and self._next[0] == end
-            and self._next[2] == stream
-            and self._next[1] <= self._end
+            and self._next.begin == end
+            and self._next.stream == piece.stream
+            and self._next.end <= self._end
         ):
-            end = self._next[1]
-            pieces.append((self._next[3], end - self._next[0]))
+            end = self._next.end
+            pieces.append((self._next.offset, end - self._next.begin))
             self._next = next(self._pieces, None)
-        self._deliver(stream, pieces, self._buffer[start - self._base : end - self._base])
+        view = self._buffer[piece.begin - self._base : end - self._base]
+        self._deliver(piece.stream, pieces, view)
