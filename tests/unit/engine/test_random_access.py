@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from snapvault import clock
 from snapvault.engine import volume_cache
 from snapvault.engine.contents import look_up
-from snapvault.engine.random_access import OpenPoint, open_point
+from snapvault.engine.random_access import open_point
 from snapvault.errors import (
     IntegrityError,
     KeyMissingError,
@@ -27,6 +27,7 @@ from snapvault.formats import names
 from snapvault.model.point import Point
 from snapvault.ports.sealer import Readers
 from snapvault.ports.store import Readable, Store
+from tests.support.served import opened
 from tests.support.stores import FailingStore, FlippingStore, ForwardingStore, RecordingStore
 from tests.support.vault_builder import pack_volume
 from tests.support.vaults import MixedSource, SparseContent, VaultKit
@@ -35,20 +36,6 @@ BLOCK = 512
 VOLUME = 64 << 10
 MIB = 1 << 20
 DEADLINE = 30.0  # seconds
-
-
-@contextmanager
-def opened(
-    kit: VaultKit, point: Point, store: Store | None = None, *, limit: int = 100 * VOLUME
-) -> Iterator[OpenPoint]:
-    """Open a point's disks as a machine with the recovery key does."""
-    vault = kit.recovery(store)
-    folder = kit.folder / "served"
-    folder.mkdir(exist_ok=True)
-    disks = tuple(stream for stream in point.streams if stream.kind == "disk")
-    with open_point(vault, look_up(vault, point, disks), folder=folder, limit=limit) as found:
-        yield found
-    assert list(folder.iterdir()) == []
 
 
 def nights(folder: Path) -> tuple[VaultKit, MixedSource, list[Point]]:
@@ -320,7 +307,7 @@ def test_closing_lets_those_fail_who_wait(one: tuple[VaultKit, bytes, Point]) ->
         except RestoreError as error:
             failed.append(str(error))
 
-    with opened(kit, point, store) as found:
+    with opened(kit, point, store, outlived=True) as found:
         reader = threading.Thread(target=work)
         reader.start()
         until(lambda: found.cache.fetched == 1)

@@ -4,8 +4,7 @@
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +14,6 @@ from hypothesis import strategies as st
 
 from snapvault import clock
 from snapvault.engine import volume_cache, volume_frames
-from snapvault.engine.contents import look_up
-from snapvault.engine.random_access import OpenPoint, open_point
 from snapvault.engine.volume_cache import VolumeCache
 from snapvault.errors import IntegrityError, RestoreError, StoreError, StoreUnavailableError
 from snapvault.formats import names
@@ -25,6 +22,7 @@ from snapvault.model.point import Point
 from snapvault.ports.sealer import Parts
 from snapvault.ports.store import Store
 from tests.support.sealers import PaperSealer
+from tests.support.served import opened
 from tests.support.stores import FailingStore, FlippingStore, ForwardingStore, RecordingStore
 from tests.support.vaults import MixedSource, VaultKit
 
@@ -65,21 +63,6 @@ def disk_of(size: int, seed: int = 1) -> bytes:
 
 def saved(kit: VaultKit, content: bytes) -> Point:
     return kit.night(MixedSource(disks={"root": content})).point
-
-
-@contextmanager
-def opened(
-    kit: VaultKit, point: Point, store: Store | None = None, *, limit: int = 100 * VOLUME
-) -> Iterator[OpenPoint]:
-    """Open a point's disks as a machine with the recovery key does."""
-    vault = kit.recovery(store)
-    folder = kit.folder / "served"
-    folder.mkdir(exist_ok=True)
-    contents = look_up(vault, point, point.streams)
-    with open_point(vault, contents, folder=folder, limit=limit) as found:
-        yield found
-    assert list(folder.iterdir()) == []
-    assert found.cache.taken_bytes == 0
 
 
 def volumes(kit: VaultKit) -> list[str]:
