@@ -20,7 +20,8 @@ from snapvault.engine import metadata
 from snapvault.engine.blocks import block_hashes
 from snapvault.engine.contents import Contents, require_digest
 from snapvault.engine.vault import Vault
-from snapvault.engine.volume_cache import Need, VolumeCache
+from snapvault.engine.volume_cache import VolumeCache
+from snapvault.engine.volume_room import Need
 from snapvault.errors import RestoreError, SignatureError, VolumeError
 from snapvault.formats import names, signatures
 from snapvault.formats.signatures import HASH_SIZE, REGION_BLOCKS, hashes_from

@@ -7,9 +7,7 @@ first byte comes first: it is fetched whole, and whoever waits goes on as soon a
 by. The files have no names: what is in them is gone with the process.
 """
 
-import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from threading import Condition, Thread, current_thread
@@ -19,7 +17,8 @@ from snapvault import clock
 from snapvault.engine import fetch
 from snapvault.engine.excerpts import SMALLEST
 from snapvault.engine.volume_files import VolumeFile
-from snapvault.engine.volume_frames import VolumeFrames, open_frames, stream_volume
+from snapvault.engine.volume_frames import open_frames, stream_volume
+from snapvault.engine.volume_room import Held, Job, Need, Room
 from snapvault.errors import (
     IntegrityError,
     ObjectMissingError,
@@ -30,7 +29,6 @@ from snapvault.errors import (
     StoreError,
 )
 from snapvault.formats.volume import FRAME_SIZE
-from snapvault.formats.volume_list import VolumeRecord
 from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import StoreReader
@@ -45,53 +43,6 @@ TRUST_AGAIN: Final = 60.0
 
 _AHEAD: Final = 2  # frames in a row that are here, for each that is fetched ahead
 _CLOSING: Final = 2.0  # seconds to wait for threads at the end
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """A volume, and how many raw bytes from its start on may be asked for."""
-
-    record: VolumeRecord
-    end: int
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """One fetching of some frames. `error` is how it ended."""
-
-    is_whole: bool
-    numbers: Sequence[int] = ()
-    waiting: int = 0  # threads
-    is_stopped: bool = False
-    error: SnapVaultError | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Held:
-    """A volume as far as it is here. Its file ends where nothing more may be asked for."""
-
-    need: Need
-    file: VolumeFile
-    frames: VolumeFrames | None = field(default=None, repr=False)
-    is_whole: bool = False  # parts of it do not do
-    jobs: list[_Job] = field(default_factory=list)
-    leader: _Job | None = None  # opens it, or fetches all of it: nothing else starts meanwhile
-    waiting: int = 0  # threads that wait for bytes of it
-    reading: int = 0  # threads that read from the file
-    used: int = 0  # when it was last asked for, as a turn
-    refusal: IntegrityError | None = None
-    told: str = ""  # the last failure that was told
-    distrusted: float = -TRUST_AGAIN  # when it was found damaged
-
-    @property
-    def is_still(self) -> bool:
-        """Whether nothing happens to its file."""
-        return not self.jobs and not self.reading
-
-    def job_for(self, number: int) -> _Job | None:
-        """Return what fetches a frame, if anything does."""
-        return next((job for job in self.jobs if number in job.numbers), None)
 
 
 class _Stopped(Exception):  # noqa: N818 - a signal between threads
@@ -125,15 +76,15 @@ class VolumeCache:
         self._store = store
         self._sealer = sealer
         self._events = events
-        self._folder = folder
-        self._limit = limit
         self._held = {
-            volume: _Held(need, VolumeFile(folder, need.end)) for volume, need in needs.items()
+            volume: Held(need, VolumeFile(folder, need.end)) for volume, need in needs.items()
         }
         self._changed = Condition()
+        self._room = Room(
+            self._held.values(), limit, folder=folder, on_drop=self._changed.notify_all
+        )
         self._turns = count(1)
-        self._waiting: dict[int, _Held] = {}  # by turn, the first first
-        self._taken = 0  # bytes of all files
+        self._waiting: dict[int, Held] = {}  # by turn, the first first
         self._jobs = 0
         self._in_parts = True
         self._closed = False
@@ -162,7 +113,7 @@ class VolumeCache:
     def taken_bytes(self) -> int:
         """Bytes of all files."""
         with self._changed:
-            return self._taken
+            return self._room.taken
 
     def read_into(self, volume: str, offset: int, view: memoryview) -> None:
         """Fill the view with raw bytes of a volume, which are not proven yet; may wait for them.
@@ -199,7 +150,7 @@ class VolumeCache:
                     job.is_stopped = True
                 self._changed.wait()
             if held.is_still:
-                self._drop(held)
+                self._room.drop(held)
                 held.is_whole = True
             return True
 
@@ -216,14 +167,14 @@ class VolumeCache:
 
     # --- with the lock held ----------------------------------------------------------------
 
-    def _wait_for(self, held: _Held, begin: int, end: int) -> None:
+    def _wait_for(self, held: Held, begin: int, end: int) -> None:
         if end > held.need.end:
             raise ValueError(f"asked for {end} of {held.need.end} bytes")
         numbers = range(begin // FRAME_SIZE, -(-end // FRAME_SIZE))
         turn = held.used = next(self._turns)
         held.waiting += 1
         self._waiting[turn] = held
-        job: _Job | None = None
+        job: Job | None = None
         try:
             while True:
                 if self._closed:
@@ -242,7 +193,7 @@ class VolumeCache:
             held.waiting -= 1
             self._changed.notify_all()
 
-    def _wait(self, job: _Job | None) -> None:
+    def _wait(self, job: Job | None) -> None:
         """Wait until something changes; a job that is waited for is not stopped meanwhile."""
         if job is not None:
             job.waiting += 1
@@ -252,7 +203,7 @@ class VolumeCache:
             if job is not None:
                 job.waiting -= 1
 
-    def _start(self, held: _Held, missing: Sequence[int], *, is_first: bool) -> _Job | None:
+    def _start(self, held: Held, missing: Sequence[int], *, is_first: bool) -> Job | None:
         """Start to fetch frames; None if there is no place for them yet: something changes then."""
         if self._jobs >= JOBS:
             self._stop_one()
@@ -264,16 +215,16 @@ class VolumeCache:
             numbers: Sequence[int] = [
                 number for number in range(held.file.frames) if held.job_for(number) is None
             ]
-            if not self._make_room(held, numbers, is_first=is_first):
+            if not self._room.make(held, numbers, is_first=is_first):
                 return None
         else:
             asked = _in_a_row(missing)
             numbers = self._window(held, asked)
-            if not self._make_room(held, numbers, is_first=is_first):
+            if not self._room.make(held, numbers, is_first=is_first):
                 numbers = asked
-                if not self._make_room(held, numbers, is_first=is_first):
+                if not self._room.make(held, numbers, is_first=is_first):
                     return None
-        job = _Job(is_whole, numbers)
+        job = Job(is_whole, numbers)
         held.jobs.append(job)
         if is_whole or held.frames is None:
             held.leader = job
@@ -283,7 +234,7 @@ class VolumeCache:
         thread.start()
         return job
 
-    def _window(self, held: _Held, asked: range) -> range:
+    def _window(self, held: Held, asked: range) -> range:
         """Return what is asked for, and more ahead the longer the row is that goes before it."""
         row = 0
         while row < asked.start and self._is_coming(held, asked.start - row - 1):
@@ -294,64 +245,16 @@ class VolumeCache:
             end += 1
         return range(asked.start, end)
 
-    def _is_coming(self, held: _Held, number: int) -> bool:
+    def _is_coming(self, held: Held, number: int) -> bool:
         return held.file.has(number) or held.job_for(number) is not None
 
-    def _refuse(self, held: _Held) -> None:
+    def _refuse(self, held: Held) -> None:
         """Raise what is known to be wrong with a volume, for a while."""
         if held.refusal is None:
             return
         if clock.monotonic() - held.distrusted < TRUST_AGAIN:
             raise _again(held.refusal)
         held.refusal = None
-
-    def _make_room(self, held: _Held, numbers: Sequence[int], *, is_first: bool) -> bool:
-        """Take the room of some frames; False while others have it."""
-        while self._taken + held.file.room_for(numbers) > self._limit:
-            if not self._drop_one(held, is_first=is_first):
-                return False
-        while True:
-            before = held.file.taken
-            try:
-                held.file.take_room(numbers)
-            except OSError as error:
-                if error.errno not in _FULL or not self._taken:
-                    size = format_size(held.file.room_for(numbers))
-                    raise RestoreError(
-                        f'could not keep {size} of a volume in folder "{self._folder}": '
-                        f"{(error.strerror or str(error)).lower()}",
-                        hint="Free room there, or move state_dir.",
-                    ) from error
-            else:
-                return True
-            finally:
-                self._taken += held.file.taken - before
-            if not self._drop_one(held, is_first=is_first):
-                return False
-
-    def _drop_one(self, wanting: _Held, *, is_first: bool) -> bool:
-        """Drop the volume that was not asked for longest; False if that takes a while.
-
-        Whoever waits longest of all may take the room of others who wait, too, and so no two of
-        them wait for each other.
-        """
-        others = [each for each in self._held.values() if each.file.is_open and each is not wanting]
-        idle = [each for each in others if not each.waiting and not each.reading]
-        if idle:
-            oldest = min(idle, key=lambda each: each.used)
-            for job in oldest.jobs:
-                job.is_stopped = True
-            if oldest.jobs:
-                return False
-        else:
-            still = [each for each in others if each.is_still]
-            if not others and wanting.is_still:
-                still = [wanting]
-            if not is_first or not still:
-                return False
-            oldest = min(still, key=lambda each: each.used)
-        self._drop(oldest)
-        return True
 
     def _stop_one(self) -> None:
         """Ask that fetching to stop which nobody waits for, and nobody did for longest."""
@@ -361,25 +264,18 @@ class VolumeCache:
         if running and not any(job.is_stopped for _, job in running):
             min(running, key=lambda each: each[0])[1].is_stopped = True
 
-    def _drop(self, held: _Held) -> None:
-        self._taken -= held.file.taken
-        held.file.drop()
-        held.frames = None
-        held.is_whole = False
-        self._changed.notify_all()
-
-    def _let_go(self, held: _Held) -> None:
+    def _let_go(self, held: Held) -> None:
         """Hear that something has ended, or is to."""
         if self._closed:
             for job in held.jobs:
                 job.is_stopped = True
             if held.is_still:
-                self._drop(held)
+                self._room.drop(held)
         self._changed.notify_all()
 
     # --- one fetching, on a thread of its own ------------------------------------------------
 
-    def _run(self, held: _Held, job: _Job) -> None:
+    def _run(self, held: Held, job: Job) -> None:
         error: SnapVaultError | None = None
         record = held.need.record
         with self._changed:
@@ -405,7 +301,7 @@ class VolumeCache:
         with self._changed:
             self._threads.discard(current_thread())
 
-    def _end(self, held: _Held, job: _Job, error: SnapVaultError | None) -> bool:
+    def _end(self, held: Held, job: Job, error: SnapVaultError | None) -> bool:
         """Note how a job ended, with the lock held; return whether that is news."""
         self._jobs -= 1
         held.jobs.remove(job)
@@ -424,7 +320,7 @@ class VolumeCache:
         self._let_go(held)
         return is_news
 
-    def _fetch_parts(self, held: _Held, job: _Job) -> None:
+    def _fetch_parts(self, held: Held, job: Job) -> None:
         """Fetch some frames; whatever is wrong with them, the whole volume says what it is."""
         record = held.need.record
         try:
@@ -445,7 +341,7 @@ class VolumeCache:
                 raise
             self._in_parts = False
 
-    def _fetch_whole(self, held: _Held, job: _Job) -> None:
+    def _fetch_whole(self, held: Held, job: Job) -> None:
         at = 0
 
         def take(raw: memoryview) -> None:
@@ -461,7 +357,7 @@ class VolumeCache:
             )
         held.told = ""
 
-    def _keep(self, held: _Held, job: _Job, at: int, raw: memoryview) -> None:
+    def _keep(self, held: Held, job: Job, at: int, raw: memoryview) -> None:
         """Write raw bytes that come in order where they belong, but not over what is here."""
         end = min(at + len(raw), held.need.end)
         for number in range(at // FRAME_SIZE, -(-end // FRAME_SIZE)):
