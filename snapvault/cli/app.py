@@ -24,6 +24,7 @@ from snapvault.cli import (
     notify,
     policy,
     prune,
+    repair,
     restore,
     run,
     serve,
@@ -207,6 +208,12 @@ app.command(
     short_help="Remove restore points that no rule keeps, and what only they needed.",
     epilog=SHARED,
 )(prune.command)
+app.command(
+    "repair",
+    help=_help(repair.command),
+    short_help="Mend what is damaged in a vault, as far as it can be.",
+    epilog=SHARED,
+)(repair.command)
 app.command(
     "hold",
     help=_help(hold.command),

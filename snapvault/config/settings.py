@@ -8,6 +8,7 @@ from typing import Final
 from snapvault.config.daemon import DaemonShape, daemon_settings
 from snapvault.config.document import Document, Location, read_document
 from snapvault.config.limits import host_limits
+from snapvault.config.locking import object_lock
 from snapvault.config.notify import NotifierShape, notifier_settings
 from snapvault.config.paths import absolute, resolve
 from snapvault.config.problems import Problem, ProblemError, quoted
@@ -90,6 +91,7 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
         ca_bundle=path("ca_bundle", shape.ca_bundle),
         create_only=shape.create_only,
         prune_grace=shape.prune_grace,
+        object_lock=object_lock(shape.object_lock),
     )
 
 

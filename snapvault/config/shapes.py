@@ -14,6 +14,7 @@ from snapvault.config.daemon import DaemonShape
 from snapvault.config.drills import DrillShape
 from snapvault.config.kinds import SourceShape
 from snapvault.config.limits import HostLimitsShape, LimitsShape
+from snapvault.config.locking import ObjectLockShape
 from snapvault.config.notify import NotifierName, NotifierShape
 from snapvault.config.schedules import ScheduleShape
 from snapvault.config.strict import Shape
@@ -173,6 +174,8 @@ class VaultShape(Shape):
         DURATION_SCHEMA,
     ] = settings.DEFAULT_PRUNE_GRACE
     """How long what no restore point needs any more stays, 1d to 365d."""
+    object_lock: ObjectLockShape | None = None
+    """That what is stored cannot be deleted for a time, by S3 Object Lock; left out: it can."""
     gnupg_home: PathText | None = None
     """GnuPG's folder; left out: GnuPG's own default."""
     recipients: list[KeyText] = Field(min_length=1)
@@ -192,6 +195,8 @@ class VaultShape(Shape):
             raise ValueError(
                 'expected at most one of "passphrase_file" and "passphrase_credential", found both'
             )
+        if self.object_lock is not None and not self.store.startswith("s3://"):
+            raise ValueError('expected "object_lock" for a store in S3 only, found it for a folder')
         return self
 
 

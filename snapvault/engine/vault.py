@@ -25,6 +25,7 @@ from snapvault.ports.catalog import Catalog, CatalogRow
 from snapvault.ports.events import Events
 from snapvault.ports.sealer import Readers, Sealer
 from snapvault.ports.store import Store, StoreTraits
+from snapvault.ports.versions import StoreVersions
 
 BLOCK_SIZE = 16 << 10
 _KEY_SIZE = 32  # bytes
@@ -37,7 +38,8 @@ _ROLLED_BACK = (
 class Vault:
     """Everything a job needs to work with one vault.
 
-    `state` is this vault's own folder on the host; it can be lost.
+    `state` is this vault's own folder on the host; it can be lost. `versions` shows what lies
+    underneath, in stores that may keep any.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Vault:
     catalog: Catalog
     events: Events
     state: Path
+    versions: StoreVersions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,7 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
         if row.name in unreadable:
             continue  # what the catalog remembers is not what is there now
         if row.signer in vault.sealer.trusted:
-            held.append(_held(row))
+            held.append(held_of(row))
         else:
             problems.append(_untrusted(row.name, row.signer))
     held.sort(key=lambda each: (each.point.source, each.point.sequence, each.point.taken_at))
@@ -257,7 +260,15 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
 
 
 def _read_manifest(vault: Vault, name: str) -> CatalogRow:
-    message = vault.store.get(name)
+    return prove_manifest(vault, name, vault.store.get(name))
+
+
+def prove_manifest(vault: Vault, name: str, message: bytes) -> CatalogRow:
+    """Return what a manifest says, as it goes into the catalog.
+
+    Raises:
+        IntegrityError: it is not one that a trusted host signed for this vault and name.
+    """
     try:
         signed = vault.sealer.read_signed(message)
     except IntegrityError as error:
@@ -286,7 +297,8 @@ def _untrusted(name: str, fingerprint: str) -> ManifestError:
     )
 
 
-def _held(row: CatalogRow) -> Held:
+def held_of(row: CatalogRow) -> Held:
+    """Return the point of a row of the catalog."""
     return Held(
         manifest.decode_as(row.name, row.content),
         ObjectRecord(row.name, row.size, row.sha256),

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from snapvault.engine import drill_reports, fetch, notes, sequence
+from snapvault.engine import drill_reports, fetch, notes, sequence, uncovering, underneath
 from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
 from snapvault.engine.pipeline import ordered, threads
 from snapvault.engine.vault import Held, Inventory, Vault, read_record
-from snapvault.errors import IntegrityError, ObjectMissingError
+from snapvault.errors import (
+    IntegrityError,
+    ObjectMissingError,
+    StoreError,
+    StoreUnavailableError,
+)
 from snapvault.formats import names
 from snapvault.model.point import ObjectRecord
 
@@ -76,6 +81,7 @@ class Verification:
         findings += broken
         lost = self._missing(users)
         findings += self._findings(lost, users)
+        findings += self._hidden_records()
         known = {record for record, _ in lost}
         if self.level is Level.DATA:
             findings += self._findings(self._damaged(users, known), users)
@@ -198,7 +204,27 @@ class Verification:
         problems: Iterable[tuple[ObjectRecord, IntegrityError]],
         users: dict[ObjectRecord, list[str]],
     ) -> list[Finding]:
-        return [Finding(str(error), tuple(users[record])) for record, error in problems]
+        found = list(problems)
+        hidden = underneath.look_up(self.vault.versions, (record for record, _ in found))
+        return [
+            Finding(
+                f"{error}: {underneath.told(hidden[record.name])}"
+                if record.name in hidden
+                else str(error),
+                tuple(users[record]),
+            )
+            for record, error in found
+        ]
+
+    def _hidden_records(self) -> list[Finding]:
+        """Look for manifests and notes that are only hidden, whether this host knew them or not."""
+        try:
+            hidden = uncovering.hidden_records(self.vault)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            return []  # a store without versions, or credentials that may not see them
+        return [Finding(f'object "{each.name}" is {underneath.told(each)}', ()) for each in hidden]
 
     def _restorable(self, held: Sequence[Held]) -> list[Finding]:
         newest = {each.point.source: each for each in held}

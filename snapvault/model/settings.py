@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from snapvault.model.locking import ObjectLock
 from snapvault.model.notices import Wish
 from snapvault.model.policy import Limits, UploadSpan
 
@@ -28,7 +29,8 @@ class VaultSettings:
     folder. `recipients`, `signer` and `trusted_signers` are as a person typed them; the sealer
     resolves them to fingerprints. `gnupg_home` is None for GnuPG's own default. Paths are
     absolute. `create_only` says whether the store refuses to replace objects; None asks a probe.
-    What no restore point needs any more stays for `prune_grace`.
+    What no restore point needs any more stays for `prune_grace`. What is put is locked as
+    `object_lock` says; None: not at all.
     """
 
     name: str
@@ -46,6 +48,7 @@ class VaultSettings:
     ca_bundle: Path | None = None
     create_only: bool | None = None
     prune_grace: timedelta = DEFAULT_PRUNE_GRACE
+    object_lock: ObjectLock | None = None
 
 
 @dataclass(frozen=True, slots=True)

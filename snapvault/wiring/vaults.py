@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from snapvault import clock
 from snapvault.adapters.ending import Ending
 from snapvault.adapters.stores.metered import MeteredStore
-from snapvault.adapters.stores.opening import StoreOptions, open_store
+from snapvault.adapters.stores.opening import StoreOptions, open_store, open_versions
 from snapvault.adapters.throttle import Traffic
 from snapvault.engine import notes
 from snapvault.engine.vault import Inventory, Vault, create, read_record, sync
@@ -23,6 +23,7 @@ from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import Store, StoreTraits
 from snapvault.ports.throttle import Throttle
+from snapvault.ports.versions import StoreVersions
 from snapvault.wiring.catalogs import known_vaults, open_catalog
 from snapvault.wiring.state import make_private, naming_state
 
@@ -71,7 +72,8 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
         make_private(state)
         known_vaults(settings).remember(chosen, record.vault)
         with open_catalog(state, name, events) as catalog, naming_state(state):
-            yield Vault(name, record, metered, sealer, catalog, events, state)
+            underneath = open_underneath(chosen, sleep=traffic.ending.sleep)
+            yield Vault(name, record, metered, sealer, catalog, events, state, underneath)
 
 
 @contextmanager
@@ -148,12 +150,25 @@ def open_objects(
     sleep: Callable[[float], None] = clock.sleep,
 ) -> Store:
     """Return the store that the settings name, as `open_store`; nothing is asked of it yet."""
+    options = _store_options(settings, create_only=create_only)
+    return open_store(settings.store, options, throttle=throttle, sleep=sleep)
+
+
+def open_underneath(
+    settings: VaultSettings, *, sleep: Callable[[float], None] = clock.sleep
+) -> StoreVersions | None:
+    """Return what shows the versions of objects in the store that the settings name."""
+    return open_versions(settings.store, _store_options(settings), sleep=sleep)
+
+
+def _store_options(settings: VaultSettings, *, create_only: bool | None = None) -> StoreOptions:
     options = StoreOptions(
         endpoint_url=settings.endpoint_url,
         region=settings.region,
         storage_class=settings.storage_class,
         ca_bundle=settings.ca_bundle,
         create_only=_first(settings.create_only, create_only, True),
+        lock=settings.object_lock,
     )
     if settings.request_checksum_calculation is not None:
         options = replace(
@@ -163,7 +178,7 @@ def open_objects(
         options = replace(
             options, response_checksum_validation=settings.response_checksum_validation
         )
-    return open_store(settings.store, options, throttle=throttle, sleep=sleep)
+    return options
 
 
 def _first(*values: bool | None) -> bool:

@@ -13,6 +13,7 @@ from tests.support.seaweed import SeaweedServer, shared_server
 from tests.support.tls_forwarder import Authority, make_authority, tls_forwarder
 
 BUCKET = "snapvault-tests"
+LOCKING_BUCKET = "snapvault-locks"
 
 
 @functools.cache
@@ -20,6 +21,14 @@ def server() -> SeaweedServer:
     """Return the shared server, with the bucket `BUCKET`."""
     running = shared_server()
     running.create_bucket(BUCKET)
+    return running
+
+
+@functools.cache
+def locking_server() -> SeaweedServer:
+    """Return the shared server, with the bucket `LOCKING_BUCKET`, which has Object Lock."""
+    running = shared_server()
+    running.create_bucket(LOCKING_BUCKET, locks=True)
     return running
 
 

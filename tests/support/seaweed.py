@@ -85,8 +85,8 @@ class SeaweedServer:
             "NO_PROXY": "127.0.0.1,localhost",
         }
 
-    def create_bucket(self, name: str) -> None:
-        """Create an empty bucket."""
+    def create_bucket(self, name: str, *, locks: bool = False) -> None:
+        """Create an empty bucket; one that `locks` keeps versions, and has Object Lock."""
         import boto3
 
         client = boto3.client(
@@ -97,7 +97,7 @@ class SeaweedServer:
             aws_secret_access_key=self.secret_key,
         )
         try:
-            client.create_bucket(Bucket=name)
+            client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=locks)
         finally:
             client.close()
 

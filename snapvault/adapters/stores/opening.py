@@ -5,15 +5,21 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 from snapvault import clock
 from snapvault.adapters.stores.directory import DirectoryStore
-from snapvault.adapters.stores.retrying import Patience, RetryingStore
+from snapvault.adapters.stores.retrying import Patience, Persistence, RetryingStore
+from snapvault.adapters.stores.retrying_versions import RetryingVersions
 from snapvault.errors import ConfigError
+from snapvault.model.locking import ObjectLock
 from snapvault.ports.store import Store
 from snapvault.ports.throttle import Throttle
+from snapvault.ports.versions import StoreVersions
+
+if TYPE_CHECKING:
+    from snapvault.adapters.stores.s3 import S3Settings
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()/-]*")
@@ -24,9 +30,10 @@ class StoreOptions:
     """What the settings say about a store beyond its URL; all of it is for S3 alone.
 
     `region` and credentials that are not given come from boto3's own chain. `ca_bundle` is
-    a file of certificate authorities in PEM. `create_only` is what a probe found out. The
-    two checksum settings are botocore's: puts carry a SHA-256 that the server verifies
-    unless told otherwise; what is read is verified above, against the signed manifest.
+    a file of certificate authorities in PEM. `create_only` is what a probe found out, `lock`
+    how what is put is locked. The two checksum settings are botocore's: puts carry a SHA-256 that
+    the server verifies unless told otherwise; what is read is verified above, against the signed
+    manifest.
     """
 
     endpoint_url: str | None = None
@@ -36,6 +43,7 @@ class StoreOptions:
     response_checksum_validation: Literal["when_supported", "when_required"] = "when_required"
     ca_bundle: Path | None = None
     create_only: bool = True
+    lock: ObjectLock | None = None
 
 
 def open_store(
@@ -68,6 +76,27 @@ def open_store(
     )
 
 
+def open_versions(
+    url: str,
+    options: StoreOptions,
+    *,
+    sleep: Callable[[float], None] = clock.sleep,
+    count: Callable[[str, int], None] = lambda _kind, _amount: None,
+) -> StoreVersions | None:
+    """Return what shows the versions of a store's objects; None: this kind keeps none.
+
+    Nothing is asked of it yet.
+
+    Raises: as `open_store`.
+    """
+    if urlsplit(url).scheme != "s3":
+        return None
+    settings = _bucket_settings(url, options)
+    from snapvault.adapters.stores.s3_versions import S3Versions  # noqa: PLC0415
+
+    return RetryingVersions(S3Versions(settings), Persistence(sleep=sleep), count)
+
+
 def _open_directory(url: str, throttle: Throttle | None) -> Store:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
@@ -80,6 +109,14 @@ def _open_directory(url: str, throttle: Throttle | None) -> Store:
 
 
 def _open_bucket(url: str, options: StoreOptions, throttle: Throttle | None) -> Store:
+    settings = _bucket_settings(url, options)
+    # A vault in a folder never pays for loading boto3.
+    from snapvault.adapters.stores.s3_store import S3Store  # noqa: PLC0415
+
+    return S3Store(settings, throttle)
+
+
+def _bucket_settings(url: str, options: StoreOptions) -> "S3Settings":
     parts = urlsplit(url)
     prefix = parts.path.strip("/")
     if not _BUCKET.fullmatch(parts.netloc):
@@ -91,21 +128,17 @@ def _open_bucket(url: str, options: StoreOptions, throttle: Throttle | None) -> 
         )
     if options.ca_bundle is not None and not options.ca_bundle.is_file():
         raise ConfigError(f'ca_bundle "{options.ca_bundle}" does not exist')
-    # A vault in a folder never pays for loading boto3.
     from snapvault.adapters.stores.s3 import S3Settings  # noqa: PLC0415
-    from snapvault.adapters.stores.s3_store import S3Store  # noqa: PLC0415
 
-    return S3Store(
-        S3Settings(
-            bucket=parts.netloc,
-            prefix=prefix,
-            endpoint_url=options.endpoint_url,
-            region=options.region,
-            storage_class=options.storage_class,
-            request_checksum=options.request_checksum_calculation,
-            response_checksum=options.response_checksum_validation,
-            ca_bundle=options.ca_bundle,
-            create_only=options.create_only,
-        ),
-        throttle,
+    return S3Settings(
+        bucket=parts.netloc,
+        prefix=prefix,
+        endpoint_url=options.endpoint_url,
+        region=options.region,
+        storage_class=options.storage_class,
+        request_checksum=options.request_checksum_calculation,
+        response_checksum=options.response_checksum_validation,
+        ca_bundle=options.ca_bundle,
+        create_only=options.create_only,
+        lock=options.lock,
     )

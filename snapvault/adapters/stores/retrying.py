@@ -35,8 +35,49 @@ class Patience:
     first_contact: float = 3.0
 
 
+class Persistence:
+    """Repeats calls that failed for a reason that passes. Denied and missing never are repeated."""
+
+    def __init__(
+        self,
+        patience: Patience | None = None,
+        sleep: Callable[[float], None] = clock.sleep,
+        monotonic: Callable[[], float] = clock.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._patience = patience or Patience()
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._uniform = uniform
+        self._met = False
+
+    def __call__(self, call: Callable[[], Result]) -> Result:
+        """Call until it works, fails for good, or patience ends; then the last error stands."""
+        started = self._monotonic()
+        limit = self._patience.first_wait
+        while True:
+            try:
+                result = call()
+            except StoreError as error:
+                if not isinstance(error, StoreUnavailableError) or isinstance(
+                    error, StoreBusyError
+                ):
+                    self._met = True
+                if not error.retryable:
+                    raise
+                wait = self._uniform(0.0, limit)
+                total = self._patience.total if self._met else self._patience.first_contact
+                if self._monotonic() - started + wait > total:
+                    raise
+                self._sleep(wait)
+                limit = min(2 * limit, self._patience.longest_wait)
+            else:
+                self._met = True
+                return result
+
+
 class RetryingStore:
-    """Repeats calls that failed for a reason that passes. Denied and missing never are repeated.
+    """Repeats calls that failed for a reason that passes, as `Persistence` does.
 
     A put whose answer was lost is repeated too; the inner store recognizes its own object.
     """
@@ -51,11 +92,7 @@ class RetryingStore:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._inner = inner
-        self._patience = patience or Patience()
-        self._sleep = sleep
-        self._monotonic = monotonic
-        self._uniform = uniform
-        self._met = False
+        self._persist = Persistence(patience, sleep, monotonic, uniform)
 
     @property
     def location(self) -> str:
@@ -127,30 +164,6 @@ class RetryingStore:
 
     def _persist_read(self, read: Callable[[], bytes]) -> bytes:
         return self._persist(read)
-
-    def _persist(self, call: Callable[[], Result]) -> Result:
-        """Call until it works, fails for good, or patience ends; then the last error stands."""
-        started = self._monotonic()
-        limit = self._patience.first_wait
-        while True:
-            try:
-                result = call()
-            except StoreError as error:
-                if not isinstance(error, StoreUnavailableError) or isinstance(
-                    error, StoreBusyError
-                ):
-                    self._met = True
-                if not error.retryable:
-                    raise
-                wait = self._uniform(0.0, limit)
-                total = self._patience.total if self._met else self._patience.first_contact
-                if self._monotonic() - started + wait > total:
-                    raise
-                self._sleep(wait)
-                limit = min(2 * limit, self._patience.longest_wait)
-            else:
-                self._met = True
-                return result
 
 
 class _RetryingReadable:

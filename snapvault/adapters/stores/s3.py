@@ -7,6 +7,7 @@ botocore's own retries are off: `retrying` is the one place that tries again.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,7 @@ from snapvault.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from snapvault.model.locking import LockMode, ObjectLock
 
 _CONNECTIONS = 16
 _DEFAULT_REGION = "us-east-1"  # other servers than Amazon's rarely care
@@ -63,7 +65,8 @@ class S3Settings:
 
     `request_checksum="when_required"` is for servers that do not know the header
     `x-amz-checksum-sha256`: a `Content-MD5` then guards the way, at the cost of hashing.
-    `create_only=False` is for those that replace objects whatever `If-None-Match` says.
+    `create_only=False` is for those that replace objects whatever `If-None-Match` says. What is
+    put is locked as `lock` says, but for probes.
     """
 
     bucket: str
@@ -75,8 +78,14 @@ class S3Settings:
     response_checksum: ChecksumUse = "when_required"
     ca_bundle: Path | None = None
     create_only: bool = True
+    lock: ObjectLock | None = None
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
+
+
+def lock_arguments(mode: LockMode, until: datetime) -> dict[str, Any]:
+    """Return what makes a put lock its object."""
+    return {"ObjectLockMode": mode.value.upper(), "ObjectLockRetainUntilDate": until}
 
 
 @contextmanager

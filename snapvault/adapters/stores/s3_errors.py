@@ -84,6 +84,9 @@ _REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
+_UNLOCKABLE = ("InvalidRequest", "ObjectLockConfigurationNotFoundError", "NotImplemented")
+
+
 class RangeError(StoreError):
     """An object ends before the part that was asked for; never leaves the S3 store."""
 
@@ -124,6 +127,19 @@ def bucket_missing(request: Request) -> StoreMissingError:
     return StoreMissingError(
         f'bucket "{request.bucket}" does not exist',
         hint="Create the bucket, or check the store's URL, its endpoint_url and its region.",
+    )
+
+
+def is_unlockable(error: StoreError) -> bool:
+    """Tell whether a put or a lock may have failed because its bucket has no Object Lock."""
+    return type(error) is StoreError and any(f"({code})" in str(error) for code in _UNLOCKABLE)
+
+
+def unlockable(error: StoreError, request: Request) -> StoreError:
+    """Return the error for a bucket that has no Object Lock, as far as its answer tells."""
+    return StoreError(
+        request.summary(f"the bucket has no Object Lock: {str(error).rpartition(': ')[2]}"),
+        hint='Make a bucket with Object Lock for the vault, or leave out "object_lock".',
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -14,9 +14,10 @@ from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
+from snapvault import clock
 from snapvault.adapters.stores import s3_errors
 from snapvault.adapters.stores.naming import NAME_PATTERN, cut_short, require_name
-from snapvault.adapters.stores.s3 import S3Settings, connect, translated
+from snapvault.adapters.stores.s3 import S3Settings, connect, lock_arguments, translated
 from snapvault.adapters.stores.s3_body import PIECE, Download, FileBody, read_part
 from snapvault.adapters.throttle import take_all, unlimited
 from snapvault.errors import (
@@ -173,20 +174,36 @@ class S3Store:
         """Write an object, try to replace it with a create-only put, and delete it."""
         name = f"probe/{secrets.token_hex(8)}"
         first, second = b"first", b"second"
+        versions: list[str | None] = []
         try:
             with self._translated("store", name):
-                self._put_object(name, self._upload(first), create_only=False)
-            create_only = self._refuses_to_replace(name, second)
+                versions.append(self._put_object(name, self._upload(first), create_only=False))
+            create_only = self._refuses_to_replace(name, second, versions)
             if self.get(name) != (first if create_only else second):
                 create_only = False
         finally:
-            self.delete([name])
+            self._remove_probe(name, versions)
         return StoreTraits(create_only=create_only)
 
-    def _refuses_to_replace(self, name: str, data: bytes) -> bool:
+    def _remove_probe(self, name: str, versions: Sequence[str | None]) -> None:
+        """Delete a probe for good; credentials that may not delete leave it (docs/immutability.md).
+
+        Where versions are kept, deleting its name alone would hide it and keep both.
+        """
+        with suppress(StoreDeniedError):
+            kept = [version for version in versions if version and version != "null"]
+            for version in kept:
+                with self._translated("delete", name):
+                    self._client.delete_object(
+                        Bucket=self._bucket, Key=self._key(name), VersionId=version
+                    )
+            if not kept:
+                self.delete([name])
+
+    def _refuses_to_replace(self, name: str, data: bytes, versions: list[str | None]) -> bool:
         try:
             with self._translated("store", name):
-                self._put_object(name, self._upload(data), create_only=True)
+                versions.append(self._put_object(name, self._upload(data), create_only=True))
         except s3_errors.PreconditionError:
             return True
         except StoreError as error:
@@ -211,15 +228,22 @@ class S3Store:
             return
         try:
             with self._translated("store", name):
-                self._put_object(name, upload, create_only=create_only)
+                self._put_object(name, upload, create_only=create_only, is_locked=True)
         except s3_errors.PreconditionError:
             # The name is taken: by an earlier try of ours, whose answer was lost, or by others.
             if not self._holds(name, upload):
                 raise StoreUnavailableError(
                     f'could not store "{name}" in "{self.location}": it was there, and went away'
                 ) from None
+        except StoreError as error:
+            if self._settings.lock is None or not s3_errors.is_unlockable(error):
+                raise
+            raise s3_errors.unlockable(error, self._request("store", name)) from error
 
-    def _put_object(self, name: str, upload: _Upload, *, create_only: bool) -> None:
+    def _put_object(
+        self, name: str, upload: _Upload, *, create_only: bool, is_locked: bool = False
+    ) -> str | None:
+        """Put an object, and return the id of its version if the bucket keeps any."""
         if isinstance(upload.body, bytes):
             take_all(self._throttle, len(upload.body))
         arguments: dict[str, Any] = {
@@ -238,8 +262,16 @@ class S3Store:
             arguments["StorageClass"] = self._settings.storage_class
         if create_only:
             arguments["IfNoneMatch"] = "*"
-        self._client.put_object(**arguments)
+        lock = self._settings.lock if is_locked else None
+        if lock is not None:
+            arguments |= lock_arguments(lock.mode, lock.until(clock.now()))
+            if self._knows_sha256:
+                # LIMIT: a put with a lock names its digest's algorithm, or has an MD5 (Amazon S3).
+                arguments["ChecksumAlgorithm"] = "SHA256"
+        answer = self._client.put_object(**arguments)
         self._bucket_seen = True
+        version: str | None = answer.get("VersionId")
+        return version
 
     def _holds(self, name: str, upload: _Upload) -> bool:
         """Return whether the very same object is there.
