@@ -16,11 +16,11 @@ _SHORTEST, _LONGEST = timedelta(days=1), timedelta(days=3650)
 class ObjectLockShape(Shape):
     """That what is stored cannot be deleted for a time."""
 
-    mode: Literal["governance", "compliance"]
+    mode: Literal["governance", "compliance"] = "governance"
     """Who may end a lock early: whoever has that right (governance), or nobody (compliance)."""
     period: Annotated[
         timedelta, BeforeValidator(duration_from(_SHORTEST, _LONGEST)), DURATION_SCHEMA
-    ] = Field(alias="for")
+    ] = Field(timedelta(days=30), alias="for")
     """For how long at least what is needed is always locked, 1d to 3650d."""
 
 
