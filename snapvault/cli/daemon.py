@@ -33,8 +33,9 @@ def run_due(context: typer.Context) -> int:
 
     Remembers when each source was last due, so that nothing is run twice and what was
     missed is made up for once. What failed is tried again by a later call, as the policy
-    says. Call it every few minutes; the timer in systemd/ does. The exit status is 3 if
-    a backup failed for good or a policy is wrong.
+    says. Call it every few minutes; the timer in systemd/ does. Vaults are pruned once a day.
+    The exit status is 3 if a backup failed for good, a prune refused or failed, or a
+    policy is wrong.
 
     Example:
       snapvault run-due

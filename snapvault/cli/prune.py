@@ -55,8 +55,8 @@ def command(
     """Remove the restore points that no rule of their policy keeps, and say why the others stay.
 
     A point that expires goes at once. The objects that only it needed go by a later prune, once
-    the grace is over: so run it regularly. Orphans, which backups that were killed have left, stay
-    for 30 days to be resumed. No private recovery key is needed.
+    the grace is over: so have it run regularly, as the daemon does. Orphans, which backups that
+    were killed have left, stay for 30 days to be resumed. No private recovery key is needed.
 
     The newest point of a source always stays, and so do points that are held, that are dated in
     the future, whose source no policy here names, or whose policy has no retention. Where
@@ -113,18 +113,14 @@ def _prune(
     *,
     dry_run: bool,
 ) -> "Pruned":
-    from snapvault.wiring.pruning import prune_vault
+    from snapvault.wiring.pruning import prune_recorded, prune_vault
 
     run.console.subject = name
+    if not dry_run:
+        return prune_recorded(run.settings, name, policies, run.console, grace=grace, gone=gone)
     with run.open(name) as opened:
         return prune_vault(
-            run.settings,
-            opened,
-            policies,
-            run.console,
-            grace=grace,
-            is_rehearsal=dry_run,
-            gone=gone,
+            run.settings, opened, policies, run.console, grace=grace, is_rehearsal=True
         )
 
 

@@ -169,15 +169,18 @@ def _vaults(status: "Status") -> list[str]:
 
 
 def _verifies(status: "Status", times: "Times") -> Iterator[str]:
-    from snapvault.daemon.web.words import verify_result
+    from snapvault.daemon.web.words import prune_result, verify_result
 
-    if any(vault.verifies or vault.pruned_at for vault in status.vaults):
-        yield from ("", "last verifies:")
+    if any(vault.verifies or vault.pruned_at or vault.prune for vault in status.vaults):
+        yield from ("", "last verifies and prunes:")
     for vault in status.vaults:
         for verify in vault.verifies:
             said = verify_result(verify)
             yield f"  {vault.name}, {verify.level}, {times.short(verify.ended)}: {said}"
-        if vault.pruned_at:
+        if vault.prune:
+            said = prune_result(vault.prune)
+            yield f"  {vault.name}, prune, {times.short(vault.prune.ended)}: {said}"
+        elif vault.pruned_at:
             yield f"  {vault.name}, pruned {times.short(vault.pruned_at)}"
 
 

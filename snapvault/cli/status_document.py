@@ -9,6 +9,7 @@ from snapvault import clock
 if TYPE_CHECKING:
     from snapvault.model.drills import DrillSummary
     from snapvault.model.notices import NotifierStanding
+    from snapvault.model.prunes import PruneSummary
     from snapvault.model.runs import Alarm, PointSummary, Run
     from snapvault.model.status import SourceStatus, Status
     from snapvault.model.usage import Usage
@@ -36,6 +37,7 @@ def status_document(status: "Status") -> dict[str, Any]:
                 "usage": {verb: usage_document(usage) for verb, usage in vault.usage.items()},
                 "verifies": [_verify(verify) for verify in vault.verifies],
                 "pruned_at": _time(vault.pruned_at),
+                "last_prune": vault.prune and _prune(vault.prune),
                 "problem": vault.problem,
             }
             for vault in status.vaults
@@ -143,6 +145,21 @@ def _verify(verify: "VerifySummary") -> dict[str, Any]:
         "message": verify.message,
         "requests": verify.requests,
         "usage": usage_document(verify.usage),
+    }
+
+
+def _prune(prune: "PruneSummary") -> dict[str, Any]:
+    return {
+        "id": prune.id,
+        "ended": _time(prune.ended),
+        "seconds": round(prune.seconds, 3),
+        "state": prune.state.value,
+        "removed_points": prune.removed,
+        "deleted": {"objects": prune.deleted, "bytes": prune.deleted_bytes},
+        "waiting": {"objects": prune.waiting, "bytes": prune.waiting_bytes},
+        "orphans": {"objects": prune.orphans, "bytes": prune.orphan_bytes},
+        "reasons": list(prune.reasons),
+        "hint": prune.hint,
     }
 
 

@@ -14,6 +14,7 @@ from snapvault.config.paths import absolute, resolve
 from snapvault.config.problems import Problem, ProblemError, quoted
 from snapvault.config.shapes import SettingsShape, VaultShape
 from snapvault.config.validate import problem_at, validate
+from snapvault.model.policy import Schedule
 from snapvault.model.settings import NotifierSettings, Settings, VaultSettings
 
 # Where systemd puts the credentials of our service, for commands run outside of it.
@@ -90,6 +91,7 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
         response_checksum_validation=shape.response_checksum_validation,
         ca_bundle=path("ca_bundle", shape.ca_bundle),
         create_only=shape.create_only,
+        prune=Schedule(**dict(shape.prune)) if shape.prune else None,
         prune_grace=shape.prune_grace,
         object_lock=object_lock(shape.object_lock),
     )

@@ -16,6 +16,7 @@ from snapvault.config.kinds import SourceShape
 from snapvault.config.limits import HostLimitsShape, LimitsShape
 from snapvault.config.locking import ObjectLockShape
 from snapvault.config.notify import NotifierName, NotifierShape
+from snapvault.config.pruning import DAILY, Prune
 from snapvault.config.schedules import ScheduleShape
 from snapvault.config.strict import Shape
 from snapvault.config.values import (
@@ -168,6 +169,8 @@ class VaultShape(Shape):
     """Certificates to trust instead of the system's."""
     create_only: bool | None = None
     """Whether the store refuses to replace objects; left out: found out by trying."""
+    prune: Prune = DAILY
+    """When this host prunes it by itself."""
     prune_grace: Annotated[
         timedelta,
         BeforeValidator(duration_from(timedelta(days=1), timedelta(days=365))),

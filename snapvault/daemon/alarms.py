@@ -19,8 +19,8 @@ OF_RUNS: Final = frozenset((objectives.FAILED, objectives.MISSED))
 OF_RULES: Final = frozenset((objectives.POLICY, objectives.EMPTY))
 """The kinds that a mended policy ends."""
 
-OF_VAULTS: Final = frozenset((objectives.DAMAGED,))
-"""The kinds that a verify ends."""
+OF_VAULTS: Final = frozenset((objectives.DAMAGED, objectives.UNPRUNED))
+"""The kinds that a verify or a prune ends."""
 
 
 class Alarms:
@@ -112,10 +112,10 @@ class Alarms:
         """Have exactly these alarms about policies up; `policies` are names by subject."""
         self._settle(OF_RULES, wanted, policies, now)
 
-    def settle_vaults(self, wanted: Mapping[str, Finding], now: datetime) -> None:
-        """Have exactly these alarms about vaults up, by their names."""
-        by_kind = {(vault, finding.kind): finding for vault, finding in wanted.items()}
-        self._settle(OF_VAULTS, by_kind, {}, now)
+    def settle_vaults(self, kind: str, wanted: Mapping[str, Finding], now: datetime) -> None:
+        """Have exactly these alarms of a kind about vaults up, by their names."""
+        by_kind = {(vault, kind): finding for vault, finding in wanted.items()}
+        self._settle(OF_VAULTS & {kind}, by_kind, {}, now)
 
     def _settle(
         self,

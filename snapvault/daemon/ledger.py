@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from snapvault.errors import SnapVaultError
 from snapvault.model.drills import Verdict
 from snapvault.model.objectives import Drilled
+from snapvault.model.prunes import PruneSummary
 from snapvault.model.runs import Alarm, Run, SourceKey
 from snapvault.model.verifies import VerifySummary
 from snapvault.ports.history import History
@@ -78,6 +79,10 @@ class Ledger:
     def verifies(self) -> Sequence[VerifySummary] | None:
         """Return what counts of all verifies; None: the history cannot tell."""
         return self._read(self._history.verifies, None)
+
+    def prunes(self) -> Sequence[PruneSummary] | None:
+        """Return what counts of all prunes; None: the history cannot tell."""
+        return self._read(self._history.prunes, None)
 
     def put(self, run: Run) -> None:
         """Remember a run."""

@@ -21,7 +21,8 @@ from snapvault.model.runs import SourceKey
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
 from snapvault.ports.history import History
-from snapvault.ports.rehearsals import DrillEnded, DrillOrder, Rehearser
+from snapvault.ports.orders import Ended, Performer
+from snapvault.ports.rehearsals import DrillOrder
 from snapvault.units import format_duration
 
 _LEARN_EVERY: Final = timedelta(hours=6)
@@ -47,7 +48,7 @@ class Rehearsals:
     def __init__(
         self,
         history: History,
-        rehearser: Rehearser,
+        rehearser: Performer[DrillOrder],
         log: Events,
         *,
         zone_of: Callable[[str | None], tzinfo],
@@ -223,7 +224,7 @@ class Rehearsals:
         if policy is not None:
             self._log.emit("drill.started", policy=policy.name)
 
-    def _end(self, ended: DrillEnded, now: datetime) -> None:
+    def _end(self, ended: Ended[DrillOrder], now: datetime) -> None:
         policy, status = ended.order.policy, ended.status
         if policy is None or status in _TOLD:
             return  # what it found is in the history

@@ -27,6 +27,7 @@ from snapvault.model.agenda import GRACE, Start, Timing
 from snapvault.model.notices import Notice
 from snapvault.model.objectives import Finding
 from snapvault.model.policy import Policy
+from snapvault.model.prunes import unpruned
 from snapvault.model.runs import PointSummary, Run, RunState, SourceKey, Trigger
 from snapvault.model.settings import Settings
 from snapvault.model.verifies import unmended
@@ -40,7 +41,7 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _DAEMON: Final = "daemon"
 _UNFOLLOWED: Final = ""  # the schedule of a source that has none
 _LOOK_EVERY: Final = timedelta(seconds=30)  # at runs of others
-_RESULTS_EVERY: Final = timedelta(minutes=2)  # of drills and verifies
+_RESULTS_EVERY: Final = timedelta(minutes=2)  # of drills, verifies and prunes
 _MEND_EVERY: Final = timedelta(minutes=1)
 _READ_EVERY: Final = timedelta(hours=1)
 
@@ -163,7 +164,7 @@ class Scheduler:
         self._ledger.mend()
 
     def look_at_results(self) -> None:
-        """Look at what drills and verifies came to with the next tick: one has just ended."""
+        """Look at what drills, verifies and prunes came to with the next tick: one has ended."""
         self._results_at = _LONG_AGO
 
     def round_over(self) -> bool:
@@ -334,20 +335,27 @@ class Scheduler:
             self._stale.clear()
 
     def _look_at_results(self, now: datetime) -> None:
-        """Look at what drills and verifies, which others run, came to."""
+        """Look at what drills, verifies and prunes, which others run, came to."""
         before = self._judging.drilled
         self._judging.drilled = self._ledger.drilled(before)
         for source in self._sources.values():
             if before.get(source.key) != self._judging.drilled.get(source.key):
                 source.judge_at = now
+        vaults = self._vaults() | self._settings.vaults.keys()
         if (verifies := self._ledger.verifies()) is not None:
-            vaults = self._vaults() | self._settings.vaults.keys()
             found = {
                 vault: objectives.damaged(verify)
                 for vault, verify in unmended(verifies).items()
                 if vault in vaults
             }
-            self._alarms.settle_vaults(found, now)
+            self._alarms.settle_vaults(objectives.DAMAGED, found, now)
+        if (prunes := self._ledger.prunes()) is not None:
+            found = {
+                vault: objectives.unpruned(prune)
+                for vault, prune in unpruned(prunes).items()
+                if vault in vaults
+            }
+            self._alarms.settle_vaults(objectives.UNPRUNED, found, now)
 
     def _find_others(self, now: datetime) -> None:
         for run in self._others.find({run.id for run in self._running.values()}, now):

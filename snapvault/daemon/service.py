@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Final
 
 from snapvault import clock
-from snapvault.adapters.drill_child import ChildRehearser
 from snapvault.adapters.event_log import EventLog
 from snapvault.adapters.jobs import ChildJobs
 from snapvault.adapters.locks import SourceLock
 from snapvault.adapters.notifiers.opening import open_notifier
+from snapvault.adapters.order_child import DRILL_CHILD, PRUNE_CHILD, OrderChild
 from snapvault.adapters.recording import is_at_work, new_run_id
 from snapvault.adapters.systemd import Systemd
 from snapvault.config.zones import zone_named
@@ -24,6 +24,7 @@ from snapvault.daemon import rules
 from snapvault.daemon.expiry import expire
 from snapvault.daemon.handover import Handover
 from snapvault.daemon.learning import LookNote
+from snapvault.daemon.pruning import Prunes
 from snapvault.daemon.rehearsing import Rehearsals
 from snapvault.daemon.scheduler import Scheduler
 from snapvault.daemon.telling import Telling
@@ -102,7 +103,7 @@ class Service:
                 wanted = self._tick()
             self._expire()
             self._stop()
-        if self._failed or self._rules.problems:
+        if self._failed or self._prunes.failed or self._rules.problems:
             return EXIT_PARTIAL
         return EXIT_DONE
 
@@ -126,13 +127,22 @@ class Service:
             self._scheduler = self._new_scheduler(grace)
             self._rehearsals = Rehearsals(
                 self._history,
-                ChildRehearser(self._jobs.wake, variables=dict(os.environ)),
+                OrderChild(DRILL_CHILD, self._jobs.wake, variables=dict(os.environ)),
                 self._events,
                 zone_of=zone_named,
                 looked=LookNote(settings.state_dir),
                 is_round=is_round,
             )
             self._rehearsals.follow(settings, self._rules.policies, clock.now())
+            self._prunes = Prunes(
+                self._history,
+                OrderChild(PRUNE_CHILD, self._jobs.wake, variables=dict(os.environ)),
+                self._events,
+                zone_of=zone_named,
+                host=socket.gethostname(),
+                new_id=lambda: new_run_id(clock.now()),
+            )
+            self._prunes.follow(settings, self._rules.policies, clock.now())
             self._resets = self._history.resets
             self._handover = Handover(self._history, self._scheduler, self._telling)
             yield
@@ -160,12 +170,13 @@ class Service:
     def _tick(self) -> float:
         """Do what is to be done now, and return for how many seconds to wait at most."""
         now = clock.now()
-        if self._rehearsals.tick(now):
+        if any([self._rehearsals.tick(now), self._prunes.tick(now)]):
             self._scheduler.look_at_results()
         return self._scheduler.tick(now)
 
     def _is_round_over(self) -> bool:
-        return self._scheduler.round_over() and self._rehearsals.is_idle
+        is_idle = self._rehearsals.is_idle and self._prunes.is_idle
+        return self._scheduler.round_over() and is_idle
 
     def _known_standings(self) -> Sequence[NotifierStanding]:
         try:
@@ -256,8 +267,10 @@ class Service:
         self._events.emit("daemon.stopping", running=running)
         deadline = clock.monotonic() + patience
         self._rehearsals.ask_to_end()
+        self._prunes.ask_to_end()
         self._scheduler.stop(clock.now(), patience)
         self._rehearsals.stop(clock.now(), max(0.0, deadline - clock.monotonic()))
+        self._prunes.stop(max(0.0, deadline - clock.monotonic()))
         self._events.emit("daemon.stopped")
 
     def _read_again(self) -> None:
@@ -269,6 +282,7 @@ class Service:
             self._rules.settings, self._rules.policies, self._rules.problems, now=clock.now()
         )
         self._rehearsals.follow(self._rules.settings, self._rules.policies, clock.now())
+        self._prunes.follow(self._rules.settings, self._rules.policies, clock.now())
         self._serve_again(before.settings.daemon)
         self._say_up()
 

@@ -2,16 +2,17 @@
 """The status of a host, put together from its restore points, its history and its policies."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
-from snapvault.model import drills, objectives
+from snapvault.model import drills, objectives, prunes
 from snapvault.model.drills import DrillSummary
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import JUDGED, Drilled, Verdict, judge
 from snapvault.model.policy import Objectives, Policy, SourceSpec
+from snapvault.model.prunes import PruneSummary
 from snapvault.model.runs import Alarm, PointSummary, Progress, Run, RunState, SourceKey
 from snapvault.model.schedule import next_due, starts_at
 from snapvault.model.status import Following, SourceStatus, Status, VaultStatus, Watched
@@ -66,6 +67,7 @@ class Memory:
     last_drills: Mapping[SourceKey, DrillSummary] = field(default_factory=dict)
     drilled: Mapping[SourceKey, Drilled] = field(default_factory=dict)
     verifies: tuple[VerifySummary, ...] = ()
+    prunes: tuple[PruneSummary, ...] = ()
     requests: Mapping[str, int] = field(default_factory=dict)
     usage: Mapping[str, Mapping[str, Usage]] = field(default_factory=dict)
     notifiers: tuple[NotifierStanding, ...] = ()
@@ -114,6 +116,7 @@ def remember(history: History, logs: RunLogs, settled: Callable[[Run], Run]) -> 
             for key in {*passed.keys(), *failed.keys()}
         },
         verifies=tuple(history.verifies()),
+        prunes=tuple(history.prunes()),
         requests=history.requests(),
         usage=history.usage(),
         notifiers=tuple(history.notifiers()),
@@ -212,8 +215,7 @@ def assemble(
     sources = [_source(each, tuple(points.get(each.key, ())), memory, now) for each in watched]
     alarms = memory.alarms
     if host.daemon_pid is None:
-        damaged = [verify for name, verify in unmended(memory.verifies).items() if name in vaults]
-        alarms = _looked_after(memory.alarms, sources, damaged, now)
+        alarms = _looked_after(memory.alarms, sources, _of_vaults(memory, vaults), now)
     alarms = tuple(sorted(alarms, key=lambda each: each.raised, reverse=True))
     return Status(
         at=now,
@@ -234,6 +236,7 @@ def assemble(
                 usage=memory.usage.get(name, {}),
                 verifies=last_of_levels(memory.verifies, name),
                 pruned_at=vault.pruned_at,
+                prune=prunes.newest(memory.prunes, name),
             )
             for name, vault in vaults.items()
         ),
@@ -295,15 +298,26 @@ def _verdict(
     )
 
 
+def _of_vaults(
+    memory: Memory, vaults: Container[str]
+) -> list[tuple[str, objectives.Finding, datetime]]:
+    """Return what verifies and prunes alarm of, as (vault, what, since when)."""
+    damaged = unmended(memory.verifies).items()
+    refused = prunes.unpruned(memory.prunes).items()
+    found = [(vault, objectives.damaged(each), each.ended) for vault, each in damaged]
+    found += [(vault, objectives.unpruned(each), each.ended) for vault, each in refused]
+    return [each for each in found if each[0] in vaults]
+
+
 def _looked_after(
     alarms: Sequence[Alarm],
     sources: Sequence[SourceStatus],
-    damaged: Sequence[VerifySummary],
+    of_vaults: Sequence[tuple[str, objectives.Finding, datetime]],
     now: datetime,
 ) -> tuple[Alarm, ...]:
     """Return the alarms as a daemon would have them: without one, nobody raises or clears any.
 
-    What restore points, drills and verifies say is up; what a success has ended since is not.
+    What restore points, drills, verifies and prunes say is up; what a success ended since is not.
     """
     known = {(alarm.subject, alarm.kind): alarm for alarm in alarms}
     found = []
@@ -323,12 +337,11 @@ def _looked_after(
                 for kind in (objectives.FAILED, objectives.MISSED)
                 if (alarm := known.get((subject, kind))) and alarm.raised <= source.last.started
             }
-    for verify in damaged:
-        finding = objectives.damaged(verify)
-        before = known.get((verify.vault, finding.kind))
-        raised = before.raised if before else min(now, verify.ended)
-        found.append(Alarm(verify.vault, finding.kind, finding.message, finding.hint, raised))
-    looked_at = JUDGED | {objectives.DAMAGED}
+    for vault, finding, at in of_vaults:
+        before = known.get((vault, finding.kind))
+        raised = before.raised if before else min(now, at)
+        found.append(Alarm(vault, finding.kind, finding.message, finding.hint, raised))
+    looked_at = JUDGED | {objectives.DAMAGED, objectives.UNPRUNED}
     kept = [
         alarm
         for place, alarm in known.items()

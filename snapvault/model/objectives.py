@@ -9,6 +9,7 @@ from typing import Final
 
 from snapvault.model.drills import DrillSummary
 from snapvault.model.policy import Objectives
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import PointSummary
 from snapvault.model.verifies import VerifySummary
 from snapvault.units import format_count, format_duration, format_size
@@ -23,13 +24,14 @@ FUTURE = "dated-in-the-future"
 FAILED = "failing"
 MISSED = "missed"
 DAMAGED = "verify-findings"
+UNPRUNED = "not-pruned"
 POLICY = "broken-policy"
 EMPTY = "policy-without-sources"
 DAEMON = "daemon"
 
 KINDS = (
     *(RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE),
-    *(FAILED, MISSED, DAMAGED, POLICY, EMPTY, DAEMON),
+    *(FAILED, MISSED, DAMAGED, UNPRUNED, POLICY, EMPTY, DAEMON),
 )
 
 JUDGED: Final = frozenset((RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE))
@@ -259,6 +261,20 @@ def damaged(verify: VerifySummary) -> Finding:
         f'verify of vault "{verify.vault}"{part} at level {verify.level} came to'
         f" {format_count(verify.findings, 'finding')} at {_shown(verify.ended)}{first}",
         f'It is over when "snapvault verify{again}", without a sample, finds nothing.',
+    )
+
+
+def unpruned(prune: PruneSummary) -> Finding:
+    """Return the alarm of a prune that refused or failed."""
+    if prune.state is PruneState.REFUSED:
+        told, hint = "refuses", 'Run "snapvault verify"; docs/retention.md says what to do.'
+    else:
+        told, hint = "failed", 'Mend that; "snapvault prune" tries it again now.'
+    more = len(prune.reasons) - 1
+    others = f", and {format_count(more, 'more reason')}" if more > 0 else ""
+    reason = prune.reasons[0] if prune.reasons else "nobody knows why"
+    return Finding(
+        UNPRUNED, f'prune of vault "{prune.vault}" {told}: {reason}{others}', prune.hint or hint
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from snapvault.model.locking import ObjectLock
 from snapvault.model.notices import Wish
-from snapvault.model.policy import Limits, UploadSpan
+from snapvault.model.policy import Limits, Schedule, UploadSpan
 
 ChecksumMode = Literal["when_supported", "when_required"]
 
@@ -18,6 +18,8 @@ DEFAULT_POLICIES: Final = "policies"
 DEFAULT_LISTEN: Final = "127.0.0.1:9797"
 DEFAULT_PRUNE_GRACE: Final = timedelta(days=7)
 DEFAULT_WISHES: Final = frozenset((Wish.FAILURE, Wish.RECOVERY, Wish.BREACH))
+DAILY_PRUNE: Final = Schedule(cron="30 6 * * *", jitter=timedelta(minutes=30))
+"""When a vault is pruned unless the settings say otherwise: after the backups of the night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,8 @@ class VaultSettings:
     folder. `recipients`, `signer` and `trusted_signers` are as a person typed them; the sealer
     resolves them to fingerprints. `gnupg_home` is None for GnuPG's own default. Paths are
     absolute. `create_only` says whether the store refuses to replace objects; None asks a probe.
-    What no restore point needs any more stays for `prune_grace`. What is put is locked as
-    `object_lock` says; None: not at all.
+    This host prunes it by itself when `prune` says, None: never. What no restore point needs any
+    more stays for `prune_grace`. What is put is locked as `object_lock` says; None: not at all.
     """
 
     name: str
@@ -47,6 +49,7 @@ class VaultSettings:
     response_checksum_validation: ChecksumMode | None = None
     ca_bundle: Path | None = None
     create_only: bool | None = None
+    prune: Schedule | None = DAILY_PRUNE
     prune_grace: timedelta = DEFAULT_PRUNE_GRACE
     object_lock: ObjectLock | None = None
 

@@ -9,6 +9,7 @@ from snapvault.model.drills import DrillSummary
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import Verdict
 from snapvault.model.policy import Objectives
+from snapvault.model.prunes import PruneSummary
 from snapvault.model.runs import Alarm, PointSummary, Progress, Run, SourceKey
 from snapvault.model.usage import Usage
 from snapvault.model.verifies import VerifySummary
@@ -79,7 +80,8 @@ class VaultStatus:
 
     `requests` counts what runs, verifies, restores, drills and prunes ever asked of its store,
     `usage` the same in detail, by verb, as far as it was kept. `verifies` are the last of each
-    level, `pruned_at` is when it was pruned last.
+    level, `pruned_at` is when it was pruned last. `prune` is the last prune that this host
+    remembers, however it ended.
     """
 
     name: str
@@ -91,6 +93,7 @@ class VaultStatus:
     usage: Mapping[str, Usage] = field(default_factory=dict)
     verifies: tuple[VerifySummary, ...] = ()
     pruned_at: datetime | None = None
+    prune: PruneSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)

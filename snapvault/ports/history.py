@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The history of a host: runs, drills, verifies, alarms, and how far schedules were followed.
+"""The history of a host: runs, drills, verifies, prunes, alarms, how far schedules were followed.
 
 It can be lost: what was backed up is in the vaults. Then only what happened is forgotten.
 """
@@ -10,6 +10,7 @@ from typing import Protocol
 
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NotifierStanding
+from snapvault.model.prunes import PruneSummary
 from snapvault.model.runs import Alarm, Progress, Run, SourceKey
 from snapvault.model.status import Following
 from snapvault.model.usage import Usage
@@ -113,6 +114,14 @@ class History(Protocol):
         """
         ...
 
+    def add_prune(self, summary: PruneSummary) -> None:
+        """Remember a prune. Safe to repeat."""
+        ...
+
+    def prunes(self) -> list[PruneSummary]:
+        """Return of each vault the newest prune of each way to end, newest first."""
+        ...
+
     def count_usage(self, vault: str, verb: str, usage: Usage, at: datetime) -> None:
         """Count what something else than a run or a verify asked of a vault's store then."""
         ...
@@ -157,10 +166,10 @@ class History(Protocol):
         ...
 
     def expire(self, before: datetime, *, now: datetime) -> int:
-        """Forget runs, drills, verifies and alarms that ended before then, and the runs' logs.
+        """Forget runs, drills, verifies, prunes and alarms that ended before then, and runs' logs.
 
         The newest successful run of each source stays, its newest drill of each verdict, and what
-        `verifies` returns.
+        `verifies` and `prunes` return.
 
         Returns:
             How many runs are forgotten.

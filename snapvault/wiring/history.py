@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this host remembers of its runs, and their logs."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from snapvault import clock
 from snapvault.errors import SnapVaultError
+from snapvault.model.prunes import PruneState, PruneSummary, newest
 from snapvault.model.runs import Run
 from snapvault.model.settings import Settings
 from snapvault.model.verifies import VerifySummary
@@ -52,6 +54,19 @@ def record_verify(settings: Settings, summary: VerifySummary, events: Events) ->
             history.add_verify(summary)
     except SnapVaultError as error:
         message = f"{error}; status and alarms do not know of this verify"
+        events.warn("history.failed", message, hint=error.hint)
+
+
+def record_prune(settings: Settings, summary: PruneSummary, events: Events) -> None:
+    """Remember a prune, as the next failure in a row if it is one, as `record_verify` does."""
+    try:
+        with open_history(settings, events) as history:
+            if summary.state is PruneState.FAILED:
+                last = newest(history.prunes(), summary.vault)
+                summary = replace(summary, failures=last.failures + 1 if last else 1)
+            history.add_prune(summary)
+    except SnapVaultError as error:
+        message = f"{error}; status and alarms do not know of this prune"
         events.warn("history.failed", message, hint=error.hint)
 
 

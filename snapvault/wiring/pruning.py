@@ -3,17 +3,22 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from snapvault import clock
 from snapvault.engine.files import write_durably
 from snapvault.engine.vault import Vault
+from snapvault.errors import SnapVaultError
 from snapvault.model.policy import Policy
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
-from snapvault.wiring import runs, state, versions
+from snapvault.wiring import history, runs, state, vaults, versions
 from snapvault.wiring.catalogs import PRUNED
+
+_MOST_REASONS: Final = 20
 
 if TYPE_CHECKING:
     from snapvault.engine.prune import Pruned
@@ -74,3 +79,58 @@ def prune_vault(
         if not is_rehearsal and not done.refusal:
             write_durably(vault.state / PRUNED, [clock.to_text(clock.now()).encode()])
     return done
+
+
+def prune_recorded(
+    settings: Settings,
+    name: str,
+    policies: Sequence[Policy],
+    events: Events,
+    *,
+    grace: timedelta | None = None,
+    gone: Sequence[str] = (),
+) -> "Pruned":
+    """Prune a vault as `prune_vault`, and remember what came of it.
+
+    Raises: as `open_vault` and `prune_vault`.
+    """
+    started = clock.monotonic()
+    with vaults.open_vault(settings, name, events) as vault:
+        done = prune_vault(settings, vault, policies, events, grace=grace, gone=gone)
+    reasons = tuple(" ".join(each.split()) for each in (*done.refusal, *done.doubt))
+    summary = replace(
+        _new_prune(name, PruneState.REFUSED if reasons else PruneState.DONE),
+        seconds=clock.monotonic() - started,
+        removed=len(done.removed),
+        deleted=done.deleted[0],
+        deleted_bytes=done.deleted[1],
+        waiting=done.waiting[0],
+        waiting_bytes=done.waiting[1],
+        orphans=done.orphans[0],
+        orphan_bytes=done.orphans[1],
+        reasons=reasons[:_MOST_REASONS],
+    )
+    history.record_prune(settings, summary, events)
+    return done
+
+
+def record_failure(
+    settings: Settings, name: str, error: SnapVaultError, seconds: float, events: Events
+) -> None:
+    """Remember a prune that failed."""
+    summary = replace(
+        _new_prune(name, PruneState.FAILED),
+        seconds=seconds,
+        reasons=(" ".join(str(error).split()),),
+        hint=error.hint,
+        retryable=error.retryable,
+    )
+    history.record_prune(settings, summary, events)
+
+
+def _new_prune(name: str, ended: PruneState) -> PruneSummary:
+    """Return a prune that has just ended, and of which no more is known."""
+    from snapvault.adapters.recording import new_run_id
+
+    now = clock.now()
+    return PruneSummary(new_run_id(now), name, now, 0.0, ended)

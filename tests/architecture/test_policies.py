@@ -15,8 +15,9 @@ from snapvault.config.document import read_document
 from snapvault.config.drills import DrillShape
 from snapvault.config.kinds import HooksShape, MysqlShape, SourceShape, StreamShape
 from snapvault.config.policies import check_policies, load_policies, policy_schema, settings_schema
+from snapvault.config.schedules import ScheduleShape
 from snapvault.config.settings import load_settings
-from snapvault.config.shapes import PolicyShape, SettingsShape
+from snapvault.config.shapes import PolicyShape, SettingsShape, VaultShape
 from snapvault.config.strict import Shape
 from snapvault.model.policy import KINDS
 from snapvault.units import format_duration
@@ -93,7 +94,11 @@ def listed_here(shape: type[Shape], name: str) -> bool:
         return name != "mariadb"
     if shape is HooksShape:
         return name == "before"
-    return (shape, name) not in ((MysqlShape, "lvm"), (DrillShape, "schedule"))
+    return (shape, name) not in (
+        (MysqlShape, "lvm"),
+        (DrillShape, "schedule"),
+        (VaultShape, "prune"),
+    )
 
 
 def written(default: object) -> str:
@@ -103,7 +108,7 @@ def written(default: object) -> str:
         case timedelta():
             return f"`{format_duration(default)}`"
         case Shape():
-            return "`{}`"
+            return "`daily`" if isinstance(default, ScheduleShape) else "`{}`"
         case list():
             return f"`[{', '.join(default)}]`"
         case int() if default >= 1024 * 1024:

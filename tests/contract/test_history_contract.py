@@ -12,6 +12,7 @@ from snapvault.adapters.histories.sqlite import SqliteHistory
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.policy import Objectives
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import Alarm, Failure, Run, RunState, SourceKey, Trigger
 from snapvault.model.status import Following, Watched
 from snapvault.model.usage import Usage
@@ -326,6 +327,22 @@ def test_of_verifies_the_newest_of_each_level_and_end_counts(history: History) -
         history.add_verify(verify)
 
     assert history.verifies() == [elsewhere, objects, of_shop, sample, DAMAGED, VERIFY]
+
+
+def test_of_prunes_the_newest_of_each_vault_and_end_counts(history: History) -> None:
+    done = PruneSummary("p1", "offsite", NIGHT, 2.5, PruneState.DONE, removed=1, deleted_bytes=7)
+    refused = replace(done, id="p2", ended=NIGHT + DAY, state=PruneState.REFUSED)
+    refused = replace(refused, reasons=("one", "two"), hint="Look.")
+    failed = replace(done, id="p3", state=PruneState.FAILED, retryable=True, failures=2)
+    older = replace(done, id="p0", ended=NIGHT - DAY)
+    near = replace(done, id="p4", vault="near", ended=NIGHT + 2 * DAY)
+    for prune in (older, done, refused, failed, near, near):
+        history.add_prune(prune)
+
+    assert history.prunes() == [near, refused, failed, done]
+    if isinstance(history, SqliteHistory):
+        history.expire(NIGHT + 9 * DAY, now=NIGHT + 9 * DAY)
+        assert history.prunes() == [near, refused, failed, done]
 
 
 def test_requests_of_runs_and_verifies_are_counted_once(history: History) -> None:

@@ -169,7 +169,10 @@ def looks(host: Host) -> Iterator[Callable[[], None]]:
 
 
 def with_daemon(host: Host, clock: MovedClock, **settings: Any) -> Host:
-    """Have a host's programs see the moved clock, and its settings say more."""
+    """Have a host's programs see the moved clock, and its settings say more.
+
+    Its vaults are pruned when `prune` says; left out: never.
+    """
     moved = clock.environment
     host.environment = {
         **host.environment,
@@ -177,6 +180,9 @@ def with_daemon(host: Host, clock: MovedClock, **settings: Any) -> Host:
         "PYTHONPATH": os.pathsep.join([moved["PYTHONPATH"], str(ROOT)]),
     }
     document = json.loads(host.settings.read_text())
+    for vault in document["vaults"].values():
+        vault["prune"] = settings.get("prune", "never")
+    settings.pop("prune", None)
     document |= {"daemon": {"listen": "127.0.0.1:0", **settings.pop("daemon", {})}, **settings}
     host.settings.write_text(json.dumps(document))
     return host

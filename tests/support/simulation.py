@@ -19,6 +19,7 @@ from snapvault.errors import SnapVaultError
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import Notice, NoticeKind, NotifierStanding
 from snapvault.model.policy import CommandSpec, Policy, Schedule, SourceSpec, StreamSpec
+from snapvault.model.prunes import PruneSummary
 from snapvault.model.runs import Alarm, Failure, PointSummary, Run, RunState, SourceKey
 from snapvault.model.settings import DaemonSettings, Settings
 from snapvault.model.status import Following
@@ -53,6 +54,7 @@ class MemoryHistory:
         self.drills_by_id: dict[tuple[str, SourceKey], DrillSummary] = {}
         self.verifies_by_id: dict[str, VerifySummary] = {}
         self.more_usage: list[tuple[str, str, Usage, datetime]] = []
+        self.prunes_by_id: dict[str, PruneSummary] = {}
         self.standings: list[NotifierStanding] = []
         self.left: Following | None = None
         self.fault: SnapVaultError | None = None
@@ -177,6 +179,17 @@ class MemoryHistory:
             (each.vault, each.level, each.source, bool(each.findings), each.is_clean): each
             for each in oldest_first
         }
+        return sorted(newest.values(), key=lambda each: (each.ended, each.id), reverse=True)
+
+    def add_prune(self, summary: PruneSummary) -> None:
+        self._check()
+        self.prunes_by_id[summary.id] = summary
+        self.after_write("prune")
+
+    def prunes(self) -> list[PruneSummary]:
+        self._check()
+        oldest_first = sorted(self.prunes_by_id.values(), key=lambda each: (each.ended, each.id))
+        newest = {(each.vault, each.state): each for each in oldest_first}
         return sorted(newest.values(), key=lambda each: (each.ended, each.id), reverse=True)
 
     def count_usage(self, vault: str, verb: str, usage: Usage, at: datetime) -> None:

@@ -22,6 +22,7 @@ from snapvault.model.objectives import (
     RpoState,
     Verdict,
 )
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import (
     Alarm,
     Failure,
@@ -421,13 +422,33 @@ def rehearsed_host() -> Status:
         hint='It is over when "snapvault verify --level data", without a sample, finds nothing.',
         raised=damaged.ended,
     )
+    pruned = PruneSummary(
+        "20261119T091200Z-1a2b3c4d",
+        "second-site",
+        NOW - timedelta(days=1),
+        41.5,
+        PruneState.DONE,
+        removed=3,
+        deleted=120,
+        deleted_bytes=5 * GIB,
+        waiting=7,
+        waiting_bytes=300 * MIB,
+    )
+    refused = replace(
+        pruned,
+        vault="offsite",
+        state=PruneState.REFUSED,
+        reasons=(
+            'restore point "3f2a9c0d1e4b5a67" of source "web02" was in the vault and is gone',
+        ),
+    )
     near, far = base.vaults
     return replace(
         base,
         alarms=(damage, *base.alarms),
         vaults=(
-            replace(near, requests=1_284_311, verifies=(whole, damaged)),
-            replace(far, requests=20_412, pruned_at=NOW - timedelta(days=1)),
+            replace(near, requests=1_284_311, verifies=(whole, damaged), prune=refused),
+            replace(far, requests=20_412, pruned_at=pruned.ended, prune=pruned),
         ),
         notifiers=(deaf(), a_standing(), NotifierStanding("pager")),
     )

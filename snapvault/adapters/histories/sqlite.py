@@ -17,6 +17,7 @@ from snapvault.adapters.histories import entries, layout, records, summaries, to
 from snapvault.adapters.histories.layout import ALARM_COLUMNS
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NotifierStanding
+from snapvault.model.prunes import PruneSummary
 from snapvault.model.runs import Alarm, Run, RunState, SourceKey
 from snapvault.model.status import Following
 from snapvault.model.usage import Usage
@@ -236,6 +237,14 @@ class SqliteHistory:
         """Return what counts of all verifies, newest first."""
         return self._file.read(summaries.verifies)
 
+    def add_prune(self, summary: PruneSummary) -> None:
+        """Remember a prune."""
+        self._file.write(lambda database: summaries.add_prune(database, summary))
+
+    def prunes(self) -> list[PruneSummary]:
+        """Return of each vault the newest prune of each way to end."""
+        return self._file.read(summaries.prunes)
+
     def count_usage(self, vault: str, verb: str, usage: Usage, at: datetime) -> None:
         """Count what something else than a run or a verify asked of a vault's store."""
 
@@ -284,7 +293,7 @@ class SqliteHistory:
         return self._file.read(summaries.expired)
 
     def expire(self, before: datetime, *, now: datetime) -> int:
-        """Forget runs, drills, verifies and alarms that ended before then, and logs."""
+        """Forget runs, drills, verifies, prunes and alarms that ended before then, and logs."""
         limit = clock.to_text(before)
 
         def act(database: sqlite3.Connection) -> int:

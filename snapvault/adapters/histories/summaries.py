@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drills, verifies and what a daemon leaves behind, as entries of a history."""
+"""Drills, verifies, prunes and what a daemon leaves behind, as entries of a history."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from snapvault.adapters.histories.entries import Entry
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.policy import Objectives
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import SourceKey
 from snapvault.model.status import Following, Watched
 from snapvault.model.usage import NOTHING, Usage
@@ -18,6 +19,7 @@ from snapvault.model.verifies import VerifySummary
 
 DRILL: Final = "drill"
 VERIFY: Final = "verify"
+PRUNE: Final = "prune"
 
 _NOTIFIER: Final = "notifier"
 _FOLLOWING: Final = "following"
@@ -101,6 +103,26 @@ def _usage(document: Mapping[str, Any]) -> Usage:
     return plain.build(document, Usage)
 
 
+# --- prunes ---------------------------------------------------------------------------------
+
+
+def add_prune(database: sqlite3.Connection, summary: PruneSummary) -> None:
+    """Remember a prune."""
+    text = plain.written(summary)
+    state = summary.state.value
+    entries.put(database, Entry(PRUNE, summary.id, summary.vault, state, summary.ended, text))
+
+
+def prunes(database: sqlite3.Connection) -> list[PruneSummary]:
+    """Return the newest prunes of each vault and end."""
+    found = [
+        plain.read(text, PruneSummary, state=PruneState, reasons=tuple)
+        for state in PruneState
+        for text in entries.newest(database, PRUNE, state=state.value)
+    ]
+    return sorted(found, key=lambda each: (each.ended, each.id), reverse=True)
+
+
 # --- what a daemon leaves for others --------------------------------------------------------
 
 
@@ -147,7 +169,7 @@ def _objectives(document: Mapping[str, Any]) -> Objectives:
 
 def expire(database: sqlite3.Connection, before: str, now: datetime) -> None:
     """Forget what is from before a time and not the newest that ended so, and remember when."""
-    for kind in (DRILL, VERIFY):
+    for kind in (DRILL, VERIFY, PRUNE):
         entries.expire(database, kind, before)
     entries.put(database, Entry(_EXPIRY, _ONE, _ONE, "", now, plain.written(now)))
 

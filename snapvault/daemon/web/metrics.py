@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from snapvault.model.drills import Verdict
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import KINDS, RpoState
+from snapvault.model.prunes import PruneState
 from snapvault.model.runs import RunState
 from snapvault.model.status import SourceStatus, Status, VaultStatus
 from snapvault.model.verifies import VerifySummary
@@ -264,6 +265,26 @@ _VAULTS: Final[Mapping[str, tuple[str, Callable[[VaultStatus], Number]]]] = {
     "last_prune_timestamp_seconds": (
         "When the vault was pruned last, in seconds since 1970.",
         lambda vault: vault.pruned_at.timestamp() if vault.pruned_at else None,
+    ),
+    "last_prune_success": (
+        "Whether the last prune neither refused nor failed.",
+        lambda vault: int(vault.prune.state is PruneState.DONE) if vault.prune else None,
+    ),
+    "last_prune_duration_seconds": (
+        "How long the last prune took.",
+        lambda vault: vault.prune.seconds if vault.prune else None,
+    ),
+    "last_prune_deleted_bytes": (
+        "What the last prune deleted.",
+        lambda vault: vault.prune.deleted_bytes if vault.prune else None,
+    ),
+    "waiting_bytes": (
+        "What no restore point needs any more and goes after the grace, by the last prune.",
+        lambda vault: vault.prune.waiting_bytes if vault.prune else None,
+    ),
+    "orphan_bytes": (
+        "What dead backups have left and is kept for now, by the last prune.",
+        lambda vault: vault.prune.orphan_bytes if vault.prune else None,
     ),
 }
 _VERIFIES: Final[Mapping[str, tuple[str, Callable[[VerifySummary], float]]]] = {

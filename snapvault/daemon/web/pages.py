@@ -57,6 +57,7 @@ class Pages:
             "day_name": charts.day_name,
             "run_state": words.run_state,
             "verify_result": words.verify_result,
+            "prune_result": words.prune_result,
         }
         self._templates.globals |= {
             "count": format_count,

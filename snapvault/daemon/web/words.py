@@ -7,9 +7,10 @@ from typing import Final
 
 from snapvault import clock
 from snapvault.model import drills, objectives
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import Run, RunState, Trigger
 from snapvault.model.verifies import VerifySummary
-from snapvault.units import format_count, format_duration
+from snapvault.units import format_count, format_duration, format_size
 
 # What an alarm is about: as the title of a group, and next to a source's name.
 _ALARMS: Final[Mapping[str, tuple[str, str]]] = {
@@ -23,6 +24,7 @@ _ALARMS: Final[Mapping[str, tuple[str, str]]] = {
     objectives.FAILED: ("Failing", "failing"),
     objectives.MISSED: ("Missed", "missed"),
     objectives.DAMAGED: ("Damage found by a verify", "damaged"),
+    objectives.UNPRUNED: ("Not pruned", "not pruned"),
     objectives.POLICY: ("Broken policy", "broken policy"),
     objectives.EMPTY: ("Policy without sources", "without sources"),
     objectives.DAEMON: ("Daemon", "daemon"),
@@ -89,6 +91,16 @@ def verify_result(verify: VerifySummary) -> str:
     sample = f", in a sample of {verify.share:g} %" if verify.share < 100 else ""
     part = f", source {verify.source} alone" if verify.source is not None else ""
     return f"{said}{sample}{part}"
+
+
+def prune_result(prune: PruneSummary) -> str:
+    """Return what a prune came to: `removed 1 restore point and 12 objects (1.5 GiB)`."""
+    first = f": {prune.reasons[0]}" if prune.reasons else ""
+    if prune.state is not PruneState.DONE:
+        return f"{prune.state.value}{first}"
+    points = format_count(prune.removed, "restore point")
+    objects = format_count(prune.deleted, "object")
+    return f"removed {points} and {objects} ({format_size(prune.deleted_bytes)})"
 
 
 def measured(seconds: float | None, promised: timedelta | None) -> str | None:

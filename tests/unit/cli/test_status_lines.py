@@ -39,7 +39,9 @@ def test_verifies_requests_and_notifiers_are_shown(capsys: pytest.CaptureFixture
 
     assert "1,284,311\n" in said
     assert "  offsite, data, yesterday 05:12: 2 findings\n" in said
-    assert "  second-site, pruned yesterday 09:12\n" in said
+    removed = "removed 3 restore points and 120 objects (5.0 GiB)"
+    assert f"  second-site, prune, yesterday 09:12: {removed}\n" in said
+    assert "  offsite, prune, yesterday 09:12: refused: restore point " in said
     assert "  chat: cannot be told, delivered 7h ago, 3 notices waiting, 2 notices lost\n" in said
     assert '    last failure 9m ago: could not post to webhook "chat"' in said
     assert "  pager: nothing told yet\n" in said

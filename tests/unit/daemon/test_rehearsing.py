@@ -19,7 +19,8 @@ from snapvault.model.policy import DrillSpec, Objectives, Policy, Schedule
 from snapvault.model.rehearsal import DrillStep, FilesDrill
 from snapvault.model.runs import SourceKey
 from snapvault.model.settings import Settings
-from snapvault.ports.rehearsals import DrillEnded, DrillOrder
+from snapvault.ports.orders import Ended
+from snapvault.ports.rehearsals import DrillOrder
 from tests.support.events import RecordedEvents
 from tests.support.simulation import VAULT, a_policy
 from tests.support.simulation import World as Simulated
@@ -48,10 +49,10 @@ class Rehearser:
         self.begun.append(order)
         self.order = order
 
-    def ended(self) -> DrillEnded | None:
+    def ended(self) -> Ended[DrillOrder] | None:
         if self.order is None or self.status is None:
             return None
-        over, self.order = DrillEnded(self.order, self.status), None
+        over, self.order = Ended(self.order, self.status), None
         self.status = None
         return over
 

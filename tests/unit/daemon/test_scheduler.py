@@ -138,8 +138,8 @@ def test_a_tick_with_nothing_due_costs_next_to_nothing_and_asks_nobody() -> None
         world.scheduler.tick(world.now)
         spent.append(time.perf_counter() - begun)
 
-    # Now and then it asks for drills and verifies; 200 sources ask nothing.
-    assert world.history.calls - calls <= 5 * 3
+    # Now and then it asks for drills, verifies and prunes; 200 sources ask nothing.
+    assert world.history.calls - calls <= 5 * 4
     assert world.reads == reads
     assert sorted(spent)[60] < 0.002
 

@@ -10,8 +10,9 @@ import pytest
 from snapvault.errors import ConfigError
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NoticeKind
-from snapvault.model.objectives import DAMAGED, DRILL, DRILL_FAILED, MISSED, RPO
+from snapvault.model.objectives import DAMAGED, DRILL, DRILL_FAILED, MISSED, RPO, UNPRUNED
 from snapvault.model.policy import Objectives
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import Run, RunState, SourceKey, Trigger
 from snapvault.model.verifies import VerifySummary
 from snapvault.ports.jobs import Order
@@ -36,6 +37,12 @@ def a_verify(world: World, findings: int = 0, **changes: Any) -> None:
         f"v-{world.now:%d%H%M}", VAULT, None, "data", 100.0, world.now, 60.0, 3, findings, "bad"
     )
     world.history.add_verify(replace(base, **changes))
+
+
+def a_prune(world: World, state: PruneState, **changes: Any) -> None:
+    """Have a prune end now."""
+    base = PruneSummary(f"p-{world.now:%d%H%M}", VAULT, world.now, 3.0, state)
+    world.history.add_prune(replace(base, **changes))
 
 
 def alarm(world: World, kind: str) -> str:
@@ -109,6 +116,26 @@ def test_damage_that_a_verify_found_is_told_once_and_over_when_one_is_clean() ->
     assert world.told(NoticeKind.BREACH) == ['a verify of vault "offsite" found damage']
     assert world.told(NoticeKind.RECOVERY) == ['vault "offsite" verifies clean again']
     assert {notice.vault for notice in world.notices if notice.alarm == DAMAGED} == {VAULT}
+
+
+def test_a_prune_that_refuses_is_told_once_and_over_when_one_is_done() -> None:
+    world = World([a_policy()])
+    world.run(days=1)
+
+    for reason in ("a point is gone", "another point is gone"):
+        a_prune(world, PruneState.REFUSED, reasons=(reason, "and more"))
+        world.run(days=1)
+    a_prune(world, PruneState.FAILED, reasons=("no answer",), retryable=True, failures=1)
+    world.run(days=1)
+    still, said = world.up(), alarm(world, UNPRUNED)
+    a_prune(world, PruneState.DONE)
+    world.run(minutes=3)
+
+    assert still == {(VAULT, UNPRUNED)}
+    assert said == f'prune of vault "{VAULT}" refuses: another point is gone, and 1 more reason'
+    assert world.up() == set()
+    assert world.told(NoticeKind.BREACH) == [f'vault "{VAULT}" is not pruned']
+    assert world.told(NoticeKind.RECOVERY) == [f'vault "{VAULT}" is pruned again']
 
 
 def test_damage_of_a_vault_that_no_policy_has_is_nobodys_alarm() -> None:

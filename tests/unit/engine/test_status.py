@@ -26,6 +26,7 @@ from snapvault.model import drills, objectives
 from snapvault.model.drills import DrillSummary
 from snapvault.model.objectives import RpoState
 from snapvault.model.policy import CommandSpec, Objectives, Policy, Schedule, SourceSpec, StreamSpec
+from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import (
     Alarm,
     Failure,
@@ -322,6 +323,17 @@ def test_what_a_verify_found_alarms_without_a_daemon_too() -> None:
 
     (alarm,) = status.alarms
     assert (alarm.subject, alarm.kind, alarm.raised) == ("offsite", objectives.DAMAGED, found.ended)
+
+
+def test_a_prune_that_refused_alarms_without_a_daemon_too() -> None:
+    refused = PruneSummary("p1", "offsite", NOW, 1.0, PruneState.REFUSED, reasons=("it is gone",))
+
+    status = look(a_policy("web01"), memory=Memory(prunes=(refused, replace(refused, vault="x"))))
+
+    (alarm,) = status.alarms
+    assert (alarm.subject, alarm.kind) == ("offsite", objectives.UNPRUNED)
+    assert "it is gone" in alarm.message
+    assert status.vaults[0].prune == refused
 
 
 # --- alarms ---------------------------------------------------------------------------------

@@ -165,6 +165,11 @@ def test_requests_verifies_and_prunes_of_a_vault_are_told_of() -> None:
     pruned = "snapvault_vault_last_prune_timestamp_seconds"
     assert samples[pruned, "second-site"] == (NOW - timedelta(days=1)).timestamp()
     assert (pruned, "offsite") not in samples
+    vault = "snapvault_vault"
+    assert samples[f"{vault}_last_prune_success", "second-site"] == 1
+    assert samples[f"{vault}_last_prune_success", "offsite"] == 0
+    assert samples[f"{vault}_last_prune_deleted_bytes", "second-site"] == 5 << 30
+    assert samples[f"{vault}_waiting_bytes", "second-site"] == 300 << 20
 
 
 def test_a_verify_of_one_source_says_nothing_of_its_vault() -> None:

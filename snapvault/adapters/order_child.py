@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drills as child processes: what one takes of memory, and what it leaves behind, goes with it."""
+"""Drills and prunes as child processes: what one takes of memory, and leaves, goes with it."""
 
 import pickle
 import signal
@@ -7,18 +7,22 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from snapvault.adapters.spawning import Process, send_signal, spawn_job
 from snapvault.errors import EXIT_BUG
-from snapvault.ports.rehearsals import DrillEnded, DrillOrder
+from snapvault.ports.orders import Ended
 
-CHILD: Final = ("-m", "snapvault.daemon.drill_child")
+DRILL_CHILD: Final = (sys.executable, "-m", "snapvault.daemon.drill_child")
+PRUNE_CHILD: Final = (sys.executable, "-m", "snapvault.daemon.prune_child")
 _KILL_PATIENCE: Final = 10.0  # seconds that the kernel may take to end what was killed
 
 
-class ChildRehearser:
-    """Starts `python -m snapvault.daemon.drill_child` for an order; `Rehearser` of the port.
+T = TypeVar("T")
+
+
+class OrderChild(Generic[T]):
+    """Starts a program for an order; `Performer` of the port.
 
     The order goes to its stdin, pickled; its stderr is ours. When our own process dies, it is
     asked to end. `wake` is called from another thread when it has ended.
@@ -26,40 +30,40 @@ class ChildRehearser:
 
     def __init__(
         self,
+        command: Sequence[str],
         wake: Callable[[], None],
         *,
         variables: Mapping[str, str],
-        command: Sequence[str] = (sys.executable, *CHILD),
     ) -> None:
         self._wake = wake
         self._variables = variables
         self._command = tuple(command)
-        self._order: DrillOrder | None = None
+        self._order: T | None = None
         self._process: Process | None = None
         self._follower: threading.Thread | None = None
 
     @property
-    def order(self) -> DrillOrder | None:
+    def order(self) -> T | None:
         """What is being carried out; None: nothing."""
         return self._order
 
-    def start(self, order: DrillOrder) -> None:
+    def start(self, order: T) -> None:
         """Begin with an order."""
         content = pickle.dumps(order)
         process = spawn_job(self._command, self._variables)
-        follower = threading.Thread(target=self._follow, args=(process, content), name="drill")
+        follower = threading.Thread(target=self._follow, args=(process, content), name="order")
         follower.daemon = True
         self._order, self._process, self._follower = order, process, follower
         follower.start()
 
-    def ended(self) -> DrillEnded | None:
+    def ended(self) -> Ended[T] | None:
         """Return how the last order ended, once; does not wait."""
         order, process, follower = self._order, self._process, self._follower
         if order is None or process is None or follower is None or follower.is_alive():
             return None
         follower.join()
         self._order = self._process = self._follower = None
-        return DrillEnded(order, EXIT_BUG if process.returncode is None else process.returncode)
+        return Ended(order, EXIT_BUG if process.returncode is None else process.returncode)
 
     def ask_to_end(self) -> None:
         """Ask what is going on to end."""
