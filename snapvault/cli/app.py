@@ -20,6 +20,7 @@ from snapvault.cli import (
     files,
     hold,
     init,
+    keys,
     mount,
     notify,
     policy,
@@ -130,6 +131,11 @@ def options(
     context.obj = Session(config=config, json=json, quiet=quiet, verbose=verbose)
 
 
+_keys = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List whose keys open a vault, and bring it in line with the settings.",
+)
 _drill = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
@@ -220,6 +226,19 @@ app.command(
     short_help="Keep a restore point whatever the rules say, or let it go again.",
     epilog=SHARED,
 )(hold.command)
+app.add_typer(_keys, name="keys", short_help="List the keys of a vault, and change them.")
+_keys.command(
+    "list",
+    help=_help(keys.list_keys),
+    short_help="List whose keys open a vault, and what each can open.",
+    epilog=SHARED,
+)(keys.list_keys)
+_keys.command(
+    "apply",
+    help=_help(keys.apply),
+    short_help="Bring a vault in line with the recipients and the signer of the settings.",
+    epilog=SHARED,
+)(keys.apply)
 app.add_typer(_drill, name="drill", short_help="Rehearse restores, and report.")
 _drill.command(
     "run",

@@ -194,14 +194,15 @@ def _probe(name: str, store: "Store", record: "VaultRecord | None") -> Finding:
 
 
 def _catalog(run: Session, name: str, record: "VaultRecord") -> Iterator[Finding]:
-    from snapvault.engine.vault import host_key, sync
+    from snapvault.engine.key_changes import own_key
+    from snapvault.engine.vault import sync
 
     found: list[Inventory] = []
 
     def look() -> Finding:
         with run.open(name) as vault:
             found.append(sync(vault))
-            host_key(vault)
+            own_key(vault)
         return _held(name, found[0])
 
     def compare() -> Finding:

@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from snapvault.engine import head, journal, notes
+from snapvault.engine import head, journal, key_changes, notes
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.head import Head
 from snapvault.engine.journal import Journal
+from snapvault.engine.key_changes import OwnKey
 from snapvault.engine.reading import Reading
-from snapvault.engine.vault import Held, Inventory, Vault, host_key, late_recipients, sync
+from snapvault.engine.vault import Held, Inventory, Vault, sync
 from snapvault.errors import ConfigError, IntegrityError, KeyMissingError, SnapVaultError
 from snapvault.formats import names
 from snapvault.model.policy import Hints
@@ -26,7 +27,8 @@ _POINTS_TRIED = 3
 class BackupOptions:
     """How to write: raw bytes of a volume, zstd's level, and who to name in the manifest.
 
-    `hints` says how far a platform is trusted that tells what changed.
+    `hints` says how far a platform is trusted that tells what changed. With `is_full` everything
+    is stored again, and no volume that is there is used.
     """
 
     volume_size: int
@@ -34,6 +36,7 @@ class BackupOptions:
     host: str
     tool: str
     hints: Hints = field(default_factory=Hints)
+    is_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,9 @@ class BackupJob:
         """
         vault = self.vault
         vault.sealer.check()
-        self._require_readers()
-        key, key_record = host_key(vault)
+        own = key_changes.own_key(vault)
+        self._require_readers(own)
+        key, key_record = own.key, own.record
         inventory = sync(vault, self.source.name)
         for problem in inventory.problems:
             vault.events.warn("vault.damaged", str(problem), source=self.source.name)
@@ -70,9 +74,13 @@ class BackupJob:
         doomed = notes.doomed(records)
         for problem in records.problems:
             vault.events.warn("vault.damaged", str(problem), source=self.source.name)
-        parent = self._parent(inventory, doomed)
+        parent = None if self.options.is_full else self._parent(inventory, doomed)
+        restarts_logs = False
         if parent is not None and parent.held.point.hash_key.sha256 != key_record.sha256:
-            parent = None
+            # What the parent refers to was sealed to other readers: its hashes are of use, if they
+            # were made with this key, and the new point's metadata does without its.
+            restarts_logs = own.is_same(parent.held.point.hash_key)
+            parent = parent if restarts_logs else None
         run_folder = self._clean_run_folder()
         leftovers = journal.load(
             run_folder,
@@ -128,6 +136,7 @@ class BackupJob:
                     "hint_mismatches": reading.hint_mismatches,
                 },
                 doomed=doomed,
+                restarts_logs=restarts_logs,
             )
             held = commit(vault, draft, run_folder)
             self._tell_committed(view, held)
@@ -169,22 +178,22 @@ class BackupJob:
                 source=self.source.name,
             )
 
-    def _require_readers(self) -> None:
+    def _require_readers(self, own: OwnKey) -> None:
         """See to it that somebody can restore what is about to be backed up.
 
         Raises:
-            ConfigError: no recipient was there when the vault was initialized.
+            ConfigError: nobody named in the settings can open the key for block hashes.
         """
-        late = late_recipients(self.vault)
-        message = (
-            "recipient {} was added after the vault was initialized and cannot restore from it"
-        )
-        hint = "Initialize another vault for the new set of recipients."
-        if len(late) == len(self.vault.sealer.recipients):
-            raise ConfigError(message.format(late[0]), hint=hint)
-        for fingerprint in late:
+        hint = f'Run "snapvault keys apply {self.vault.name}".'
+        told = [
+            f"recipient {each} was added after this vault was made, and cannot restore from it"
+            for each in own.late
+        ]
+        if len(told) == len(self.vault.sealer.recipients):
+            raise ConfigError(told[0], hint=hint)
+        for fingerprint, message in zip(own.late, told, strict=True):
             self.vault.events.warn(
-                "recipient.late", f"{message.format(fingerprint)}. {hint}", recipient=fingerprint
+                "recipient.late", f"{message} yet. {hint}", recipient=fingerprint
             )
 
     def _parent(self, inventory: Inventory, doomed: Container[str]) -> Head | None:

@@ -61,7 +61,8 @@ class Draft:
     `base` is the point that changes refer to, `previous` the newest one there is (or none); they
     differ only when the newest could not be used. `volumes` are those stored by this run and by
     the unfinished ones before it. `counters` are added to those that the commit makes. `doomed`
-    are names of objects that prunes remove or have removed.
+    are names of objects that prunes remove or have removed. With `restarts_logs` the point
+    refers to no map and no signature of an earlier one.
     """
 
     point: str
@@ -77,6 +78,7 @@ class Draft:
     tool: str
     counters: Mapping[str, int]
     doomed: Container[str] = frozenset()
+    restarts_logs: bool = False
 
 
 def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
@@ -90,7 +92,7 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
     signature_name = names.signature_of(draft.source, draft.point)
     map_sections, signature_sections, records = [], [], []
     for stream in draft.streams:
-        if stream.before is not None and stream.is_unchanged:
+        if stream.before is not None and stream.is_unchanged and not draft.restarts_logs:
             before = stream.before
             records.append(replace(before, mark=stream.record.mark, facts=stream.record.facts))
             continue
@@ -100,7 +102,7 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
         signature_sections.append(signature_section)
         records.append(replace(stream.record, map_log=map_log, signature_log=signature_log))
     own = [
-        _put_sealed(vault, name, meta.encode(sections), folder)
+        put_sealed(vault, name, meta.encode(sections), folder)
         for name, sections in ((map_name, map_sections), (signature_name, signature_sections))
         if sections
     ]
@@ -209,7 +211,7 @@ def extend_log(
 def _map_section(draft: Draft, stream: StreamDraft) -> tuple[tuple[LogEntry, ...], meta.Section]:
     changes, full = maps.encode(stream.changes), maps.encode(stream.full)
     log, is_full = extend_log(
-        stream.before.map_log if stream.before else (),
+        stream.before.map_log if stream.before and not draft.restarts_logs else (),
         draft.point,
         changes=len(changes),
         full=len(full),
@@ -225,22 +227,28 @@ def _signature_section(
     record = stream.record
     full = stream.full_signature.stat().st_size
     changed = stream.changed_signature
+    goes_on = changed is not None and not draft.restarts_logs
     log, is_full = extend_log(
-        stream.before.signature_log if stream.before and changed else (),
+        stream.before.signature_log if stream.before and goes_on else (),
         draft.point,
         changes=changed.stat().st_size if changed else full,
         full=full,
     )
     path = stream.full_signature if is_full or changed is None else changed
+    return log, signature_part(record, path, is_full=is_full)
+
+
+def signature_part(stream: StreamRecord, path: Path, *, is_full: bool) -> meta.Section:
+    """Return a stream's signature, or what changed of it, as a part of a container."""
     header = {
         "kind": "signature",
-        "stream": record.name,
-        "engine": record.engine,
+        "stream": stream.name,
+        "engine": stream.engine,
         "full": is_full,
-        "size": record.size,
-        "block_size": record.block_size,
+        "size": stream.size,
+        "block_size": stream.block_size,
     }
-    return log, meta.Section(header, log[-1].size, _file_pieces(path))
+    return meta.Section(header, path.stat().st_size, _file_pieces(path))
 
 
 def _file_pieces(path: Path) -> Iterator[bytes]:
@@ -249,7 +257,12 @@ def _file_pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _put_sealed(vault: Vault, name: str, chunks: Iterator[bytes], folder: Path) -> ObjectRecord:
+def put_sealed(vault: Vault, name: str, chunks: Iterator[bytes], folder: Path) -> ObjectRecord:
+    """Seal metadata to the recovery keys and this host, and store it; `folder` takes it meanwhile.
+
+    Raises:
+        SealError, StoreError: it could not be sealed or stored.
+    """
     path = folder / name.rpartition("/")[2]
     try:
         vault.sealer.seal_to_file(chunks, path, Readers.RECOVERY_AND_HOST)

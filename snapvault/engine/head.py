@@ -13,10 +13,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from snapvault.engine import metadata
+from snapvault.engine import key_changes, metadata
 from snapvault.engine.files import sync_folder, write_durably
 from snapvault.engine.vault import Held, Vault
-from snapvault.errors import IntegrityError
+from snapvault.errors import IntegrityError, KeyMissingError
 from snapvault.formats import maps
 from snapvault.model.extents import ExtentMap
 
@@ -46,8 +46,15 @@ def load(vault: Vault, heads: Path, held: Held) -> Head:
         vault.events.emit("head.rebuilt", source=held.point.source, point=held.point.point)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    full = metadata.read_maps(vault, held.point, held.point.streams)
-    metadata.write_signatures(vault, held.point, folder)
+    try:
+        full = metadata.read_maps(vault, held.point, held.point.streams)
+        metadata.write_signatures(vault, held.point, folder)
+    except KeyMissingError:
+        handed = key_changes.handed_over(vault, held.point)
+        if handed is None:
+            raise
+        full = metadata.read_maps(vault, handed, handed.streams)
+        metadata.write_signatures(vault, handed, folder)
     by_stream = {
         stream.name: extents for stream, extents in zip(held.point.streams, full, strict=True)
     }

@@ -18,7 +18,8 @@ from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.errors import IntegrityError, ManifestError, ObjectMissingError
 from snapvault.formats import names
 from snapvault.formats import notes as notes_format
-from snapvault.model.notes import Hold, PruneRecord
+from snapvault.formats.key_changes import decode_key_change, encode_key_change
+from snapvault.model.notes import Hold, KeyChange, PruneRecord
 from snapvault.ports.store import StoredObject
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ def prunes(vault: "Vault") -> Notes[PruneRecord]:
     Raises: as `holds`.
     """
     return _read(vault, names.PRUNES, names.parse_prune_record, notes_format.decode_prune)
+
+
+def key_changes(vault: "Vault") -> Notes[KeyChange]:
+    """Return the changes of keys, oldest first. A recovery key may have signed them too.
+
+    Raises: as `holds`.
+    """
+    signers = vault.sealer.trusted | frozenset(vault.sealer.recipients)
+    return _read(vault, names.KEYS, names.parse_key_change, decode_key_change, signers)
 
 
 def held_points(found: Notes[Hold]) -> dict[str, tuple[Hold, ...]]:
@@ -127,9 +137,19 @@ def put_prune(vault: "Vault", record: PruneRecord) -> str:
     return name
 
 
+def put_key_change(vault: "Vault", change: KeyChange, sign: Callable[[bytes], bytes]) -> str:
+    """Store a change of keys, signed by `sign`, and return its name.
+
+    Raises: as `put_hold`.
+    """
+    name = names.key_change(change.at, change.id)
+    vault.store.put(name, sign(encode_key_change(change, vault.record.vault)))
+    return name
+
+
 def forget(vault: "Vault") -> None:
     """Forget what this host has seen of notes."""
-    for prefix in (names.HOLDS, names.PRUNES):
+    for prefix in (names.HOLDS, names.PRUNES, names.KEYS):
         folder = _folder(vault, prefix)
         if folder.is_dir():
             for path in folder.iterdir():
@@ -141,7 +161,9 @@ def _read(
     prefix: str,
     parse: Callable[[str], str | None],
     decode: Callable[[str, bytes, str], T],
+    signers: frozenset[str] | None = None,
 ) -> Notes[T]:
+    trusted = vault.sealer.trusted if signers is None else signers
     there = {
         found.name: found for found in vault.store.names(prefix) if parse(found.name) is not None
     }
@@ -149,8 +171,8 @@ def _read(
 
     def read(found: StoredObject) -> Noted[T] | IntegrityError:
         try:
-            signer, content = kept.get(found.name) or _proven(vault, found)
-            if signer not in vault.sealer.trusted:
+            signer, content = kept.get(found.name) or _proven(vault, found, trusted)
+            if signer not in trusted:
                 raise _untrusted(found.name, signer)
             note = decode(found.name, content, vault.record.vault)
         except IntegrityError as error:
@@ -164,7 +186,7 @@ def _read(
                 problems.append(outcome)
             else:
                 noted.append(outcome)
-    problems += [_gone(name) for name in _seen(vault, prefix) if name not in there]
+    problems += [_gone(name) for name in _seen(vault, prefix, parse) if name not in there]
     return Notes(tuple(noted), tuple(problems))
 
 
@@ -172,14 +194,12 @@ def _folder(vault: "Vault", prefix: str) -> Path:
     return vault.state / prefix.rstrip("/")
 
 
-def _seen(vault: "Vault", prefix: str) -> list[str]:
+def _seen(vault: "Vault", prefix: str, parse: Callable[[str], str | None]) -> list[str]:
     folder = _folder(vault, prefix)
     if not folder.is_dir():
         return []
     return sorted(
-        prefix + path.name
-        for path in folder.iterdir()
-        if names.parse_hold(prefix + path.name) or names.parse_prune_record(prefix + path.name)
+        prefix + path.name for path in folder.iterdir() if parse(prefix + path.name) is not None
     )
 
 
@@ -198,7 +218,7 @@ def _kept(folder: Path, there: Mapping[str, StoredObject]) -> dict[str, tuple[st
     return found
 
 
-def _proven(vault: "Vault", found: StoredObject) -> tuple[str, bytes]:
+def _proven(vault: "Vault", found: StoredObject, trusted: frozenset[str]) -> tuple[str, bytes]:
     """Fetch a note, prove its signature, and keep who signed what if the settings trust them."""
     try:
         signed = vault.sealer.read_signed(vault.store.get(found.name))
@@ -206,7 +226,7 @@ def _proven(vault: "Vault", found: StoredObject) -> tuple[str, bytes]:
         raise _gone(found.name) from error
     except IntegrityError as error:
         raise ManifestError(f'object "{found.name}" is not to be trusted: {error}') from error
-    if signed.fingerprint not in vault.sealer.trusted:
+    if signed.fingerprint not in trusted:
         raise _untrusted(found.name, signed.fingerprint)
     prefix, _, base = found.name.rpartition("/")
     folder = _folder(vault, prefix + "/")

@@ -112,21 +112,21 @@ def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreT
     sealer.check()
     record = read_record(store)
     hash_key_name = names.hash_key(sealer.signer)
-    if record is not None and _is_there(store, hash_key_name):
+    if record is not None and is_there(store, hash_key_name):
         raise ConfigError(
             f'vault "{name}" at {store.location} is already initialized',
             hint=f'Nothing was changed. Run "snapvault doctor" to look at vault "{name}".',
         )
     traits = store.probe()
-    if not _is_there(store, hash_key_name):
+    if not is_there(store, hash_key_name):
         key = secrets.token_bytes(_KEY_SIZE)
         store.put(hash_key_name, sealer.seal(key, Readers.RECOVERY_AND_HOST))
     for fingerprint in sorted({sealer.signer, *sealer.recipients}):
-        _put_once(store, names.public_key(fingerprint), sealer.export(fingerprint))
+        put_once(store, names.public_key(fingerprint), sealer.export(fingerprint))
     # The script is run on the worst of days, so it is signed as the manifests are.
-    _put_once(store, names.EMERGENCY_SIGNED, sealer.sign(emergency_kit.script()))
-    _put_once(store, names.EMERGENCY_SCRIPT, emergency_kit.script())
-    _put_once(store, names.EMERGENCY_TEXT, emergency_kit.text())
+    put_once(store, names.EMERGENCY_SIGNED, sealer.sign(emergency_kit.script()))
+    put_once(store, names.EMERGENCY_SCRIPT, emergency_kit.script())
+    put_once(store, names.EMERGENCY_TEXT, emergency_kit.text())
     if record is None:
         record = VaultRecord(secrets.token_hex(16), clock.now(), BLOCK_SIZE, traits.create_only)
         # ORDER: vault.json goes last. It is what makes the vault exist, so an init that
@@ -135,7 +135,8 @@ def create(name: str, store: Store, sealer: Sealer) -> tuple[VaultRecord, StoreT
     return record, traits
 
 
-def _is_there(store: Store, name: str) -> bool:
+def is_there(store: Store, name: str) -> bool:
+    """Tell whether an object is stored."""
     try:
         store.stat(name)
     except ObjectMissingError:
@@ -143,50 +144,20 @@ def _is_there(store: Store, name: str) -> bool:
     return True
 
 
-def _put_once(store: Store, name: str, data: bytes) -> None:
+def put_once(store: Store, name: str, data: bytes) -> None:
     """Put an object unless something is there already: an older init's is as good."""
-    if not _is_there(store, name):
+    if not is_there(store, name):
         store.put(name, data)
-
-
-def host_key(vault: Vault) -> tuple[bytes, ObjectRecord]:
-    """Return this host's key for block hashes, and the object that holds it.
-
-    Raises:
-        ConfigError: this host has no key in the vault yet.
-        IntegrityError: the object does not hold one.
-    """
-    name = names.hash_key(vault.sealer.signer)
-    try:
-        sealed = vault.store.get(name)
-    except ObjectMissingError as error:
-        raise ConfigError(
-            f'vault "{vault.name}" does not know this host: object "{name}" is missing',
-            hint=f'Run "snapvault init {vault.name}" on this host.',
-        ) from error
-    record = ObjectRecord(name, len(sealed), hashlib.sha256(sealed).hexdigest())
-    return _checked_key(vault.sealer.open(sealed), record), record
-
-
-def late_recipients(vault: Vault) -> tuple[str, ...]:
-    """Return the recipients that were not there when a host initialized the vault.
-
-    What was sealed before they came, the key for block hashes for one, they cannot open, and
-    every later point refers to it.
-    """
-    return tuple(
-        fingerprint
-        for fingerprint in vault.sealer.recipients
-        if not _is_there(vault.store, names.public_key(fingerprint))
-    )
 
 
 def hash_key(vault: Vault, record: ObjectRecord) -> bytes:
     """Return the key for block hashes that a manifest names."""
-    return _checked_key(vault.sealer.open(fetch.get(vault.store, record)), record)
+    return opened_key(vault, record, fetch.get(vault.store, record))
 
 
-def _checked_key(key: bytes, record: ObjectRecord) -> bytes:
+def opened_key(vault: Vault, record: ObjectRecord, sealed: bytes) -> bytes:
+    """Return the key for block hashes that an object's bytes hold."""
+    key = vault.sealer.open(sealed)
     if len(key) != _KEY_SIZE:
         raise IntegrityError(f'object "{record.name}" holds no key for block hashes')
     return key

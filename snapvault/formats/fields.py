@@ -18,6 +18,9 @@ ID: Final = re.compile(r"[0-9a-f]{16}")
 """Of a restore point, a hold, or a prune."""
 
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
+FINGERPRINT: Final = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")
+"""Of a primary key."""
+
 VAULT_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 

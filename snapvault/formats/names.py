@@ -18,6 +18,7 @@ LISTS = "lists/"
 DRILLS = "drills/"
 HOLDS = "holds/"
 PRUNES = "prunes/"
+KEYS = "keys/"
 
 _POINT = re.compile(
     r"points/(?P<source>[a-z0-9][a-z0-9._-]*)/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9a-f]{16})\.point"
@@ -25,6 +26,8 @@ _POINT = re.compile(
 _DRILL = re.compile(r"drills/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9A-Za-z][0-9A-Za-z-]{0,63})\.report")
 _HOLD = re.compile(r"holds/(?P<point>[0-9a-f]{16})-(?P<id>[0-9a-f]{16})\.hold")
 _PRUNE = re.compile(r"prunes/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9a-f]{16})\.prune")
+_KEY_CHANGE = re.compile(r"keys/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9a-f]{16})\.change")
+_KEY_FILE = re.compile(r"keys/(?P<key>[0-9A-F]{40}(?:[0-9A-F]{24})?)\.asc")
 _PRUNABLE = re.compile(
     r"meta/[a-z0-9][a-z0-9._-]*/[0-9a-f]{16}\.(map|sig)"
     r"|lists/[0-9a-f]{64}\.list"
@@ -140,3 +143,25 @@ def public_key(fingerprint: str) -> str:
 def hash_key(fingerprint: str) -> str:
     """Return the name of the sealed key for block hashes, as one host wrote it."""
     return f"keys/{fingerprint}.hash"
+
+
+def later_hash_key(fingerprint: str, change_id: str) -> str:
+    """Return the name of the sealed key for block hashes that came with a change of keys."""
+    return f"keys/{fingerprint}-{change_id}.hash"
+
+
+def key_change(at: datetime, change_id: str) -> str:
+    """Return the name of the record of a change of keys; names sort by time."""
+    return f"{KEYS}{clock.to_name(at)}-{change_id}.change"
+
+
+def parse_key_change(name: str) -> str | None:
+    """Return the id that the name of a change of keys holds; None for other names."""
+    found = _KEY_CHANGE.fullmatch(name)
+    return found["id"] if found else None
+
+
+def parse_public_key(name: str) -> str | None:
+    """Return the fingerprint that the name of a public key holds; None for other names."""
+    found = _KEY_FILE.fullmatch(name)
+    return found["key"] if found else None

@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 def encode_hold(hold: Hold, vault: str) -> bytes:
     """Write a hold, or the end of some; equal ones give equal bytes."""
-    return _encode(
+    return encode_document(
         {
             "format": FORMAT_VERSION,
             "vault": vault,
@@ -38,7 +38,7 @@ def decode_hold(name: str, content: bytes, vault: str) -> Hold:
         ManifestError: these bytes are no hold, or belong somewhere else.
         FormatVersionError: one of a newer format.
     """
-    document = _document(name, content, vault)
+    document = document_of(name, content, vault)
     try:
         hold = Hold(
             id=fields.matching(fields.ID, document["hold"]),
@@ -57,7 +57,7 @@ def decode_hold(name: str, content: bytes, vault: str) -> Hold:
 
 def encode_prune(record: PruneRecord, vault: str) -> bytes:
     """Write the record of a prune; equal ones give equal bytes."""
-    return _encode(
+    return encode_document(
         {
             "format": FORMAT_VERSION,
             "vault": vault,
@@ -86,7 +86,7 @@ def decode_prune(name: str, content: bytes, vault: str) -> PruneRecord:
 
     Raises: as `decode_hold`.
     """
-    document = _document(name, content, vault)
+    document = document_of(name, content, vault)
     try:
         record = PruneRecord(
             id=fields.matching(fields.ID, document["prune"]),
@@ -112,11 +112,17 @@ def decode_prune(name: str, content: bytes, vault: str) -> PruneRecord:
     return record
 
 
-def _encode(document: Mapping[str, Any]) -> bytes:
+def encode_document(document: Mapping[str, Any]) -> bytes:
+    """Write a note's JSON."""
     return json.dumps(document, indent=1, ensure_ascii=True).encode("ascii") + b"\n"
 
 
-def _document(name: str, content: bytes, vault: str) -> Mapping[str, Any]:
+def document_of(name: str, content: bytes, vault: str) -> Mapping[str, Any]:
+    """Read the JSON of a note that has to be of this vault.
+
+    Raises:
+        ManifestError, FormatVersionError: as `decode_hold`.
+    """
     try:
         document = json.loads(content)
         version, belongs = document["format"], document["vault"]

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hosts note in a vault for each other: holds of restore points, and what a prune did."""
+"""What hosts note in a vault for each other: holds of points, prunes, changes of keys."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from snapvault.model.point import ObjectRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,37 @@ class PruneRecord:
     grace: timedelta
     points: tuple[RemovedPoint, ...]
     doomed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HandedHead:
+    """The newest point of a source, its maps and signatures sealed to another host.
+
+    `sizes` are the bytes of each stream's full map and full signature in clear.
+    """
+
+    source: str
+    point: str
+    maps: ObjectRecord
+    signatures: ObjectRecord
+    sizes: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """From now on a host, `signer`, seals to `recipients`, and hashes with the key in `hash_key`.
+
+    The objects of `same` hold the very same key for block hashes. `added` are the recipients that
+    were none before.
+    """
+
+    id: str
+    at: datetime
+    host: str
+    tool: str
+    signer: str
+    recipients: tuple[str, ...]
+    hash_key: ObjectRecord
+    same: tuple[ObjectRecord, ...]
+    heads: tuple[HandedHead, ...] = ()
+    added: tuple[str, ...] = ()

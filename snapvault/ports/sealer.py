@@ -45,6 +45,30 @@ class Parts(Protocol):
         ...
 
 
+class Addressees(Protocol):
+    """Tells whom sealed objects are addressed to, without opening them. Safe from several threads.
+
+    Nothing is proven by it.
+    """
+
+    @property
+    def head_size(self) -> int:
+        """How many bytes at the start of an object `ids` needs at the most."""
+        ...
+
+    def ids(self, head: bytes) -> frozenset[str]:
+        """Return the ids of the keys that can open an object that begins like this; not empty.
+
+        Raises:
+            IntegrityError: it is not sealed.
+        """
+        ...
+
+    def owner(self, key_id: str) -> str:
+        """Return the fingerprint of the primary key that an id belongs to, or the id if unknown."""
+        ...
+
+
 class Sealer(Protocol):
     """GnuPG with its keys chosen. Safe from several threads at once.
 

@@ -101,7 +101,7 @@ def open_keys(settings: VaultSettings) -> Sealer:
     from snapvault.adapters.sealers.gnupg import open_sealer
 
     return open_sealer(
-        _gnupg_home(settings),
+        gnupg_home(settings),
         recipients=settings.recipients,
         signer=settings.signer,
         trusted_signers=settings.trusted_signers,
@@ -118,13 +118,14 @@ def open_report_keys(settings: VaultSettings, vault_keys: Sealer) -> Sealer:
     from snapvault.adapters.sealers.reports import open_report_sealer
 
     return open_report_sealer(
-        _gnupg_home(settings),
+        gnupg_home(settings),
         vault_keys,
         passphrase_file=str(settings.passphrase_file) if settings.passphrase_file else None,
     )
 
 
-def _gnupg_home(settings: VaultSettings) -> Path:
+def gnupg_home(settings: VaultSettings) -> Path:
+    """Return the folder of the keys."""
     return settings.gnupg_home or Path(os.environ.get("GNUPGHOME") or Path.home() / ".gnupg")
 
 
@@ -132,14 +133,14 @@ def gnupg_version(settings: VaultSettings) -> str:
     """Return the version of the gpg program."""
     from snapvault.adapters.sealers import facts
 
-    return facts.gnupg_version(_gnupg_home(settings))
+    return facts.gnupg_version(gnupg_home(settings))
 
 
 def key_facts(settings: VaultSettings, sealer: Sealer) -> "dict[str, KeyFacts]":
     """Return what is known of the recipients' and the signer's keys, by fingerprint."""
     from snapvault.adapters.sealers import facts
 
-    return facts.read_facts(_gnupg_home(settings), {*sealer.recipients, sealer.signer})
+    return facts.read_facts(gnupg_home(settings), {*sealer.recipients, sealer.signer})
 
 
 def open_objects(
