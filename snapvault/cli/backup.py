@@ -31,6 +31,14 @@ def command(
             show_default=False,
         ),
     ] = None,
+    is_full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Store everything again, and use nothing that the vault holds: for a recovery key"
+            " that came later, or when you no longer trust what is stored.",
+        ),
+    ] = False,
 ) -> int:
     """Back up sources now, and report the restore point made of each.
 
@@ -47,13 +55,14 @@ def command(
     Examples:
       snapvault backup
       snapvault backup web01 shop
+      snapvault backup web01 --full
     """
     run = session(context)
     outcomes = Outcomes()
     documents: list[dict[str, Any]] = []
     jobs, wrong = _jobs(run, sources or ())
     for vault, group in groupby(jobs, key=lambda job: job[0].vault):
-        _back_up_vault(run, vault, list(group), outcomes, documents)
+        _back_up_vault(run, vault, list(group), outcomes, documents, is_full=is_full)
     # After those of sources, whose status counts where nothing was backed up.
     outcomes.errors += wrong
     if run.json:
@@ -93,6 +102,8 @@ def _back_up_vault(
     jobs: "list[Job]",
     outcomes: Outcomes,
     documents: list[dict[str, Any]],
+    *,
+    is_full: bool,
 ) -> None:
     from snapvault.wiring import runs
 
@@ -102,7 +113,7 @@ def _back_up_vault(
             while left:
                 policy, spec = left[0]
                 try:
-                    held, seconds = _back_up(run, vault, policy, spec)
+                    held, seconds = _back_up(run, vault, policy, spec, is_full=is_full)
                 except SnapVaultError as error:
                     named = f'source "{spec.name}"'
                     about = "" if named in str(error) else f"could not back up {named}: "
@@ -121,7 +132,7 @@ def _back_up_vault(
 
 
 def _back_up(
-    run: Session, vault: "Vault", policy: "Policy", spec: "SourceSpec"
+    run: Session, vault: "Vault", policy: "Policy", spec: "SourceSpec", *, is_full: bool
 ) -> "tuple[Held, float]":
     from snapvault.wiring import runs
 
@@ -129,7 +140,7 @@ def _back_up(
     run.console.subject = spec.name
     run.console.note(f'backing up source "{spec.name}" to vault "{vault.name}"')
     with runs.recorded(run.settings, runs.new_run(policy, spec), run.console) as recording:
-        held = runs.back_up_recorded(recording, vault, policy, spec)
+        held = runs.back_up_recorded(recording, vault, policy, spec, is_full=is_full)
     return held, clock.monotonic() - started
 
 

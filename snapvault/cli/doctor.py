@@ -194,15 +194,16 @@ def _probe(name: str, store: "Store", record: "VaultRecord | None") -> Finding:
 
 
 def _catalog(run: Session, name: str, record: "VaultRecord") -> Iterator[Finding]:
-    from snapvault.engine.key_changes import own_key
+    from snapvault.engine.key_changes import own_key, told_late
     from snapvault.engine.vault import sync
 
     found: list[Inventory] = []
+    late: list[str] = []
 
     def look() -> Finding:
         with run.open(name) as vault:
             found.append(sync(vault))
-            own_key(vault)
+            late.extend(own_key(vault).late)
         return _held(name, found[0])
 
     def compare() -> Finding:
@@ -210,6 +211,13 @@ def _catalog(run: Session, name: str, record: "VaultRecord") -> Iterator[Finding
         return look_at_clock(record.created_at, points, clock.now())
 
     yield attempt(f"{name}: catalog", look)
+    for fingerprint in late:
+        yield Finding(
+            f"{name}: recipient",
+            "warn",
+            f"{told_late(fingerprint)} yet",
+            f'Run "snapvault keys apply {name}".',
+        )
     if found:
         yield attempt(f"{name}: clock", compare)
 

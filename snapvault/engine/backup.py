@@ -11,10 +11,9 @@ from snapvault.engine import head, journal, key_changes, notes
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.head import Head
 from snapvault.engine.journal import Journal
-from snapvault.engine.key_changes import OwnKey
 from snapvault.engine.reading import Reading
 from snapvault.engine.vault import Held, Inventory, Vault, sync
-from snapvault.errors import ConfigError, IntegrityError, KeyMissingError, SnapVaultError
+from snapvault.errors import IntegrityError, KeyMissingError, SnapVaultError
 from snapvault.formats import names
 from snapvault.model.policy import Hints
 from snapvault.ports.librsync import Rsync
@@ -65,7 +64,9 @@ class BackupJob:
         vault = self.vault
         vault.sealer.check()
         own = key_changes.own_key(vault)
-        self._require_readers(own)
+        for late in own.late:
+            message = f"{key_changes.told_late(late)} yet. {key_changes.apply_hint(vault)}"
+            vault.events.warn("recipient.late", message, recipient=late)
         key, key_record = own.key, own.record
         inventory = sync(vault, self.source.name)
         for problem in inventory.problems:
@@ -176,24 +177,6 @@ class BackupJob:
                 "source.not_released",
                 f'could not release source "{self.source.name}": {_told(error)}',
                 source=self.source.name,
-            )
-
-    def _require_readers(self, own: OwnKey) -> None:
-        """See to it that somebody can restore what is about to be backed up.
-
-        Raises:
-            ConfigError: nobody named in the settings can open the key for block hashes.
-        """
-        hint = f'Run "snapvault keys apply {self.vault.name}".'
-        told = [
-            f"recipient {each} was added after this vault was made, and cannot restore from it"
-            for each in own.late
-        ]
-        if len(told) == len(self.vault.sealer.recipients):
-            raise ConfigError(told[0], hint=hint)
-        for fingerprint, message in zip(own.late, told, strict=True):
-            self.vault.events.warn(
-                "recipient.late", f"{message} yet. {hint}", recipient=fingerprint
             )
 
     def _parent(self, inventory: Inventory, doomed: Container[str]) -> Head | None:

@@ -39,7 +39,7 @@ def own_key(vault: Vault) -> OwnKey:
     """Return this host's key for block hashes.
 
     Raises:
-        ConfigError: this host has no key in the vault yet.
+        ConfigError: this host has no key in the vault yet, or none of the recipients could open it.
         IntegrityError: the object does not hold one.
     """
     known = known_changes(vault)
@@ -52,9 +52,21 @@ def own_key(vault: Vault) -> OwnKey:
             hint=f'Run "snapvault init {vault.name}" on this host; or, if it takes the place of '
             'another one, "snapvault keys apply".',
         )
+    late = late_recipients(vault, change)
+    if len(late) == len(vault.sealer.recipients):
+        raise ConfigError(told_late(late[0]), hint=apply_hint(vault))
     record, sealed = found
-    key = opened_key(vault, record, sealed)
-    return OwnKey(key, record, late_recipients(vault, change), equals(known, record))
+    return OwnKey(opened_key(vault, record, sealed), record, late, equals(known, record))
+
+
+def told_late(recipient: str) -> str:
+    """Say what is the matter with a recipient that came late."""
+    return f"recipient {recipient} was added after this vault was made, and cannot restore from it"
+
+
+def apply_hint(vault: Vault) -> str:
+    """Say how a vault is brought in line."""
+    return f'Run "snapvault keys apply {vault.name}".'
 
 
 def known_changes(vault: Vault) -> tuple[KeyChange, ...]:

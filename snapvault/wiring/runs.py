@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from snapvault.adapters.recording import Recording
 
 
-def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
+def back_up(vault: Vault, policy: Policy, spec: SourceSpec, *, is_full: bool = False) -> Held:
     """Make one restore point of a source, as its policy says; one run of a source at a time.
+
+    With `is_full` everything is stored again.
 
     It takes what its limits and those of the host let it take of the network and the disks. What
     they say of processor time is up to whoever started this process.
@@ -70,6 +72,7 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec) -> Held:
                 host=os.uname().nodename or "unknown",
                 tool=versions.tool(),
                 hints=policy.hints,
+                is_full=is_full,
             ),
         ).run()
 
@@ -96,12 +99,17 @@ def recorded(settings: Settings, run: Run, events: Events) -> "Recording":
 
 
 def back_up_recorded(
-    recording: "Recording", vault: Vault, policy: Policy, spec: SourceSpec
+    recording: "Recording",
+    vault: Vault,
+    policy: Policy,
+    spec: SourceSpec,
+    *,
+    is_full: bool = False,
 ) -> Held:
     """Make a restore point as `back_up`, and tell the recording what came of it."""
     before = usage_of(vault)
     try:
-        held = back_up(replace(vault, events=recording.events), policy, spec)
+        held = back_up(replace(vault, events=recording.events), policy, spec, is_full=is_full)
     except BaseException:
         # What it asked of the store was asked, and is paid for.
         recording.count((usage_of(vault) - before).counters())

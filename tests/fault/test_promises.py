@@ -245,7 +245,7 @@ def test_a_backup_that_no_recipient_could_restore_is_refused(tmp_path: Path) -> 
     kit = VaultKit(tmp_path)
     kit.host_sealer = PaperSealer(recovery="late", holds="host")
 
-    with pytest.raises(ConfigError, match="added after the vault was initialized"):
+    with pytest.raises(ConfigError, match="added after this vault was made"):
         kit.night(one_disk())
 
 

@@ -256,8 +256,8 @@ def test_a_power_cut_while_keys_change_costs_nothing(story: Story) -> None:
 
     for number in range(len(writes)):
         story.kit.store = _copy(whole)
+        cut = CrashingStore(story.kit.store, writes_before_crash=number)
         with pytest.raises(PowerCut):
-            cut = CrashingStore(story.kit.store, writes_before_crash=number)
             story.apply("recovery", cut)
 
         assert story.restores(first.point)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from snapvault.adapters.sealers import keys
+from snapvault.adapters.sealers.packet_lengths import LONGEST, read_length
 from snapvault.adapters.sealers.process import Gpg
 from snapvault.errors import IntegrityError
 
@@ -77,11 +78,8 @@ def _body(message: bytes, at: int) -> tuple[int, int]:
             return at + 1, nowhere
         begin = at + 1 + (1 << kind)
         return begin, begin + int.from_bytes(message[at + 1 : begin], "big")
-    first = message[at + 1]
-    if first < 192:
-        return at + 2, at + 2 + first
-    if first < 224:
-        return at + 3, at + 3 + ((first - 192) << 8) + message[at + 2] + 192
-    if first == 255:
-        return at + 6, at + 6 + int.from_bytes(message[at + 2 : at + 6], "big")
-    return at + 2, nowhere
+    length = read_length(message[at + 1 : at + 1 + LONGEST])
+    if length is None or not length.is_last:
+        return at + 1, nowhere
+    begin = at + 1 + length.octets
+    return begin, begin + length.size
