@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
+from snapvault.adapters.hearing import hear_signals
 from snapvault.cli.console import json_log
 from snapvault.errors import EXIT_BUG, SnapVaultError, refusal_of_state
 
@@ -38,6 +39,7 @@ class _Signals:
         self.received: int | None = None
 
     def install(self) -> None:
+        hear_signals()
         for number in _ENDING:
             # What the caller ignores (nohup) stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:

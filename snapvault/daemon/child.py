@@ -16,6 +16,7 @@ from typing import Final
 from snapvault import clock
 from snapvault.adapters import command
 from snapvault.adapters.event_log import EventLog
+from snapvault.adapters.hearing import hear_signals
 from snapvault.adapters.recording import failure_of
 from snapvault.errors import SnapVaultError
 from snapvault.model.policy import Limits
@@ -34,6 +35,7 @@ class Asked(BaseException):
 def main() -> int:
     """Carry out one order; the exit status is for whoever reads logs, the report is the run."""
     asking = _Asking()
+    hear_signals()
     signal.signal(signal.SIGTERM, asking)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the daemon, which asks us in turn
     order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent, over a pipe of its own

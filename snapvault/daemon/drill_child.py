@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final
 
 from snapvault.adapters.event_log import EventLog, Field
+from snapvault.adapters.hearing import hear_signals
 from snapvault.daemon.child import step_back
 from snapvault.errors import EXIT_DONE, ObjectiveMissedError, SnapVaultError
 from snapvault.model.drills import DrillReport, Verdict
@@ -23,6 +24,7 @@ _ASKED: Final = 128 + signal.SIGTERM
 
 def main() -> int:
     """Carry out one order; the report goes into the vault and into the history."""
+    hear_signals()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the daemon, which asks us in turn
     order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent, over a pipe of its own
