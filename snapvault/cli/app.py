@@ -13,6 +13,7 @@ from typer.core import TyperArgument
 from snapvault.cli import (
     backup,
     catalog,
+    cost,
     daemon,
     doctor,
     drill,
@@ -220,6 +221,12 @@ app.command(
     short_help="Mend what is damaged in a vault, as far as it can be.",
     epilog=SHARED,
 )(repair.command)
+app.command(
+    "cost",
+    help=_help(cost.command),
+    short_help="Show what a vault costs, and what more would take.",
+    epilog=SHARED,
+)(cost.command)
 app.command(
     "hold",
     help=_help(hold.command),

@@ -114,6 +114,7 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
     except SnapVaultError as error:
         yield failed(f"{name}: store", error)
         return
+    yield from _classes(settings)
     if record is None:
         none = ConfigError(
             f"there is no vault at {settings.store} yet", hint=f'Run "snapvault init {name}".'
@@ -125,6 +126,22 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
     )
     if sealer is not None:
         yield from _catalog(run, name, record)
+
+
+def _classes(settings: "VaultSettings") -> Iterator[Finding]:
+    """Warn of storage classes that the prices do not know."""
+    from snapvault.wiring import costs
+
+    table = costs.table_of(settings)
+    wanted = dict.fromkeys((settings.storage_class, settings.volumes_class))
+    for name in wanted:
+        if name is not None and table is not None and name not in table.classes:
+            yield Finding(
+                f"{settings.name}: storage class",
+                "warn",
+                f"{name} is none that prices are known of ({', '.join(table.classes)})",
+                'Correct it, or write its prices into "prices" of the vault.',
+            )
 
 
 def _only_restores(sealer: "Sealer", facts: "dict[str, KeyFacts]") -> bool:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snapvault import clock
 from snapvault.cli import boundary
+from snapvault.cli.cost_words import money
 from snapvault.cli.failures import Outcomes, show_problems
 from snapvault.cli.list import VaultOption
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local, point_document, table
 from snapvault.errors import IntegrityError, SnapVaultError
-from snapvault.units import format_count, format_size, parse_duration
+from snapvault.units import GIB, format_count, format_size, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from snapvault.engine.prune import Pruned
     from snapvault.engine.prune_plan import Judged
     from snapvault.model.policy import Policy
+    from snapvault.model.prices import PriceTable
 
 _GOES = "no rule wants it"
 
@@ -88,7 +91,7 @@ def command(
             continue
         outcomes.done += 1
         is_wrong |= bool(done.refusal or done.doubt)
-        documents.append(_document(name, done, dry_run=dry_run))
+        documents.append(_document(name, done, _month(run, name, done)[1], dry_run=dry_run))
         _tell(run, name, done, dry_run=dry_run)
     if run.json and documents:
         run.report(documents, ())
@@ -167,6 +170,15 @@ def _tell(run: Session, name: str, done: "Pruned", *, dry_run: bool) -> None:
     count, size = done.waiting
     if count:
         print(f"{format_count(count, 'object')} ({format_size(size)}) {will} after the grace")
+    count, size = done.paid
+    if count and done.paid_until is not None:
+        print(
+            f"{format_count(count, 'object')} ({format_size(size)}) of these stay longer, as their "
+            f"storage class is paid for until {local(done.paid_until)} at the latest"
+        )
+    prices, month = _month(run, name, done)
+    if month:
+        print(f"together {'they cost' if dry_run else 'these cost'} {money(month, prices)} a month")
     count, size = done.orphans
     if count:
         print(
@@ -175,12 +187,23 @@ def _tell(run: Session, name: str, done: "Pruned", *, dry_run: bool) -> None:
         )
 
 
+def _month(run: Session, name: str, done: "Pruned") -> "tuple[PriceTable | None, float | None]":
+    """Return what the objects that went, or will, cost a month; None: nobody knows."""
+    from snapvault.wiring import costs
+
+    table = costs.table_of(run.settings.vaults[name])
+    classes = table.classes if table else {}
+    if not done.sizes or not all(kind in classes for kind in done.sizes):
+        return table, None
+    return table, sum(classes[kind].storage * size / GIB for kind, size in done.sizes.items())
+
+
 def _why(each: "Judged") -> str:
     told = ", ".join(each.verdict.reasons) or _GOES
     return f"{told} ({each.suspicion})" if each.suspicion else told
 
 
-def _document(name: str, done: "Pruned", *, dry_run: bool) -> dict[str, Any]:
+def _document(name: str, done: "Pruned", month: float | None, *, dry_run: bool) -> dict[str, Any]:
     went = {each.held.manifest.name for each in done.removed}
 
     def amount(pair: tuple[int, int]) -> dict[str, int]:
@@ -205,6 +228,11 @@ def _document(name: str, done: "Pruned", *, dry_run: bool) -> dict[str, Any]:
         "removed_points": len(done.removed),
         "deleted": amount(done.deleted),
         "waiting": amount(done.waiting),
+        "month": month,
         "orphans": amount(done.orphans),
+        "paid": {
+            **amount(done.paid),
+            "until": None if done.paid_until is None else clock.to_text(done.paid_until),
+        },
         "problems": [*done.refusal, *done.doubt],
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault restore`: bring a source back as it was."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from snapvault import clock
 from snapvault.cli import (
+    foreseen,
     in_order,
     points,
     restore_ebs,
@@ -25,8 +27,11 @@ from snapvault.cli.words import local
 from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
+    from snapvault.adapters.targets.ebs_service import EbsPlace
+    from snapvault.adapters.targets.lvm_address import LvmPlace
     from snapvault.engine.vault import Held, Inventory, Vault
     from snapvault.model.point import StreamRecord
 
@@ -100,6 +105,12 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say what would be fetched and what it costs; write nothing."
+        ),
+    ] = False,
     vault: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +168,7 @@ def command(  # noqa: PLR0917 - the parser passes them by name
 
     Examples:
       snapvault restore web01 --to /srv/restored
+      snapvault restore web01 --to /srv/restored --dry-run
       snapvault restore web01 --stream root --to /dev/vg0/new --force
       snapvault restore web01 --stream root --to /dev/vg0/root --in-place
       snapvault restore etc --at yesterday --to - | tar -tf -
@@ -193,40 +205,71 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     name = points.find_vault(run, vault, source)
     with (
         run.open(name) as opened,
-        runs.counting_requests(run.settings, opened, run.console, verb="restore"),
+        runs.counting_requests(
+            run.settings, opened, run.console, verb="cost" if dry_run else "restore"
+        ),
     ):
         held = _choose(run, opened, source, moment, point)
         streams = _streams(held, chosen)
-        named = chosen is not None
+        if dry_run:
+            foreseen.restore(run, opened, held, streams, is_bound=in_place or bool(path))
+            return
         run.console.subject = source
+        wish = _Wish(
+            to, place, volumes, path or (), image_format, definition, in_place, force, chosen
+        )
         try:
-            if place is not None:
-                done = restore_ebs.restore(run, opened, held, streams, place, named=named)
-            elif volumes is not None:
-                done = restore_lvm.restore(
-                    run,
-                    opened,
-                    held,
-                    streams,
-                    volumes,
-                    named=named,
-                    in_place=in_place,
-                    force=force,
-                    definition=definition,
-                )
-            elif in_place:
-                done = restore_in_place.restore(
-                    run, opened, held, streams, to, named=named, force=force
-                )
-            elif paths := restore_tree.wanted(held, streams, to, path or []):
-                done = restore_tree.restore(run, opened, held, streams, to, paths, force=force)
-            else:
-                done = _restore(
-                    run, opened, held, streams, to, image_format, named=named, force=force
-                )
+            done = _bring_back(run, opened, held, streams, wish)
         except KeyMissingError as error:
             raise _without_key(error, opened) from error
     report(run, name, held, done, started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Where to restore to, and how; `place` and `volumes` are what `to` says of EBS and LVM."""
+
+    to: str
+    place: "EbsPlace | None"
+    volumes: "LvmPlace | None"
+    path: "Sequence[str]"
+    image_format: str
+    definition: Path | None
+    in_place: bool
+    force: bool
+    stream: str | None
+
+
+def _bring_back(
+    run: Session,
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    wish: _Wish,
+) -> Restored:
+    """Restore in the way that the wish asks for."""
+    named, force = wish.stream is not None, wish.force
+    if wish.place is not None:
+        return restore_ebs.restore(run, vault, held, streams, wish.place, named=named)
+    if wish.volumes is not None:
+        return restore_lvm.restore(
+            run,
+            vault,
+            held,
+            streams,
+            wish.volumes,
+            named=named,
+            in_place=wish.in_place,
+            force=force,
+            definition=wish.definition,
+        )
+    if wish.in_place:
+        return restore_in_place.restore(
+            run, vault, held, streams, wish.to, named=named, force=force
+        )
+    if paths := restore_tree.wanted(held, streams, wish.to, wish.path):
+        return restore_tree.restore(run, vault, held, streams, wish.to, paths, force=force)
+    return _restore(run, vault, held, streams, wish.to, wish.image_format, named=named, force=force)
 
 
 def _one_of(names: list[str]) -> str | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from snapvault.engine.vault import Vault
-    from snapvault.engine.verify import Report
+    from snapvault.engine.verify import Report, Verification
 
 
 class LevelName(StrEnum):
@@ -70,6 +70,10 @@ def command(
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what it would ask of the store, and its cost."),
+    ] = False,
     vault: VaultOption = None,
 ) -> int:
     """Verify that what the vault holds is whole; exit with status 13 if it is not.
@@ -84,6 +88,7 @@ def command(
       snapvault verify
       snapvault verify web01 --level data --sample 10
       snapvault verify --level full
+      snapvault verify --level data --dry-run
     """
     run = session(context)
     share = _share(sample, level)
@@ -91,6 +96,11 @@ def command(
     documents: list[dict[str, Any]] = []
     for name in run.vault_names(vault):
         try:
+            if dry_run:
+                foreseen = _foresee(run, name, source, level, share)
+                documents += [foreseen] if foreseen else []
+                outcomes.done += 1
+                continue
             report, seconds = _verify(run, name, source, level, share)
         except SnapVaultError as error:
             if not isinstance(error, KeyMissingError) and len(run.vault_names(vault)) > 1:
@@ -108,7 +118,7 @@ def command(
         raise points.no_such_source(source, known, ", ".join(names))
     if run.json:
         run.report(documents, ())
-    if any(document["findings"] for document in documents):
+    if any(document.get("findings") for document in documents):
         return IntegrityError.exit_status
     return outcomes.status if outcomes.errors else EXIT_DONE
 
@@ -171,6 +181,20 @@ def _verify(
 def _verified(
     run: Session, vault: "Vault", source: str | None, level: LevelName, share: float
 ) -> "Report | None":
+    work = _work(vault, source, level, share)
+    if work is None:
+        return None
+    run.console.note(f'verifying vault "{vault.name}": {_MEANING[level.value]}')
+    try:
+        return work.run(source)
+    except KeyMissingError as error:
+        raise _without_key(vault, error) from error
+
+
+def _work(
+    vault: "Vault", source: str | None, level: LevelName, share: float
+) -> "Verification | None":
+    """Return the verification; None if the vault has nothing of the source."""
     import random
 
     from snapvault.engine import vault as vaults
@@ -179,8 +203,7 @@ def _verified(
     inventory = vaults.sync(vault, source)
     if source is not None and not inventory.of(source) and not inventory.problems:
         return None
-    run.console.note(f'verifying vault "{vault.name}": {_MEANING[level.value]}')
-    verification = Verification(
+    return Verification(
         vault,
         inventory,
         Level(level.value),
@@ -188,14 +211,36 @@ def _verified(
         vault.state / "spool",
         random.Random(),  # noqa: S311 - a sample, not a secret
     )
-    try:
-        return verification.run(source)
-    except KeyMissingError as error:
-        raise KeyMissingError(
-            f'cannot rebuild what vault "{vault.name}" holds on this machine: {error}',
-            hint='The level "full" needs the secret half of a recovery key here. On the backup '
-            'host use "--level data", which needs none.',
-        ) from error
+
+
+def _foresee(
+    run: Session, name: str, source: str | None, level: LevelName, share: float
+) -> dict[str, Any] | None:
+    """Tell what a verify would take; None if the vault has nothing of the source."""
+    from snapvault.cli import foreseen
+    from snapvault.wiring import runs
+
+    run.console.subject = name
+    with (
+        run.open(name) as vault,
+        runs.counting_requests(run.settings, vault, run.console, verb="cost"),
+    ):
+        opening = runs.usage_of(vault)
+        work = _work(vault, source, level, share)
+        if work is None:
+            return None
+        try:
+            return foreseen.verify(run, vault, work, source, opening)
+        except KeyMissingError as error:
+            raise _without_key(vault, error) from error
+
+
+def _without_key(vault: "Vault", error: KeyMissingError) -> KeyMissingError:
+    return KeyMissingError(
+        f'cannot rebuild what vault "{vault.name}" holds on this machine: {error}',
+        hint='The level "full" needs the secret half of a recovery key here. On the backup '
+        'host use "--level data", which needs none.',
+    )
 
 
 def _tell(run: Session, name: str, report: "Report", seconds: float) -> None:

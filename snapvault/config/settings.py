@@ -11,6 +11,7 @@ from snapvault.config.limits import host_limits
 from snapvault.config.locking import object_lock
 from snapvault.config.notify import NotifierShape, notifier_settings
 from snapvault.config.paths import absolute, resolve
+from snapvault.config.prices import own_prices
 from snapvault.config.problems import Problem, ProblemError, quoted
 from snapvault.config.shapes import SettingsShape, VaultShape
 from snapvault.config.validate import problem_at, validate
@@ -87,6 +88,7 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
         endpoint_url=shape.endpoint_url,
         region=shape.region,
         storage_class=shape.storage_class,
+        volume_storage_class=shape.volume_storage_class,
         request_checksum_calculation=shape.request_checksum_calculation,
         response_checksum_validation=shape.response_checksum_validation,
         ca_bundle=path("ca_bundle", shape.ca_bundle),
@@ -94,6 +96,8 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
         prune=Schedule(**dict(shape.prune)) if shape.prune else None,
         prune_grace=shape.prune_grace,
         object_lock=object_lock(shape.object_lock),
+        prune_early=shape.prune_early,
+        prices=own_prices(shape.prices),
     )
 
 

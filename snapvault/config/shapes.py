@@ -16,11 +16,13 @@ from snapvault.config.kinds import SourceShape
 from snapvault.config.limits import HostLimitsShape, LimitsShape
 from snapvault.config.locking import ObjectLockShape
 from snapvault.config.notify import NotifierName, NotifierShape
+from snapvault.config.prices import PricesShape
 from snapvault.config.pruning import DAILY, Prune
 from snapvault.config.schedules import ScheduleShape
 from snapvault.config.strict import Shape
 from snapvault.config.values import (
     DURATION_SCHEMA,
+    AnyStorageClass,
     Count,
     DurationOrNever,
     EndpointUrl,
@@ -161,6 +163,8 @@ class VaultShape(Shape):
     """The S3 region."""
     storage_class: StorageClass | None = None
     """The S3 storage class of what is stored."""
+    volume_storage_class: AnyStorageClass | None = None
+    """The S3 storage class of volumes; left out: that of all."""
     request_checksum_calculation: settings.ChecksumMode | None = None
     """When uploads carry a checksum."""
     response_checksum_validation: settings.ChecksumMode | None = None
@@ -179,6 +183,10 @@ class VaultShape(Shape):
     """How long what no restore point needs any more stays, 1d to 365d."""
     object_lock: ObjectLockShape | None = None
     """That what is stored cannot be deleted for a time, by S3 Object Lock; left out: it can."""
+    prune_early: bool = False
+    """Whether objects go before the days are over that their storage class is paid for."""
+    prices: PricesShape | None = None
+    """What the store costs; left out: list prices."""
     gnupg_home: PathText | None = None
     """GnuPG's folder; left out: GnuPG's own default."""
     recipients: list[KeyText] = Field(min_length=1)

@@ -22,6 +22,7 @@ from snapvault.config.crontab import cron
 from snapvault.config.problems import HintedValueError, found, quoted
 from snapvault.config.zones import is_zone, nearest_zone
 from snapvault.model.policy import NAME_LENGTH, Window, is_name
+from snapvault.model.prices import ARCHIVES
 from snapvault.units import MIB, format_duration, format_size, parse_duration, parse_size
 
 MIN_VOLUME_SIZE: Final = MIB
@@ -41,8 +42,7 @@ _LVM_NAME: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9+_.][A-Za-z0-9+_.-]{0,126}"
 _LOGICAL_VOLUME: Final = re.compile(rf"{_LVM_NAME}/{_LVM_NAME}")
 _PERCENTAGE: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
 _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", re.ASCII)
-# LIMIT: S3 returns objects of these classes only after a restore request that takes hours.
-_ARCHIVE_CLASSES: Final = frozenset(("GLACIER", "DEEP_ARCHIVE"))
+_STORAGE_CLASS: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 def needs_text(value: object, expected: str) -> str:
@@ -197,11 +197,18 @@ def _endpoint(text: str) -> str:
 
 
 def _storage_class(text: str) -> str:
-    if text in _ARCHIVE_CLASSES or not re.fullmatch(r"[A-Z][A-Z0-9_]{0,63}", text):
-        raise ValueError(
-            'expected a storage class whose objects can be read at once, such as "STANDARD_IA"'
-            f' or "GLACIER_IR", found {quoted(text, limit=60)}'
+    expected = (
+        'expected a storage class whose objects can be read at once, such as "STANDARD_IA"'
+        f' or "GLACIER_IR", found {quoted(text, limit=60)}'
+    )
+    if text in ARCHIVES:
+        raise HintedValueError(
+            expected,
+            hint="Manifests, maps and lists are read every night. Volumes alone may lie in an"
+            f' archive: "volume_storage_class: {text}".',
         )
+    if not _STORAGE_CLASS.fullmatch(text):
+        raise ValueError(expected)
     return text
 
 
@@ -367,6 +374,9 @@ Region = Annotated[
 StoreUrl = Annotated[str, AfterValidator(_store)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
+AnyStorageClass = Annotated[
+    str, AfterValidator(_matching(_STORAGE_CLASS, 'a storage class such as "STANDARD_IA"'))
+]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Level = Annotated[int, Field(ge=1, le=19)]
 PositiveCount = Annotated[int, Field(ge=1, le=100_000)]

@@ -5,9 +5,11 @@ Nothing is locked. What a prune is about to do it writes down, signed, before it
 may be killed anywhere, run twice at once, and beside backups: docs/retention.md has the reasons.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from snapvault import clock
 from snapvault.engine import notes
@@ -24,12 +26,17 @@ FORGOTTEN = "somebody said that it may be gone"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to prune: what is doomed for less than `grace` stays. Who does it is for people."""
+    """How to prune: what is doomed for less than `grace` stays. Who does it is for people.
+
+    `paid_days` are the days for which objects of a storage class are paid for, however early they
+    are deleted: until then they stay.
+    """
 
     grace: timedelta
     host: str
     tool: str
     is_rehearsal: bool = False
+    paid_days: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,9 @@ class Pruned:
 
     `removed` are points; `deleted` objects went, `waiting` ones go after the grace, and
     `orphans` no point ever needed: they stay for a run to be resumed. Each with its bytes.
-    `refusal` is why nothing, `doubt` why no object was removed.
+    `paid` are those of the waiting ones whose grace is over, and that are paid for still, the last
+    of them until `paid_until`. `sizes` are the bytes of deleted and waiting ones by storage class,
+    as far as the store says it. `refusal` is why nothing, `doubt` why no object was removed.
     """
 
     judged: tuple[Judged, ...]
@@ -46,6 +55,9 @@ class Pruned:
     deleted: tuple[int, int]
     waiting: tuple[int, int]
     orphans: tuple[int, int]
+    paid: tuple[int, int] = (0, 0)
+    paid_until: datetime | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     refusal: tuple[str, ...] = ()
     doubt: tuple[str, ...] = ()
 
@@ -63,10 +75,12 @@ def prune(vault: Vault, rules: Mapping[str, Rules], options: Options) -> Pruned:
     due = frozenset() if found.doubts else _due(found.waiting, clock.now(), options.grace)
     if options.grace <= timedelta(0):
         due |= doomed
+    paid = _paid(found, due, options.paid_days)
+    due -= paid.keys()
     if options.is_rehearsal:
-        return _told(found, found.expiring, due, doomed)
+        return _told(found, found.expiring, due, doomed, paid)
     if not found.expiring and not doomed and not due:
-        return _told(found, (), due, doomed)
+        return _told(found, (), due, doomed, paid)
     record = PruneRecord(
         id=names.new_note_id(),
         at=clock.now(),
@@ -88,7 +102,7 @@ def prune(vault: Vault, rules: Mapping[str, Rules], options: Options) -> Pruned:
         except IntegrityError as error:
             found = replace(found, doubts=(*found.doubts, str(error)))
     vault.events.emit("prune.done", points=len(removed), objects=len(deleted))
-    return _told(found, removed, deleted, doomed)
+    return _told(found, removed, deleted, doomed, paid)
 
 
 def accept_gone(vault: Vault, points: Collection[str], options: Options) -> tuple[str, ...]:
@@ -156,6 +170,20 @@ def _due(waiting: Mapping[str, Doom], now: datetime, grace: timedelta) -> frozen
     return frozenset(name for name, doom in waiting.items() if doom.at + grace <= now)
 
 
+def _paid(found: Plan, due: frozenset[str], days: Mapping[str, int]) -> dict[str, datetime]:
+    """Return until when those of some objects are paid for that are so still.
+
+    A wrong clock can cost days of storage here, and nothing else.
+    """
+    until = {
+        name: at + timedelta(days=days.get(found.objects[name].storage_class or "", 0))
+        for name in due
+        if (at := found.objects[name].stored_at) is not None
+    }
+    now = clock.now()
+    return {name: moment for name, moment in until.items() if moment > now}
+
+
 def _due_by_the_store(
     vault: Vault, record: str, found: Plan, due: frozenset[str], grace: timedelta
 ) -> frozenset[str]:
@@ -183,11 +211,21 @@ def _removal(each: Judged) -> RemovedPoint:
     return RemovedPoint(point.point, point.source, stored.name, stored.sha256, NO_RULE)
 
 
+def _sizes(found: Plan, objects: frozenset[str]) -> dict[str, int]:
+    sizes: Counter[str] = Counter()
+    for name in objects:
+        kept_as = found.objects[name].storage_class
+        if kept_as is not None:
+            sizes[kept_as] += found.objects[name].size
+    return dict(sizes)
+
+
 def _told(
     found: Plan,
     removed: tuple[Judged, ...],
     deleted: frozenset[str],
     doomed: frozenset[str],
+    paid: Mapping[str, datetime] = MappingProxyType({}),
 ) -> Pruned:
     waiting = (frozenset(found.waiting) | doomed) - deleted
     orphans = found.orphans - doomed
@@ -197,6 +235,9 @@ def _told(
         deleted=(len(deleted), found.size_of(deleted)),
         waiting=(len(waiting), found.size_of(waiting)),
         orphans=(len(orphans), found.size_of(orphans)),
+        paid=(len(paid), found.size_of(paid)),
+        paid_until=max(paid.values(), default=None),
+        sizes=_sizes(found, waiting | deleted),
         refusal=found.problems,
         doubt=found.doubts,
     )

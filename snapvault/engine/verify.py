@@ -9,8 +9,10 @@ from enum import Enum
 from pathlib import Path
 
 from snapvault.engine import drill_reports, fetch, notes, sequence, uncovering, underneath
+from snapvault.engine.commit import cached_list
 from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
+from snapvault.engine.forecast import Used, reads, scaled
 from snapvault.engine.pipeline import ordered, threads
 from snapvault.engine.vault import Held, Inventory, Vault, read_record
 from snapvault.errors import (
@@ -21,6 +23,7 @@ from snapvault.errors import (
 )
 from snapvault.formats import names
 from snapvault.model.point import ObjectRecord
+from snapvault.model.usage import Usage
 
 
 class Level(Enum):
@@ -69,11 +72,7 @@ class Verification:
 
     def run(self, source: str | None = None) -> Report:
         """Look at the points of one source, or of all."""
-        held = [
-            each
-            for each in self.inventory.held
-            if not each.missing and source in {None, each.point.source}
-        ]
+        held = self._held(source)
         findings = [Finding(str(problem), ()) for problem in self.inventory.problems]
         findings += self._vault_record()
         findings += self._emergency_script()
@@ -96,6 +95,64 @@ class Verification:
         return Report(
             self.level, len(held), len(users), self._read_bytes, tuple(dict.fromkeys(findings))
         )
+
+    def forecast(self, source: str | None, used: Used) -> Usage:
+        """Foresee what `run` will ask of the store; exactly, unless a sample is left to chance.
+
+        Looks at what is there, as `run` does, and reads maps for the level `full`, but no volumes.
+
+        Raises: as `run`; also what it finds missing.
+        """
+        held = self._held(source)
+        for record in {record for each in held for record in each.point.lists}:
+            cached_list(self.vault, record)
+        before = used()
+        self._vault_record()
+        self._emergency_script()
+        users, _ = self._references(held)
+        self._missing(users)
+        asked = used() - before
+        if self.level is Level.DATA:
+            metadata, volumes = _apart(users)
+            count = self._sample_size(len(volumes))
+            asked += reads(metadata) + scaled(reads(volumes), count / max(1, len(volumes)))
+        elif self.level is Level.FULL:
+            metadata, _ = _apart(users)
+            asked += reads(metadata)
+            newest = {each.point.source: each for each in held}
+            for each in held:
+                is_sure = newest[each.point.source] is each
+                asked += scaled(self._rebuilding(each, used), 1 if is_sure else self.sample / 100)
+        if self.level is not Level.OBJECTS and source is None:
+            self._notes()  # a host fetches them once
+            before = used()
+            self._notes()
+            found = drill_reports.listed(self.vault).values()
+            asked += used() - before
+            reports = [each for each in found if names.parse_drill_report(each.name) is not None]
+            asked += Usage(gets=len(reports), bytes_down=sum(each.size for each in reports))
+        return asked
+
+    def _rebuilding(self, held: Held, used: Used) -> Usage:
+        """Return what it takes to bring every stream of a point back."""
+        before = used()
+        contents = look_up(self.vault, held.point, held.point.streams)
+        asked = used() - before
+        disks = [stream.engine == "blocks" for stream in contents.streams]
+        parts = [contents.only(disks)]
+        for number, is_disk in enumerate(disks):
+            if not is_disk:
+                parts.append(contents.only([index == number for index in range(len(disks))]))
+        for part in parts:
+            asked += reads(fetch.object_of(volume) for volume in part.plan().volumes)
+        return asked
+
+    def _held(self, source: str | None) -> list[Held]:
+        return [
+            each
+            for each in self.inventory.held
+            if not each.missing and source in {None, each.point.source}
+        ]
 
     def _vault_record(self) -> list[Finding]:
         """Hold `vault.json` against what the vault was opened with."""
@@ -196,8 +253,10 @@ class Verification:
     def _sampled(self, items: Sequence[ObjectRecord]) -> list[ObjectRecord]:
         if self.sample >= 100:
             return list(items)
-        count = min(len(items), max(1, round(len(items) * self.sample / 100)))
-        return self.random.sample(items, count)
+        return self.random.sample(items, self._sample_size(len(items)))
+
+    def _sample_size(self, count: int) -> int:
+        return count if self.sample >= 100 else min(count, max(1, round(count * self.sample / 100)))
 
     def _findings(
         self,
@@ -263,6 +322,15 @@ class Verification:
                 one = contents.only([index == number for index in range(len(disks))])
                 sequence.stream_out(self.vault, one, sequence.arrange(one), self.folder, _nowhere)
                 self._read_bytes += one.streams[0].size
+
+
+def _apart(records: Iterable[ObjectRecord]) -> tuple[list[ObjectRecord], list[ObjectRecord]]:
+    """Return what is not a volume, and the volumes."""
+    metadata: list[ObjectRecord] = []
+    volumes: list[ObjectRecord] = []
+    for each in records:
+        (volumes if each.name.startswith(names.VOLUMES) else metadata).append(each)
+    return metadata, volumes
 
 
 def _nowhere(data: memoryview) -> None:

@@ -13,6 +13,7 @@ EMERGENCY_SIGNED = "restore.py.gpg"
 EMERGENCY_TEXT = "RESTORE.md"
 POINTS = "points/"
 VOLUMES = "volumes/"
+MAP_SUFFIX = ".map"
 META = "meta/"
 LISTS = "lists/"
 DRILLS = "drills/"
@@ -74,7 +75,7 @@ def parse_point(name: str) -> tuple[str, str] | None:
 
 def map_of(source: str, point_id: str) -> str:
     """Return the name of the object that holds a point's maps."""
-    return f"{META}{source}/{point_id}.map"
+    return f"{META}{source}/{point_id}{MAP_SUFFIX}"
 
 
 def signature_of(source: str, point_id: str) -> str:

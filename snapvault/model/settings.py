@@ -10,6 +10,7 @@ from typing import Final, Literal
 from snapvault.model.locking import ObjectLock
 from snapvault.model.notices import Wish
 from snapvault.model.policy import Limits, Schedule, UploadSpan
+from snapvault.model.prices import OwnPrices
 
 ChecksumMode = Literal["when_supported", "when_required"]
 
@@ -32,7 +33,9 @@ class VaultSettings:
     resolves them to fingerprints. `gnupg_home` is None for GnuPG's own default. Paths are
     absolute. `create_only` says whether the store refuses to replace objects; None asks a probe.
     This host prunes it by itself when `prune` says, None: never. What no restore point needs any
-    more stays for `prune_grace`. What is put is locked as `object_lock` says; None: not at all.
+    more stays for `prune_grace`, and unless `prune_early` for as long as its storage class is paid
+    for. What is put is locked as `object_lock` says; None: not at all. `volume_storage_class` None:
+    as `storage_class`. `prices` None: list prices.
     """
 
     name: str
@@ -45,6 +48,7 @@ class VaultSettings:
     endpoint_url: str | None = None
     region: str | None = None
     storage_class: str | None = None
+    volume_storage_class: str | None = None
     request_checksum_calculation: ChecksumMode | None = None
     response_checksum_validation: ChecksumMode | None = None
     ca_bundle: Path | None = None
@@ -52,6 +56,13 @@ class VaultSettings:
     prune: Schedule | None = DAILY_PRUNE
     prune_grace: timedelta = DEFAULT_PRUNE_GRACE
     object_lock: ObjectLock | None = None
+    prune_early: bool = False
+    prices: OwnPrices | None = None
+
+    @property
+    def volumes_class(self) -> str | None:
+        """The storage class of volumes; None: the store's own default."""
+        return self.volume_storage_class or self.storage_class
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,14 @@ from snapvault.model.streams import Readable as Readable
 class StoredObject:
     """An object as the store lists it: its name and its size in bytes.
 
-    `stored_at` is when it was put, by the store's own clock; None where nobody knows. Only prune
-    asks for it, and it is no part of what an object is.
+    `stored_at` is when it was put, by the store's own clock, `storage_class` how it is kept and
+    paid for, as a listing says it; None where nobody knows. They are no part of what an object is.
     """
 
     name: str
     size: int
     stored_at: datetime | None = field(default=None, compare=False)
+    storage_class: str | None = field(default=None, compare=False)
 
 
 class StoreReader(Protocol):

@@ -15,7 +15,7 @@ from snapvault.model.policy import Policy
 from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
-from snapvault.wiring import history, runs, state, vaults, versions
+from snapvault.wiring import costs, history, runs, state, vaults, versions
 from snapvault.wiring.catalogs import PRUNED
 
 _MOST_REASONS: Final = 20
@@ -68,6 +68,7 @@ def prune_vault(
         os.uname().nodename or "unknown",
         versions.tool(),
         is_rehearsal,
+        costs.paid_days(settings.vaults[vault.name]),
     )
     with (
         state.naming_state(vault.state),

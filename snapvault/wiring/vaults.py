@@ -167,6 +167,7 @@ def _store_options(settings: VaultSettings, *, create_only: bool | None = None) 
         endpoint_url=settings.endpoint_url,
         region=settings.region,
         storage_class=settings.storage_class,
+        volume_storage_class=settings.volume_storage_class,
         ca_bundle=settings.ca_bundle,
         create_only=_first(settings.create_only, create_only, True),
         lock=settings.object_lock,

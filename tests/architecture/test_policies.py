@@ -158,7 +158,7 @@ def test_the_manuals_own_files_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", sorted(rows_of(SETTINGS_PART)))
 def test_the_manuals_example_of_a_setting_is_read(tmp_path: Path, key: str) -> None:
-    vault = {"store": "s3://bucket", "recipients": ["r"], "signer": "s"}
+    vault: dict[str, Any] = {"store": "s3://bucket", "recipients": ["r"], "signer": "s"}
     document: dict[str, Any] = {"vaults": {"NAME": vault}}
     if match := re.fullmatch(r"notify\.NAME\.(\w+)(?:\.(\w+))?", key):
         way = match[1] if match[2] else "mail"
@@ -172,7 +172,11 @@ def test_the_manuals_example_of_a_setting_is_read(tmp_path: Path, key: str) -> N
         }
     if key.startswith("limits.uploads[]."):
         document["limits"] = {"uploads": [{"window": "08:00-18:00", "upload": "1 MB/s"}]}
-    put_example(document, key, rows_of(SETTINGS_PART)[key][3])
+    place = key
+    if ".classes.NAME." in key:
+        vault["prices"] = {"classes": {"STANDARD": {"storage": 1}}}
+        place = key.replace(".classes.NAME.", ".classes.STANDARD.")
+    put_example(document, place, rows_of(SETTINGS_PART)[key][3])
     (tmp_path / "snapvault.yaml").write_text(yaml.safe_dump(document).replace("NAME", "v"))
 
     load_settings(tmp_path / "snapvault.yaml")
@@ -236,6 +240,8 @@ def put_example(document: dict[str, Any], key: str, example: str) -> None:
         document[last] = document[last] == "true"
     elif example.strip("`").isdecimal():
         document[last] = int(document[last])
+    elif re.fullmatch(r"[0-9]+\.[0-9]+", example.strip("`")):
+        document[last] = float(document[last])
 
 
 def test_the_example_settings_have_everything_and_are_read() -> None:

@@ -39,6 +39,7 @@ class StoreOptions:
     endpoint_url: str | None = None
     region: str | None = None
     storage_class: str | None = None
+    volume_storage_class: str | None = None
     request_checksum_calculation: Literal["when_supported", "when_required"] = "when_supported"
     response_checksum_validation: Literal["when_supported", "when_required"] = "when_required"
     ca_bundle: Path | None = None
@@ -136,6 +137,7 @@ def _bucket_settings(url: str, options: StoreOptions) -> "S3Settings":
         endpoint_url=options.endpoint_url,
         region=options.region,
         storage_class=options.storage_class,
+        volume_storage_class=options.volume_storage_class,
         request_checksum=options.request_checksum_calculation,
         response_checksum=options.response_checksum_validation,
         ca_bundle=options.ca_bundle,

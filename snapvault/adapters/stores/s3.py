@@ -74,6 +74,7 @@ class S3Settings:
     endpoint_url: str | None = None
     region: str | None = None
     storage_class: str | None = None
+    volume_storage_class: str | None = None
     request_checksum: ChecksumUse = "when_supported"
     response_checksum: ChecksumUse = "when_required"
     ca_bundle: Path | None = None

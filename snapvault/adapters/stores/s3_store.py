@@ -28,6 +28,7 @@ from snapvault.errors import (
     StoreMissingError,
     StoreUnavailableError,
 )
+from snapvault.formats.names import VOLUMES
 from snapvault.ports.store import Readable, StoredObject, StoreTraits
 from snapvault.ports.throttle import Throttle
 
@@ -127,7 +128,9 @@ class S3Store:
             for item in page.get("Contents", []):
                 name = item["Key"].removeprefix(self._prefix)
                 if NAME_PATTERN.fullmatch(name):
-                    found.append(StoredObject(name, item["Size"], _stored_at(item)))
+                    found.append(
+                        StoredObject(name, item["Size"], _stored_at(item), item.get("StorageClass"))
+                    )
             more = page.get("IsTruncated")
             if more is None:
                 raise self._request("list").no_store()
@@ -258,8 +261,11 @@ class S3Store:
             arguments["ChecksumSHA256"] = _base64(bytes.fromhex(upload.sha256))
         elif upload.md5 is not None:
             arguments["ContentMD5"] = _base64(upload.md5)
-        if self._settings.storage_class is not None:
-            arguments["StorageClass"] = self._settings.storage_class
+        storage_class = self._settings.storage_class
+        if name.startswith(VOLUMES):
+            storage_class = self._settings.volume_storage_class or storage_class
+        if storage_class is not None:
+            arguments["StorageClass"] = storage_class
         if create_only:
             arguments["IfNoneMatch"] = "*"
         lock = self._settings.lock if is_locked else None

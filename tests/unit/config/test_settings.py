@@ -8,6 +8,7 @@ import pytest
 
 from snapvault.config.settings import check_settings, load_settings
 from snapvault.errors import ConfigError
+from snapvault.model.prices import ClassPrices, OwnPrices
 from snapvault.model.settings import Settings, VaultSettings
 
 Write = Callable[[str, str], Path]
@@ -112,6 +113,21 @@ def test_every_s3_key_is_read(write: Write) -> None:
     assert vault.response_checksum_validation == "when_supported"
 
 
+def test_volumes_may_lie_in_an_archive_and_prices_be_the_vaults_own(write: Write) -> None:
+    text = SMALLEST % (
+        ", volume_storage_class: GLACIER, prune_early: true, prices: {currency: EUR, egress: 0,"
+        " source: contract, classes: {GLACIER: {storage: 0.002, put: 1, minimum_days: 60,"
+        " minimum_kib: 128}}}"
+    )
+
+    vault = load_settings(write("s.yaml", text)).vaults["v"]
+
+    assert (vault.storage_class, vault.volumes_class) == (None, "GLACIER")
+    assert vault.prune_early
+    own = ClassPrices(storage=0.002, put=1.0, minimum_days=60, minimum_size=128 << 10)
+    assert vault.prices == OwnPrices("EUR", 0.0, "contract", {"GLACIER": own})
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -127,6 +143,10 @@ def test_every_s3_key_is_read(write: Write) -> None:
         (", endpoint_url: 'http://[::1'", "expected an address such as"),
         (", endpoint_url: 'http://me:secret@h'", "expected an address without user and password"),
         (", storage_class: GLACIER", "expected a storage class whose objects can be read at once"),
+        (", volume_storage_class: glacier", "expected a storage class such as"),
+        (", prices: {egress: -1}", "egress"),
+        (", prices: {classes: {STANDARD: {put: 1}}}", "storage"),
+        (", prices: {classes: {standard: {storage: 1}}}", "expected a storage class such as"),
         (", request_checksum_calculation: never", 'expected "when_supported" or'),
         (", trusted_signers: x", 'expected a list, found "x"'),
         (", trusted_signers: [a, '']", 'field "vaults.v.trusted_signers[1]": expected a fingerp'),
