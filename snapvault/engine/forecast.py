@@ -103,4 +103,4 @@ def of_first_backup(size: int, volume_size: int) -> Usage:
 _RECORD = 150  # bytes of a list for a volume
 _BLOCK = 16 << 10  # bytes
 _HASH = 16  # bytes of a signature for a block
-_LISTINGS = 3
+_LISTINGS = 8

@@ -116,6 +116,7 @@ def test_a_first_backup_sends_no_more_than_was_foreseen(tmp_path: Path) -> None:
 
     foreseen = forecast.of_first_backup(1_000_000, 64 << 10)
     asked = store.usage()
-    assert (asked.puts, asked.volume_puts) == (foreseen.puts, foreseen.volume_puts)
+    assert asked.volume_puts == foreseen.volume_puts
+    assert asked.volume_puts + 4 < asked.puts <= foreseen.puts
     # Blocks of tests are a sixteenth of real ones, so their hashes take 16 times the room.
     assert 0.95 * foreseen.bytes_up < asked.bytes_up < 1.05 * foreseen.bytes_up
