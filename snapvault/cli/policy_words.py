@@ -84,6 +84,7 @@ def policy_document(policy: Policy, settings: Settings) -> dict[str, Any]:
         "notify": [notifier.name for notifier in _notifiers(policy, settings)],
         "volume_size_bytes": policy.volume_size,
         "compression_level": policy.compression_level,
+        "fine_hashes_bytes": policy.fine_hashes,
         "hints": {
             "sample_percent": policy.hints.sample_percent,
             "full_read_every_seconds": _seconds(policy.hints.full_read_every),

@@ -225,6 +225,7 @@ def _policy(document: Document, shape: PolicyShape) -> Policy:
         retention=Retention(**dict(shape.retention)) if shape.retention else None,
         volume_size=shape.volume_size,
         compression_level=shape.compression_level,
+        fine_hashes=shape.fine_hashes,
         enabled=shape.enabled,
         hints=Hints(percent(shape.hints.sample), shape.hints.full_read_every),
         max_jobs=shape.max_jobs,

@@ -36,6 +36,7 @@ from snapvault.config.values import (
     Percentage,
     PositiveDuration,
     Region,
+    Room,
     StorageClass,
     StoreUrl,
     UpToAWeek,
@@ -136,6 +137,8 @@ class PolicyShape(Shape):
     """How much data goes into one stored object, before compression."""
     compression_level: Level = policy.DEFAULT_COMPRESSION_LEVEL
     """The zstd level."""
+    fine_hashes: Room = Field(policy.DEFAULT_FINE_HASHES, json_schema_extra={"default": "1024 MiB"})
+    """What finer hashes of a dump may take on this host, each; 0 B: none are kept."""
     enabled: bool = True
     """Whether the schedule counts."""
     hints: HintsShape = HintsShape()

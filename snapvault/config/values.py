@@ -97,6 +97,10 @@ def _volume_size(value: object) -> int:
     return size
 
 
+def _room(value: object) -> int:
+    return parse_size(needs_text(value, 'a size with its unit, such as "1 GiB"'))
+
+
 def _window(value: object) -> Window:
     expected = 'a span of the day such as "22:00-06:00"'
     match = _WINDOW.fullmatch(needs_text(value, expected))
@@ -357,6 +361,11 @@ VolumeSize = Annotated[
     int,
     BeforeValidator(_volume_size),
     WithJsonSchema({"type": "string", "examples": ["64 MiB", "500 MB"]}),
+]
+Room = Annotated[
+    int,
+    BeforeValidator(_room),
+    WithJsonSchema({"type": "string", "examples": ["1 GiB", "0 B"]}),
 ]
 DayWindow = Annotated[
     InstanceOf[Window],

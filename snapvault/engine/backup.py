@@ -27,7 +27,8 @@ class BackupOptions:
     """How to write: raw bytes of a volume, zstd's level, and who to name in the manifest.
 
     `hints` says how far a platform is trusted that tells what changed. With `is_full` everything
-    is stored again, and no volume that is there is used.
+    is stored again, and no volume that is there is used. Finer hashes of a stream of bytes take
+    at most `fine_hashes` bytes on this host; 0: there are none.
     """
 
     volume_size: int
@@ -36,6 +37,7 @@ class BackupOptions:
     tool: str
     hints: Hints = field(default_factory=Hints)
     is_full: bool = False
+    fine_hashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class BackupJob:
                 volume_size=self.options.volume_size,
                 level=self.options.compression_level,
                 hints=self.options.hints,
+                fine_hashes=self.options.fine_hashes,
                 key=key,
                 parent=parent,
                 leftovers=leftovers,

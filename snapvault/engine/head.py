@@ -25,11 +25,15 @@ _INDEX = "index.json"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The parent of the next point: full maps by stream, and files with the full signatures."""
+    """The parent of the next point: full maps by stream, and files with the full signatures.
+
+    `fine_hashes` are files with finer hashes, of the streams that have some.
+    """
 
     held: Held
     maps: Mapping[str, ExtentMap]
     signatures: Mapping[str, Path]
+    fine_hashes: Mapping[str, Path]
 
 
 def load(vault: Vault, heads: Path, held: Held) -> Head:
@@ -62,6 +66,11 @@ def load(vault: Vault, heads: Path, held: Held) -> Head:
     return _cached(folder, held)
 
 
+def fine_hashes(folder: Path, stream: str) -> Path:
+    """Return where in a point's folder the finer hashes of a stream belong."""
+    return folder / f"{stream}.fine"
+
+
 def new_folder(heads: Path, point: str) -> Path:
     """Return an empty folder for the signatures `<stream>.sig` of a point in the making.
 
@@ -89,6 +98,7 @@ def keep(heads: Path, point: str, full_maps: Mapping[str, ExtentMap]) -> None:
             "map": header,
             "map_digest": _map_digest(header, payload),
             "signature_digest": _digest(folder / f"{stream}.sig"),
+            "fine_digest": _digest_if_there(fine_hashes(folder, stream)),
         }
     index["streams"] = streams
     # ORDER: the index goes last; a folder without it is no cache (docs/design.md, local state).
@@ -103,6 +113,7 @@ def _cached(folder: Path, held: Held) -> Head:
     index = json.loads((folder / _INDEX).read_bytes())
     full: dict[str, ExtentMap] = {}
     files: dict[str, Path] = {}
+    fine: dict[str, Path] = {}
     for stream in held.point.streams:
         entry = index["streams"][stream.name]
         payload = (folder / f"{stream.name}.map").read_bytes()
@@ -116,12 +127,25 @@ def _cached(folder: Path, held: Held) -> Head:
         if full[stream.name].size != stream.size:
             raise ValueError("a cached map is of another point")
         files[stream.name] = signature
-    return Head(held, full, files)
+        # SAFETY: only those of this very point. Hashes of other bytes would name bytes that the
+        # parent does not have there.
+        path = fine_hashes(folder, stream.name)
+        digest = _digest_if_there(path)
+        if digest is not None and digest == entry.get("fine_digest"):
+            fine[stream.name] = path
+    return Head(held, full, files, fine)
 
 
 def _map_digest(header: dict[str, object], payload: bytes) -> str:
     # The header too: a damaged volume id would be another volume's.
     return blake3(json.dumps(header, sort_keys=True).encode() + payload).hexdigest()
+
+
+def _digest_if_there(path: Path) -> str | None:
+    try:
+        return _digest(path)
+    except FileNotFoundError:
+        return None
 
 
 def _digest(path: Path) -> str:

@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from snapvault import clock
+from snapvault.engine import head
 from snapvault.engine.blocks import BlockScan
 from snapvault.engine.commit import StreamDraft
+from snapvault.engine.fine import FineHashes
 from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
 from snapvault.engine.rolling import OldStream, Roll
@@ -38,6 +40,7 @@ class Reading:
     """One source to be read against its parent, which may be missing.
 
     `volume_size` is in raw bytes, `level` is zstd's; `hints` says how far a platform is trusted.
+    `fine_hashes` is what finer hashes of a stream may take, in bytes.
     """
 
     vault: Vault
@@ -46,6 +49,7 @@ class Reading:
     volume_size: int
     level: int
     hints: Hints
+    fine_hashes: int
     key: bytes
     parent: Head | None
     leftovers: Leftovers
@@ -228,11 +232,24 @@ class Reading:
             changed_bytes=result.changed_bytes,
         )
 
+    def _fine_hashes(self, name: str) -> FineHashes | None:
+        """Return the finer hashes of the parent's stream, if there are any and they are wanted."""
+        path = self.parent.fine_hashes.get(name) if self.parent and self.fine_hashes else None
+        try:
+            return None if path is None else FineHashes(path)
+        except (OSError, ValueError):
+            return None
+
     def _bytes(self, stream: ByteStream, writer: VolumeWriter, progress: Progress) -> StreamDraft:
         before = self._before(stream.name, "rolling")
         old = None
         if self.parent is not None and before is not None:
-            old = OldStream(before.size, before.block_size, self.parent.signatures[before.name])
+            old = OldStream(
+                before.size,
+                before.block_size,
+                self.parent.signatures[before.name],
+                self._fine_hashes(before.name),
+            )
         result = Roll(
             stream=stream,
             parent=old,
@@ -242,6 +259,8 @@ class Reading:
             folder=self.run_folder,
             on_stored=lambda volume, held: self.journal.note_bytes(stream.name, volume, held),
             on_read=progress.advance,
+            fine_hashes=head.fine_hashes(self.head_folder, stream.name),
+            most_fine_hashes=self.fine_hashes,
         ).run()
         full_path = self.head_folder / f"{stream.name}.sig"
         result.signature.replace(full_path)

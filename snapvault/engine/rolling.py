@@ -18,8 +18,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from snapvault.engine.fine import FineHashes, FineWriter
 from snapvault.engine.journal import PendingBytes
 from snapvault.engine.pipeline import threads
+from snapvault.engine.refining import Refiner
 from snapvault.engine.volumes import Piece, VolumeWriter
 from snapvault.errors import SignatureError
 from snapvault.formats.delta import Copy, DeltaReader
@@ -53,11 +55,15 @@ FIRST_LENGTHS = (_SMALLEST_BLOCK, 64 * _SMALLEST_BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class OldStream:
-    """The parent's stream: bytes, block length, and the file with its librsync signature."""
+    """The parent's stream: bytes, block length, and the file with its librsync signature.
+
+    `fine` has its finer hashes, if this host has kept them.
+    """
 
     size: int
     block_length: int
     signature: Path
+    fine: FineHashes | None = None
 
 
 @dataclass(slots=True)
@@ -149,6 +155,7 @@ class Roll:
 
     `folder` takes the signature files. `on_stored` is told when bytes go into another volume, and
     gets what will say, once that volume is complete, which of this stream's bytes it holds.
+    `fine_hashes` takes at most `most_fine_hashes` bytes of the stream's finer hashes.
     """
 
     stream: ByteStream
@@ -159,6 +166,8 @@ class Roll:
     folder: Path
     on_stored: Callable[[str, Callable[[], PendingBytes]], None]
     on_read: Callable[[int], None]
+    fine_hashes: Path | None = None
+    most_fine_hashes: int = 0
     _rows: _Rows = field(default_factory=_Rows)
     _volumes: dict[str, int] = field(default_factory=dict)
     _spans: list[_Span] = field(default_factory=list)
@@ -176,11 +185,14 @@ class Roll:
         size = 0
         with ExitStack() as stack:
             signatures = [self._signature(stack, length) for length in lengths]
+            fine = self._fine_writer(stack)
             feed, finish = self._matcher(stack)
             aside = stack.enter_context(threads(1, "signature"))
 
             def sign(data: bytes) -> None:
                 sha256.update(data)
+                if fine is not None:
+                    fine.feed(data)
                 for _, job in signatures:
                     job.feed(data)
 
@@ -214,6 +226,12 @@ class Roll:
         job = self.rsync.signature(_sink(file), block_length=length, strong_length=STRONG_LENGTH)
         return length, job
 
+    def _fine_writer(self, stack: ExitStack) -> FineWriter | None:
+        if self.fine_hashes is None or not self.most_fine_hashes:
+            return None
+        file = stack.enter_context(self.fine_hashes.open("wb"))
+        return FineWriter(file, self.most_fine_hashes)
+
     def _matcher(self, stack: ExitStack) -> tuple[Callable[[bytes], None], Callable[[], None]]:
         """Return what takes the stream's bytes, and what takes its end."""
         old = self._old_signature()
@@ -221,12 +239,18 @@ class Roll:
             return lambda data: self._literal(memoryview(data)), lambda: None
         reader = DeltaReader()
 
+        copy, literal = self._copy, self._literal
+        refiner = None
+        if self.parent and self.parent.fine:
+            refiner = Refiner(self.parent.fine, self.parent.size, copy, literal)
+            copy, literal = refiner.copy, refiner.literal
+
         def take(delta: bytes) -> None:
             for command in reader.feed(delta):
                 if isinstance(command, Copy):
-                    self._copy(command.offset, command.length)
+                    copy(command.offset, command.length)
                 else:
-                    self._literal(command)
+                    literal(command)
 
         job = self.rsync.delta(old, take)
         stack.callback(job.close)
@@ -234,6 +258,8 @@ class Roll:
         def finish() -> None:
             job.finish()
             reader.finish()
+            if refiner is not None:
+                refiner.finish()
 
         return job.feed, finish
 

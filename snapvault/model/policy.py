@@ -15,6 +15,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 DEFAULT_VOLUME_SIZE: Final = 64 * 1024 * 1024
 DEFAULT_COMPRESSION_LEVEL: Final = 3
+DEFAULT_FINE_HASHES: Final = 1 << 30
 
 
 def is_name(text: str) -> bool:
@@ -393,7 +394,8 @@ class Policy:
 
     `schedule` None: runs only when asked. `retention` None: nothing expires. A policy that is
     not `enabled` is not scheduled, but its sources can still be backed up by name.
-    `volume_size` is in bytes, before compression. At most `max_jobs` of its sources run at one
+    `volume_size` is in bytes, before compression. `fine_hashes` is how many bytes of finer hashes
+    this host keeps of a dump. At most `max_jobs` of its sources run at one
     time; None: as many as the host lets. `notify` are names of the settings' notifiers; None: all.
     """
 
@@ -406,6 +408,7 @@ class Policy:
     retention: Retention | None = None
     volume_size: int = DEFAULT_VOLUME_SIZE
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
+    fine_hashes: int = DEFAULT_FINE_HASHES
     enabled: bool = True
     hints: Hints = Hints()
     max_jobs: int | None = None

@@ -69,6 +69,7 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec, *, is_full: bool = F
             options=BackupOptions(
                 volume_size=policy.volume_size,
                 compression_level=policy.compression_level,
+                fine_hashes=policy.fine_hashes,
                 host=os.uname().nodename or "unknown",
                 tool=versions.tool(),
                 hints=policy.hints,

@@ -2,10 +2,13 @@
 """Streams of bytes against the night before, with real librsync."""
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from snapvault.engine.fine import FineWriter
 from snapvault.engine.rolling import FIRST_LENGTHS, block_length_for
 from snapvault.errors import SourceError
 from snapvault.formats import names
@@ -135,3 +138,94 @@ def test_an_unchanged_stream_that_repeats_itself_keeps_every_volume_of_its_map(
     third = kit.night(source)
 
     require_whole(kit, source, [second.point, third.point])
+
+
+# --- finer hashes ----------------------------------------------------------------------------
+
+
+def rows_of(count: int, seed: int = 1) -> list[bytes]:
+    chance = random.Random(seed)
+    return [
+        b"(%d,'%s')," % (number, chance.randbytes(60).hex().encode()) for number in range(count)
+    ]
+
+
+def edited(rows: list[bytes], seed: int) -> list[bytes]:
+    """Change the length and the bytes of a row in fifty."""
+    chance = random.Random(seed)
+    return [
+        row[:20] + b"%x" % chance.getrandbits(chance.randrange(8, 64)) + row[30:]
+        if chance.random() < 0.02
+        else row
+        for row in rows
+    ]
+
+
+def test_of_a_changed_row_the_night_stores_little_more_than_the_row(kit: VaultKit) -> None:
+    rows = rows_of(4000)
+    source = MixedSource(streams={"dump": b"".join(rows)})
+    points = [kit.night(source).point]
+    for night in (1, 2, 3):
+        rows = edited(rows, night)
+        source.streams["dump"] = b"".join(rows)
+        points.append(kit.night(source).point)
+
+    require_whole(kit, source, points)
+    changed_rows = 80
+    for point in points[1:]:
+        assert point.counters["changed_bytes"] < changed_rows * 1.5 * 384
+
+
+def spoil_by_removal(path: Path, _: bytes) -> None:
+    path.unlink()
+
+
+def spoil_by_a_bit(path: Path, _: bytes) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def spoil_by_cutting(path: Path, _: bytes) -> None:
+    path.write_bytes(path.read_bytes()[:-6])
+
+
+def spoil_by_hashes_of_what_comes(path: Path, coming: bytes) -> None:
+    """Claim that the old stream has already what the next night brings."""
+    with path.open("wb") as file:
+        FineWriter(file, 1 << 20).feed(coming)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_by_removal, spoil_by_a_bit, spoil_by_cutting, spoil_by_hashes_of_what_comes],
+)
+def test_finer_hashes_that_are_lost_cost_one_night_and_no_data(
+    kit: VaultKit, spoil: Callable[[Path, bytes], None]
+) -> None:
+    rows = rows_of(4000)
+    source = MixedSource(streams={"dump": b"".join(rows)})
+    first = kit.night(source)
+    (path,) = (kit.folder / "state").rglob("*.fine")
+    second_rows = edited(rows, 1)
+    source.streams["dump"] = b"".join(second_rows)
+    spoil(path, source.streams["dump"])
+
+    second = kit.night(source)
+
+    source.streams["dump"] = b"".join(edited(second_rows, 2))
+    third = kit.night(source)
+    require_whole(kit, source, [first.point, second.point, third.point])
+    assert 3 * third.point.counters["changed_bytes"] < second.point.counters["changed_bytes"]
+
+
+def test_without_room_for_finer_hashes_there_are_none(kit: VaultKit) -> None:
+    kit.options = replace(kit.options, fine_hashes=0)
+    rows = rows_of(2000)
+    source = MixedSource(streams={"dump": b"".join(rows)})
+    kit.night(source)
+    source.streams["dump"] = b"".join(edited(rows, 1))
+
+    kit.night(source)
+
+    assert not list((kit.folder / "state").rglob("*.fine"))

@@ -88,7 +88,9 @@ class VaultKit:
             PaperSealer(holds="host"),
             PaperSealer(holds="recovery"),
         )
-        self.options = BackupOptions(volume_size, 1, "host.example.org", "snapvault test")
+        self.options = BackupOptions(
+            volume_size, 1, "host.example.org", "snapvault test", fine_hashes=1 << 20
+        )
         self.rsync = LibRsync()
         self.events = RecordedEvents()
         self.catalog = MemoryCatalog()
