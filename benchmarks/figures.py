@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from snapvault.model.usage import LIST_PAGE
+
 GIB = 1 << 30
 MIB = 1 << 20
 
@@ -40,6 +42,8 @@ def figures(results: Document) -> list[Figure]:
         found += _read(hints)
     if (daemon := results.get("daemon")) is not None:
         found += _idle(daemon)
+    if (prune := results.get("prune")) is not None:
+        found += _pruned(prune)
     return found
 
 
@@ -257,6 +261,23 @@ def _idle(daemon: Document) -> Iterator[Figure]:
         f"{_mib(daemon['peak_bytes'])} ({_mib(daemon['rss_bytes'])} at the end)",
         met=daemon["peak_bytes"] <= 100 * MIB,
     )
+
+
+def _pruned(prune: Document) -> Iterator[Figure]:
+    pages = -(-prune["objects"] // LIST_PAGE)
+    for words, run in (("a host that knows no lists", prune["first"]), ("", prune["second"])):
+        about = f"prune of 1 point of {prune['points']:,}, {prune['volumes']:,} volumes"
+        about += f", {words}" if words else ""
+        cpu, peak = run["cpu_seconds"], run["peak_pss_bytes"]
+        yield Figure(f"{about}: CPU s", "≤ 10", f"{cpu:.1f}", met=cpu <= 10)
+        yield Figure(f"{about}: memory", "≤ 300 MiB", _mib(peak), met=peak <= 300 * MIB)
+        asked = run["list_and_put_requests"]
+        yield Figure(
+            f"{about}: LIST and PUT requests",
+            f"a listing ({pages}) and a few",
+            f"{asked}; and {run['get_requests']} GET, {run['delete_requests']} DELETE",
+            met=asked <= pages + 20,
+        )
 
 
 def _limit(

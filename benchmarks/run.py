@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import daemons, disks, hints, material, platforms, report
+from benchmarks import daemons, disks, hints, material, platforms, prunes, report
 from benchmarks.figures import GIB, MIB, figures
 from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
 from benchmarks.measure import BenchmarkError
@@ -25,7 +25,7 @@ from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring.versions import tool
 
-WORKLOADS = ("disk", "dump", "big", "hints", "daemon")
+WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune")
 _ROOM_FACTOR = 7  # what all files and stores together take, times the data
 _HINTS_ROOM_FACTOR = 8  # four copies of a disk twice as large
 
@@ -124,7 +124,7 @@ def _options() -> Options:
 def _measure(options: Options) -> Document:
     sizes = options.sizes
     needed = 0
-    if set(options.workloads) - {"hints", "daemon"}:
+    if set(options.workloads) - {"hints", "daemon", "prune"}:
         needed = (sizes.data + sizes.dump) * _ROOM_FACTOR
     if "hints" in options.workloads:
         platforms.require_programs()
@@ -145,6 +145,9 @@ def _measure(options: Options) -> Document:
             work.mkdir(parents=True)
             if workload == "hints":
                 results[workload] = hints.measure(work, sizes.hints, seed=options.seed, say=_say)
+                continue
+            if workload == "prune":
+                results[workload] = prunes.measure(work, say=_say)
                 continue
             if workload == "daemon":
                 results[workload] = daemons.measure(work, seconds=sizes.idle, say=_say)

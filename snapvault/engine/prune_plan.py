@@ -87,9 +87,8 @@ def plan(vault: Vault, rules: Mapping[str, Rules]) -> Plan:
     )
     objects = listed(vault)
     references = References(vault)
-    sizes = {name: found.size for name, found in objects.items()}
     present = [each for each in inventory.held if not each.missing]
-    lacking = references.problems([each.point for each in present], sizes)
+    lacking = references.problems([each.point for each in present], objects)
     held = notes.held_points(found_holds)
     reasons = {point: "; ".join(each.reason for each in some) for point, some in held.items()}
     judged = _judged(present, rules, lacking, reasons, latest_known(objects))

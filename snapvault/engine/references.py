@@ -5,15 +5,17 @@ A thousand points share most of their lists, and a list has a thousand volumes: 
 read once, and then is a few numbers.
 """
 
+from array import array
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from snapvault.engine import fetch
 from snapvault.engine.commit import cached_list
 from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError
+from snapvault.formats import names
 from snapvault.model.point import ObjectRecord, Point
+from snapvault.ports.store import StoredObject
 
 
 class References:
@@ -22,12 +24,15 @@ class References:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._numbers: dict[str, int] = {}
-        self._volumes: list[ObjectRecord] = []
+        self._names: list[str] = []
+        self._sizes = array("q")
         self._lists: dict[ObjectRecord, np.ndarray[tuple[int], np.dtype[np.int32]]] = {}
         self._unreadable: dict[ObjectRecord, IntegrityError] = {}
 
-    def problems(self, points: Iterable[Point], there: Mapping[str, int]) -> dict[str, str]:
-        """Return what the vault lacks of each point, by id; `there` has the sizes of objects.
+    def problems(
+        self, points: Iterable[Point], there: Mapping[str, StoredObject]
+    ) -> dict[str, str]:
+        """Return what the vault lacks of each point, by id; `there` are its objects.
 
         Raises:
             StoreError: a list could not be read, for another reason than that it is damaged.
@@ -36,7 +41,7 @@ class References:
         lacking: dict[ObjectRecord, str | None] = {}
         for point in points:
             for record in point.objects:
-                if there.get(record.name) != record.size:
+                if not _has(there, record.name, record.size):
                     found.setdefault(point.point, _lacks(record.name))
             for record in point.lists:
                 if record not in lacking:
@@ -65,17 +70,17 @@ class References:
         found.update(name for name, number in self._numbers.items() if is_named[number])
         return found
 
-    def _lacks_of(self, record: ObjectRecord, there: Mapping[str, int]) -> str | None:
-        if there.get(record.name) != record.size:
+    def _lacks_of(self, record: ObjectRecord, there: Mapping[str, StoredObject]) -> str | None:
+        if not _has(there, record.name, record.size):
             return _lacks(record.name)
         try:
             numbers = self._numbers_of(record)
         except IntegrityError as error:
             return str(error)
         for number in numbers.tolist():
-            volume = self._volumes[number]
-            if there.get(volume.name) != volume.size:
-                return _lacks(volume.name)
+            name = self._names[number]
+            if not _has(there, name, self._sizes[number]):
+                return _lacks(name)
         return None
 
     def _numbers_of(self, record: ObjectRecord) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
@@ -89,13 +94,19 @@ class References:
                 raise
             numbers = []
             for each in volumes:
-                volume = fetch.object_of(each)
-                number = self._numbers.setdefault(volume.name, len(self._volumes))
-                if number == len(self._volumes):
-                    self._volumes.append(volume)
+                name = names.volume(each.volume)
+                number = self._numbers.setdefault(name, len(self._names))
+                if number == len(self._names):
+                    self._names.append(name)
+                    self._sizes.append(each.size)
                 numbers.append(number)
             self._lists[record] = np.array(numbers, dtype=np.int32)
         return self._lists[record]
+
+
+def _has(there: Mapping[str, StoredObject], name: str, size: int) -> bool:
+    found = there.get(name)
+    return found is not None and found.size == size
 
 
 def _lacks(name: str) -> str:

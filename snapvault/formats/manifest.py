@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from snapvault import clock
@@ -133,7 +134,7 @@ def _stream(document: Mapping[str, Any]) -> StreamRecord:
 
 def _log(entries: Iterable[tuple[object, object]]) -> tuple[LogEntry, ...]:
     return tuple(
-        LogEntry(fields.matching(fields.ID, point), fields.count(size)) for point, size in entries
+        _log_entry(fields.matching(fields.ID, point), fields.count(size)) for point, size in entries
     )
 
 
@@ -142,8 +143,13 @@ def _object(record: ObjectRecord) -> dict[str, Any]:
 
 
 def _record(document: Mapping[str, Any]) -> ObjectRecord:
-    return ObjectRecord(
+    return _object_record(
         fields.text(document, "name"),
         fields.count(document["size"]),
         fields.matching(fields.SHA256, document["sha256"]),
     )
+
+
+# The points of a source name mostly the same objects: a thousand manifests share what they say.
+_log_entry = lru_cache(maxsize=1 << 16)(LogEntry)
+_object_record = lru_cache(maxsize=1 << 16)(ObjectRecord)
