@@ -37,6 +37,11 @@ def command(
     is copied on top. What comes back is what a signed manifest names, or is itself signed. Points
     that a prune took away stay away.
 
+    Public keys, "restore.py" and "RESTORE.md" are written again where they are missing. Volumes
+    and metadata that are missing, or that a verify found damaged, are noted on this host: the next
+    backup of each source that needs them stores again what the source still has, so that its
+    new point is whole. What older points have lost is told, by stream and range.
+
     Run "snapvault verify --level data" afterwards. The exit status is 13 if something stays
     damaged.
 
@@ -106,7 +111,7 @@ def _tell(
             print(f"... and {format_count(more, 'more object')}")
         points = {point for mended in outcome.mended for point in mended.points}
         helped = f", for {format_count(len(points), 'restore point')}" if points else ""
-        would = "would bring back" if dry_run else "brought back"
+        would = "would mend" if dry_run else "mended"
         print(
             f"{step.name}: {would} {format_count(len(outcome.mended), 'object')}{helped} in vault "
             f'"{name}"; {len(outcome.left) or "nothing"} cannot be mended'

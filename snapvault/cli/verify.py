@@ -81,6 +81,9 @@ def command(
     The levels "objects" and "data" need no private key and so work on the backup host.
     Everything is compared with the signed manifests, never with what the store says of itself.
 
+    What is missing or damaged is remembered on this host: the next backups store again what the
+    sources still have of it. "snapvault repair" says what is lost.
+
     What came of it is shown by "snapvault status". A finding is an alarm there until a later
     verify of at least that level, without a sample, finds nothing.
 

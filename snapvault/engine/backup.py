@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from snapvault.engine import head, journal, key_changes, notes
+from snapvault.engine import damages, head, journal, key_changes, notes
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.head import Head
 from snapvault.engine.journal import Journal
@@ -84,6 +84,12 @@ class BackupJob:
             # were made with this key, and the new point's metadata does without its.
             restarts_logs = own.is_same(parent.held.point.hash_key)
             parent = parent if restarts_logs else None
+        bad = damages.known(vault)
+        unusable = {*doomed, *bad}
+        if parent is not None and _lies_in(parent, bad):
+            parent = None
+        if parent is not None and any(each.name in bad for each in parent.held.point.objects):
+            restarts_logs = True  # the head has what they held
         run_folder = self._clean_run_folder()
         leftovers = journal.load(
             run_folder,
@@ -92,7 +98,7 @@ class BackupJob:
             key_id=key_record.sha256,
             # What a record that cannot be read has doomed nobody knows: only what this run stores
             # itself, and the newest point, are safe from it.
-            doomed=_Everything() if records.problems else doomed,
+            doomed=_Everything() if records.problems else unusable,
         )
         if leftovers.volumes:
             vault.events.emit(
@@ -139,7 +145,7 @@ class BackupJob:
                     "sampled_bytes": reading.sampled_bytes,
                     "hint_mismatches": reading.hint_mismatches,
                 },
-                doomed=doomed,
+                doomed=unusable,
                 restarts_logs=restarts_logs,
             )
             held = commit(vault, draft, run_folder)
@@ -230,6 +236,13 @@ def _close_after(view: View, first: BaseException) -> None:
 def _told(error: Exception) -> str:
     """Return what an error says; of one that is not ours, nobody knows what it may give away."""
     return str(error) if isinstance(error, SnapVaultError) else f"unforeseen {type(error).__name__}"
+
+
+def _lies_in(parent: Head, bad: Container[str]) -> bool:
+    """Tell whether any of a point's data lies in volumes that are not right."""
+    return any(
+        names.volume(volume) in bad for each in parent.maps.values() for volume in each.volumes
+    )
 
 
 def _marks(parent: Head | None) -> dict[str, str]:

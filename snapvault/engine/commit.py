@@ -61,8 +61,8 @@ class Draft:
     `base` is the point that changes refer to, `previous` the newest one there is (or none); they
     differ only when the newest could not be used. `volumes` are those stored by this run and by
     the unfinished ones before it. `counters` are added to those that the commit makes. `doomed`
-    are names of objects that prunes remove or have removed. With `restarts_logs` the point
-    refers to no map and no signature of an earlier one.
+    are names of objects that prunes remove or have removed, or that are damaged. With
+    `restarts_logs` the point refers to no map and no signature of an earlier one.
     """
 
     point: str
@@ -294,7 +294,7 @@ def _put_lists(
     there = dict(zip(previous, before, strict=True))
     lists, stored = [], 0
     for entry in volume_list.arrange(previous, live):
-        if entry in there:
+        if entry in there and there[entry].name not in draft.doomed:
             lists.append(there[entry])
             continue
         record, encoded = _list_object(volume_list.encode(entry))

@@ -2,13 +2,14 @@
 """Prove that what a vault holds is whole, at three levels; the first two without a private key."""
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from snapvault.engine import drill_reports, fetch, notes, sequence, uncovering, underneath
+from snapvault.engine import damages, drill_reports, fetch, notes, sequence, uncovering, underneath
 from snapvault.engine.commit import cached_list
 from snapvault.engine.contents import BlockDigest, Contents, look_up
 from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
@@ -69,9 +70,15 @@ class Verification:
     folder: Path
     random: random.Random
     _read_bytes: int = 0
+    _bad: set[str] = field(default_factory=set)
+    _sound: set[str] = field(default_factory=set)
 
     def run(self, source: str | None = None) -> Report:
-        """Look at the points of one source, or of all."""
+        """Look at the points of one source, or of all.
+
+        Volumes and metadata that are not right are remembered on this host, so that the next
+        backups do not build upon them, until they are found to be right.
+        """
         held = self._held(source)
         findings = [Finding(str(problem), ()) for problem in self.inventory.problems]
         findings += self._vault_record()
@@ -92,6 +99,7 @@ class Verification:
         if self.level is not Level.OBJECTS and source is None:
             findings += self._drill_reports()
             findings += self._notes()
+        damages.remember(self.vault, self._bad, self._sound - self._bad)
         return Report(
             self.level, len(held), len(users), self._read_bytes, tuple(dict.fromkeys(findings))
         )
@@ -205,7 +213,10 @@ class Verification:
                 for volume in fetch.get_list(self.vault.store, record):
                     users[fetch.object_of(volume)] += points
             except IntegrityError as error:
+                self._bad.add(record.name)
                 findings.append(Finding(str(error), tuple(points)))
+            else:
+                self._sound.add(record.name)
         return users, findings
 
     def _missing(self, users: Iterable[ObjectRecord]) -> list[tuple[ObjectRecord, IntegrityError]]:
@@ -248,6 +259,7 @@ class Verification:
                 results = list(ordered(check, wanted, ahead=VOLUMES_AT_ONCE, pool=pool))
         finally:
             progress.close()
+        self._sound.update(record.name for record in wanted)
         return [(record, error) for record, error in zip(wanted, results, strict=True) if error]
 
     def _sampled(self, items: Sequence[ObjectRecord]) -> list[ObjectRecord]:
@@ -264,6 +276,7 @@ class Verification:
         users: dict[ObjectRecord, list[str]],
     ) -> list[Finding]:
         found = list(problems)
+        self._bad.update(record.name for record, _ in found)
         hidden = underneath.look_up(self.vault.versions, (record for record, _ in found))
         return [
             Finding(
@@ -295,6 +308,8 @@ class Verification:
             try:
                 self._rebuild(look_up(self.vault, each.point, each.point.streams))
             except IntegrityError as error:
+                # The error names the object, if it is one that does it.
+                self._bad.update(re.findall(r'"([^"]+)"', str(error)))
                 findings.append(Finding(str(error), (each.point.point,)))
         return findings
 

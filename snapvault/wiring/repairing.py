@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `snapvault repair` does to a vault, step by step."""
 
-from snapvault.engine import uncovering, underneath
+from snapvault.engine import mending, uncovering, underneath
 from snapvault.engine.repair import Step
 from snapvault.engine.vault import Vault, read_record
 from snapvault.errors import IntegrityError
@@ -15,7 +15,11 @@ from snapvault.wiring import vaults
 def steps_for(settings: Settings, vault: Vault) -> tuple[Step, ...]:
     """Return the steps for a vault, in their order."""
     del settings, vault
-    return (Step(uncovering.NAME, uncovering.uncover),)
+    return (
+        Step(uncovering.NAME, uncovering.uncover),
+        Step(mending.KIT, mending.write_kit_again),
+        Step(mending.DATA, mending.look_at_data),
+    )
 
 
 def uncover_record(settings: VaultSettings, *, is_rehearsal: bool) -> str | None:

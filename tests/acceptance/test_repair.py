@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bucket's contents are deleted by somebody who may; the command line brings them back."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,37 @@ def test_a_vault_that_was_deleted_comes_back_as_it_was(
     assert recovery.does("verify", "--level", "full", "--json").json[0]["findings"] == []
     recovery.does("restore", "web01", "--to", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == disk.read_bytes()
-    assert "brought back 0 objects" in recovery.does("repair").stdout
+    assert "mended 0 objects" in recovery.does("repair").stdout
 
 
 def test_repair_of_a_vault_in_a_folder_has_nothing_to_look_under(used: Host) -> None:
-    assert "brought back 0 objects" in used.does("repair").stdout
+    assert "mended 0 objects" in used.does("repair").stdout
     assert 'no vault "offsit"' in used.fails(10, "repair", "offsit")
+
+
+def test_what_is_lost_is_told_and_stored_again_by_the_next_backup(
+    host: Host, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(random.Random(3).randbytes(200_000))
+    host.protect({"web01": image(disk)})
+    host.does("init")
+    (first,) = host.does("backup", "--json").json
+    (volume,) = (tmp_path / "vault").glob("volumes/*/*.vol")
+    volume.unlink()
+
+    told = host.run("repair")
+    host.does("backup")
+    later = host.run("repair", "--json")
+
+    assert told.status == later.status == 13
+    assert f"{volume.name}" in told.stderr
+    assert '"snapvault backup web01" stores again what the source still has' in told.stderr
+    assert "mended 0 objects" in told.stdout
+    steps = {each["step"]: each["left"] for each in later.json[0]["steps"]}
+    assert {point for left in steps["what points need"] for point in left["points"]} == {
+        first["id"]
+    }
 
 
 def test_object_lock_is_refused_for_a_folder(used: Host) -> None:
