@@ -124,7 +124,14 @@ def _stored_change(vault: Vault, work: Plan, *, host: str, tool: str) -> KeyChan
     sealed = vault.sealer.seal(key, Readers.RECOVERY_AND_HOST)
     name = names.later_hash_key(signer, change_id)
     vault.store.put(name, sealed)
-    heads = tuple(_handed(vault, change_id, held) for held in work.heads)
+    heads = []
+    for held in work.heads:
+        try:
+            heads.append(_handed(vault, change_id, held))
+        except IntegrityError as error:
+            # Its next backup is a full one; that is no reason to keep the others waiting.
+            told = f'cannot hand over source "{held.point.source}": {error}'
+            vault.events.warn("head.not_handed", told, source=held.point.source)
     return KeyChange(
         id=change_id,
         at=clock.now(),
@@ -134,7 +141,7 @@ def _stored_change(vault: Vault, work: Plan, *, host: str, tool: str) -> KeyChan
         recipients=vault.sealer.recipients,
         hash_key=ObjectRecord(name, len(sealed), hashlib.sha256(sealed).hexdigest()),
         same=(work.base,),
-        heads=heads,
+        heads=tuple(heads),
         added=work.added,
     )
 

@@ -233,6 +233,22 @@ def test_a_host_with_a_second_key_needs_no_recovery_key(story: Story) -> None:
     assert story.restores(second.point)
 
 
+def test_a_source_that_is_damaged_keeps_no_other_from_being_handed_over(story: Story) -> None:
+    other = MixedSource("other", disks={"root": bytearray(CHANCE.randbytes(5000))})
+    story.kit.night(other)
+    (damaged,) = (
+        name for name in story.kit.objects(names.META) if "other" in name and "map" in name
+    )
+    story.kit.store.delete([damaged])
+    story.settings([RECOVERY], signer=HOST2)
+
+    story.apply("recovery")
+    story.kit.lose_state()
+
+    assert any('"other"' in each for each in story.kit.events.warnings)
+    assert story.night().point.counters["changed_bytes"] == 0
+
+
 def test_who_has_no_key_that_opens_it_hands_nothing_over(story: Story) -> None:
     story.settings([RECOVERY], signer=HOST2)
     before = story.kit.objects()
