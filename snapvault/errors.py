@@ -98,6 +98,10 @@ class ObjectMissingError(StoreError):
     """An object is not there."""
 
 
+class ObjectArchivedError(StoreError):
+    """An object lies in an archive: it can be read hours after somebody has asked for it."""
+
+
 class SourceError(SnapVaultError):
     """The source could not be read."""
 

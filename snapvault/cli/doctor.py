@@ -129,19 +129,37 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
 
 
 def _classes(settings: "VaultSettings") -> Iterator[Finding]:
-    """Warn of storage classes that the prices do not know."""
-    from snapvault.wiring import costs
+    """Try storage classes; warn of those that the store ignores, or the prices do not know."""
+    from snapvault.model.prices import ARCHIVES
+    from snapvault.wiring import costs, vaults
 
     table = costs.table_of(settings)
-    wanted = dict.fromkeys((settings.storage_class, settings.volumes_class))
-    for name in wanted:
-        if name is not None and table is not None and name not in table.classes:
+    archive = vaults.open_frozen(settings)
+    check = f"{settings.name}: storage class"
+    for name in dict.fromkeys((settings.storage_class, settings.volumes_class)):
+        if name is None or archive is None:
+            continue
+        try:
+            traits = archive.probe(name)
+        except SnapVaultError as error:
+            yield failed(check, error)
+            continue
+        if not traits.keeps:
+            message = f"the store takes no notice of {name}, and keeps objects in another class"
+            yield Finding(check, "warn", message, "Remove it from the settings of the vault.")
+        elif name in ARCHIVES and not traits.freezes:
+            message = f"the store keeps {name} in name only: its objects can be read at once"
+            remedy = "Nothing has to be thawed there; ask who runs the store what it costs."
+            yield Finding(check, "warn", message, remedy)
+        elif table is not None and name not in table.classes:
             yield Finding(
-                f"{settings.name}: storage class",
+                check,
                 "warn",
                 f"{name} is none that prices are known of ({', '.join(table.classes)})",
                 'Correct it, or write its prices into "prices" of the vault.',
             )
+        else:
+            yield Finding(check, "ok", f"the store keeps objects of {name}")
 
 
 def _only_restores(sealer: "Sealer", facts: "dict[str, KeyFacts]") -> bool:

@@ -19,12 +19,20 @@ from snapvault.cli import (
     restore_new,
     restore_tree,
     target_paths,
+    thawing,
 )
 from snapvault.cli.disks import AtOption
 from snapvault.cli.restored import Restored, report
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import local
-from snapvault.errors import IntegrityError, KeyMissingError, RestoreError, SnapVaultError
+from snapvault.errors import (
+    IntegrityError,
+    KeyMissingError,
+    ObjectArchivedError,
+    RestoreError,
+    SnapVaultError,
+)
+from snapvault.ports.archive import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +113,8 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             show_default=False,
         ),
     ] = None,
+    tier: thawing.TierOption = None,
+    thaw_days: thawing.DaysOption = thawing.DEFAULT_DAYS,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -163,6 +173,10 @@ def command(  # noqa: PLR0917 - the parser passes them by name
     Dumps and folder trees cannot be restored in place. --force follows a symbolic link to a
     file, and takes an image that looks like qcow2 for a raw one.
 
+    Volumes that lie in an archive class (GLACIER, DEEP_ARCHIVE) are thawed: all that are needed are
+    asked for at once, with what that costs and how long it takes said before, and waited for.
+    Interrupted, the same command goes on waiting. --tier says how fast.
+
     A time without a zone is this machine's local time. Day, minute and second mean their end:
     --at 2026-11-20 includes that night's points.
 
@@ -216,10 +230,20 @@ def command(  # noqa: PLR0917 - the parser passes them by name
             return
         run.console.subject = source
         wish = _Wish(
-            to, place, volumes, path or (), image_format, definition, in_place, force, chosen
+            to,
+            place,
+            volumes,
+            path or (),
+            image_format,
+            definition,
+            in_place,
+            force,
+            chosen,
+            tier,
+            thaw_days,
         )
         try:
-            done = _bring_back(run, opened, held, streams, wish)
+            done = _thawed(run, opened, held, streams, wish)
         except KeyMissingError as error:
             raise _without_key(error, opened) from error
     report(run, name, held, done, started)
@@ -238,6 +262,37 @@ class _Wish:
     in_place: bool
     force: bool
     stream: str | None
+    tier: Tier | None
+    thaw_days: int
+
+
+def _thawed(
+    run: Session,
+    vault: "Vault",
+    held: "Held",
+    streams: "tuple[StreamRecord, ...]",
+    wish: _Wish,
+) -> Restored:
+    """Restore; where volumes lie in an archive, ask for all that are needed, and wait."""
+    from snapvault.wiring import restoring
+
+    def thaw() -> None:
+        tier = wish.tier or Tier.STANDARD
+        thawing.thaw(run, vault, held, streams, tier=tier, days=wish.thaw_days)
+
+    if thawing.is_likely(run, vault.name, wish.tier):
+        thaw()
+        return _bring_back(run, vault, held, streams, wish)
+    try:
+        return _bring_back(run, vault, held, streams, wish)
+    except ObjectArchivedError as error:
+        is_path = wish.place is None and wish.volumes is None
+        if wish.to == in_order.STDOUT or (
+            is_path and restoring.target_kind(Path(wish.to)) == "stream"
+        ):
+            raise thawing.in_vain(error) from error
+        thaw()
+        return _bring_back(run, vault, held, streams, wish)
 
 
 def _bring_back(

@@ -154,8 +154,10 @@ def _verify(
     run.console.subject = name
     with run.open(name) as vault:
 
-        def remember(found: "Sequence[Finding]", points: int) -> None:
-            summary = history.new_verify(name, source, level.value, share)
+        def remember(found: "Sequence[Finding]", points: int, archived: float = 0.0) -> None:
+            # Whoever could not read all has looked at a sample at the most.
+            looked_at = min(share, max(0.1, 99.9 * (1 - archived))) if archived else share
+            summary = history.new_verify(name, source, level.value, round(looked_at, 1))
             usage = runs.usage_of(vault)
             summary = replace(
                 summary,
@@ -177,7 +179,8 @@ def _verify(
             remember([Finding(str(error), ())], 0)
             raise
         if report is not None:
-            remember(report.findings, report.points)
+            of = report.objects if level is LevelName.DATA else report.points
+            remember(report.findings, report.points, report.archived / max(1, of))
     return report, clock.monotonic() - started
 
 
@@ -256,6 +259,12 @@ def _tell(run: Session, name: str, report: "Report", seconds: float) -> None:
     verdict = (
         format_count(len(report.findings), "finding") if report.findings else "nothing is wrong"
     )
+    if report.archived:
+        what = "volume" if report.level.value == LevelName.DATA else "restore point"
+        verdict += (
+            f" as far as could be read; {format_count(report.archived, what)} could not be: what"
+            " lies in an archive has to be thawed first"
+        )
     read = f", {format_size(report.read_bytes)} read" if report.read_bytes else ""
     print(
         f'verified vault "{name}" at level {report.level.value}: '
@@ -272,6 +281,7 @@ def _document(name: str, report: "Report", seconds: float) -> dict[str, Any]:
         "points": report.points,
         "objects": report.objects,
         "read_bytes": report.read_bytes,
+        "archived": report.archived,
         "seconds": round(seconds, 3),
         "findings": [
             {"message": finding.message, "points": list(finding.points)}

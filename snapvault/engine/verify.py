@@ -18,6 +18,7 @@ from snapvault.engine.pipeline import ordered, threads
 from snapvault.engine.vault import Held, Inventory, Vault, read_record
 from snapvault.errors import (
     IntegrityError,
+    ObjectArchivedError,
     ObjectMissingError,
     StoreError,
     StoreUnavailableError,
@@ -45,13 +46,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was looked at, and what was found. Whole when there are no findings."""
+    """What was looked at, and what was found. Whole when there are no findings.
+
+    `archived` are volumes (level `data`) or points (`full`) that could not be read, as volumes lie
+    in an archive.
+    """
 
     level: Level
     points: int
     objects: int
     read_bytes: int
     findings: tuple[Finding, ...]
+    archived: int = 0
 
 
 @dataclass(slots=True)
@@ -72,6 +78,7 @@ class Verification:
     _read_bytes: int = 0
     _bad: set[str] = field(default_factory=set)
     _sound: set[str] = field(default_factory=set)
+    _archived: int = 0
 
     def run(self, source: str | None = None) -> Report:
         """Look at the points of one source, or of all.
@@ -101,7 +108,12 @@ class Verification:
             findings += self._notes()
         damages.remember(self.vault, self._bad, self._sound - self._bad)
         return Report(
-            self.level, len(held), len(users), self._read_bytes, tuple(dict.fromkeys(findings))
+            self.level,
+            len(held),
+            len(users),
+            self._read_bytes,
+            tuple(dict.fromkeys(findings)),
+            self._archived,
         )
 
     def forecast(self, source: str | None, used: Used) -> Usage:
@@ -119,6 +131,7 @@ class Verification:
         self._emergency_script()
         users, _ = self._references(held)
         self._missing(users)
+        self._hidden_records()
         asked = used() - before
         if self.level is Level.DATA:
             metadata, volumes = _apart(users)
@@ -246,10 +259,10 @@ class Verification:
             "verifying", total=sum(record.size for record in wanted)
         )
 
-        def check(record: ObjectRecord) -> IntegrityError | None:
+        def check(record: ObjectRecord) -> IntegrityError | ObjectArchivedError | None:
             try:
                 fetch.digest_of(self.vault.store, record, progress.advance)
-            except IntegrityError as error:
+            except (IntegrityError, ObjectArchivedError) as error:
                 return error
             return None
 
@@ -259,8 +272,16 @@ class Verification:
                 results = list(ordered(check, wanted, ahead=VOLUMES_AT_ONCE, pool=pool))
         finally:
             progress.close()
-        self._sound.update(record.name for record in wanted)
-        return [(record, error) for record, error in zip(wanted, results, strict=True) if error]
+        problems: list[tuple[ObjectRecord, IntegrityError]] = []
+        for record, error in zip(wanted, results, strict=True):
+            if isinstance(error, ObjectArchivedError):
+                self._archived += 1
+                self._read_bytes -= record.size
+                continue
+            self._sound.add(record.name)
+            if error is not None:
+                problems.append((record, error))
+        return problems
 
     def _sampled(self, items: Sequence[ObjectRecord]) -> list[ObjectRecord]:
         if self.sample >= 100:
@@ -311,6 +332,8 @@ class Verification:
                 # The error names the object, if it is one that does it.
                 self._bad.update(re.findall(r'"([^"]+)"', str(error)))
                 findings.append(Finding(str(error), (each.point.point,)))
+            except ObjectArchivedError:
+                self._archived += 1
         return findings
 
     def _rebuild(self, contents: Contents) -> None:

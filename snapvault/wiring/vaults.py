@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING
 from snapvault import clock
 from snapvault.adapters.ending import Ending
 from snapvault.adapters.stores.metered import MeteredStore
-from snapvault.adapters.stores.opening import StoreOptions, open_store, open_versions
+from snapvault.adapters.stores.opening import (
+    StoreOptions,
+    open_archive,
+    open_store,
+    open_versions,
+)
 from snapvault.adapters.throttle import Traffic
 from snapvault.engine import notes
 from snapvault.engine.vault import Inventory, Vault, create, read_record, sync
 from snapvault.errors import ConfigError
 from snapvault.formats.vault import VaultRecord
 from snapvault.model.settings import Settings, VaultSettings
+from snapvault.ports.archive import Archive
 from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import Store, StoreTraits
@@ -72,7 +78,12 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
         make_private(state)
         known_vaults(settings).remember(chosen, record.vault)
         with open_catalog(state, name, events) as catalog, naming_state(state):
-            underneath = open_underneath(chosen, sleep=traffic.ending.sleep)
+            underneath = open_versions(
+                chosen.store,
+                _store_options(chosen),
+                sleep=traffic.ending.sleep,
+                count=metered.count_call,
+            )
             yield Vault(name, record, metered, sealer, catalog, events, state, underneath)
 
 
@@ -160,6 +171,17 @@ def open_underneath(
 ) -> StoreVersions | None:
     """Return what shows the versions of objects in the store that the settings name."""
     return open_versions(settings.store, _store_options(settings), sleep=sleep)
+
+
+def open_frozen(settings: VaultSettings, vault: Vault | None = None) -> Archive | None:
+    """Return what thaws objects of the store that the settings name; None: there is no archive.
+
+    What it asks counts as asked of the vault.
+    """
+    options = _store_options(settings)
+    if vault is not None and isinstance(vault.store, MeteredStore):
+        return open_archive(settings.store, options, count=vault.store.count_call)
+    return open_archive(settings.store, options)
 
 
 def _store_options(settings: VaultSettings, *, create_only: bool | None = None) -> StoreOptions:

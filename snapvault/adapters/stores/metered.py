@@ -65,6 +65,16 @@ class MeteredStore:
         with self._lock:
             return self._usage
 
+    def count_call(self, kind: str, amount: int) -> None:
+        """Count calls that were made of the same store in another way, by their kind."""
+        match kind:
+            case "stats" | "gets" | "opens" | "parts":
+                self.use(Usage(gets=amount))
+            case "puts" | "listings" | "locks":
+                self.use(Usage(puts=amount))
+            case "deletes":
+                self.use(Usage(deletes=-(-amount // LIST_PAGE)))
+
     def use(self, usage: Usage) -> None:
         """Count what was asked of the same store in another way."""
         with self._lock:

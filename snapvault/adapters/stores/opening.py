@@ -14,6 +14,7 @@ from snapvault.adapters.stores.retrying import Patience, Persistence, RetryingSt
 from snapvault.adapters.stores.retrying_versions import RetryingVersions
 from snapvault.errors import ConfigError
 from snapvault.model.locking import ObjectLock
+from snapvault.ports.archive import Archive
 from snapvault.ports.store import Store
 from snapvault.ports.throttle import Throttle
 from snapvault.ports.versions import StoreVersions
@@ -96,6 +97,27 @@ def open_versions(
     from snapvault.adapters.stores.s3_versions import S3Versions  # noqa: PLC0415
 
     return RetryingVersions(S3Versions(settings), Persistence(sleep=sleep), count)
+
+
+def open_archive(
+    url: str,
+    options: StoreOptions,
+    *,
+    sleep: Callable[[float], None] = clock.sleep,
+    count: Callable[[str, int], None] = lambda _kind, _amount: None,
+) -> Archive | None:
+    """Return what thaws a store's objects; None: this kind has no archive.
+
+    Nothing is asked of it yet.
+
+    Raises: as `open_store`.
+    """
+    if urlsplit(url).scheme != "s3":
+        return None
+    settings = _bucket_settings(url, options)
+    from snapvault.adapters.stores.s3_archive import S3Archive  # noqa: PLC0415
+
+    return S3Archive(settings, Persistence(sleep=sleep), count)
 
 
 def _open_directory(url: str, throttle: Throttle | None) -> Store:

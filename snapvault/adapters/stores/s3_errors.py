@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from snapvault.adapters.stores.retrying import StoreBusyError
 from snapvault.errors import (
     IntegrityError,
+    ObjectArchivedError,
     ObjectMissingError,
     SnapVaultError,
     StoreDeniedError,
@@ -69,10 +70,6 @@ _DAMAGED = {
 
 _REFUSED: dict[str, tuple[str, str]] = {
     "EntityTooLarge": ("the object is too large for it", 'Lower "volume_size" in the policy.'),
-    "InvalidObjectState": (
-        "the object is archived",
-        "Restore the object from its archive storage class first.",
-    ),
     "InvalidStorageClass": (
         "it does not have this storage class",
         'Change "storage_class" of the vault.',
@@ -147,6 +144,11 @@ def from_code(code: str, status: int, message: str, request: Request) -> SnapVau
     """Return our error for an error code, or failing that for an HTTP status."""
     if code == "NoSuchBucket":
         return bucket_missing(request)
+    if code == "InvalidObjectState":
+        return ObjectArchivedError(
+            request.summary("it is archived, and must be thawed first"),
+            hint='"snapvault restore" asks for what it needs and waits; docs/cost.md says how.',
+        )
     if code in _BUSY or status == 429:
         return StoreBusyError(request.summary(f"the store asked us to come back later ({code})"))
     if code in _DAMAGED:

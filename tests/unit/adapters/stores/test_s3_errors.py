@@ -7,6 +7,7 @@ from snapvault.adapters.stores.retrying import StoreBusyError
 from snapvault.adapters.stores.s3_errors import Request, from_code
 from snapvault.errors import (
     IntegrityError,
+    ObjectArchivedError,
     ObjectMissingError,
     SnapVaultError,
     StoreDeniedError,
@@ -43,7 +44,7 @@ REQUEST = Request("store", "volumes/x", "s3://acme-dr/vault1", "acme-dr")
         ("BadDigest", 400, IntegrityError),
         ("EntityTooLarge", 400, StoreError),
         ("InvalidStorageClass", 400, StoreError),
-        ("InvalidObjectState", 403, StoreError),
+        ("InvalidObjectState", 403, ObjectArchivedError),
         ("NotImplemented", 501, StoreError),
         ("SomethingNew", 400, StoreError),
     ],
