@@ -123,10 +123,7 @@ class Qmp:
             " a time on each QMP socket.",
         )
         try:
-            greeting = self._line.take(clock.monotonic() + min(timeout, _GREETING_TIMEOUT))
-            if not isinstance(greeting.get("QMP"), dict):
-                raise SourceError(f"{self._line.what} is no QMP socket")
-            self.version = _version(greeting["QMP"])
+            self.version = self._greeting(clock.monotonic() + min(timeout, _GREETING_TIMEOUT))
             self.execute("qmp_capabilities")
         except BaseException:
             self.close()
@@ -205,6 +202,17 @@ class Qmp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _greeting(self, deadline: float) -> str:
+        """Hear the greeting, and return the version that it names."""
+        message = self._line.take(deadline)
+        # QUIRK: QEMU 7.2 tells what happens between its taking the connection and its greeting.
+        while "event" in message:
+            self._note(message)
+            message = self._line.take(deadline)
+        if not isinstance(message.get("QMP"), dict):
+            raise SourceError(f"{self._line.what} is no QMP socket")
+        return _version(message["QMP"])
 
     def _note(self, message: Mapping[str, Any]) -> None:
         data = message.get("data")

@@ -160,16 +160,17 @@ class Guest:
             connection.settimeout(60)
             connection.connect(str(self.qmp_path))
             with connection.makefile("rwb") as stream:
-                stream.readline()  # its greeting
                 answer: dict[str, Any] = {}
-                for request in (
-                    {"execute": "qmp_capabilities"},
-                    {"execute": execute, "arguments": arguments},
+                for number, request in enumerate(
+                    (
+                        {"execute": "qmp_capabilities"},
+                        {"execute": execute, "arguments": arguments},
+                    )
                 ):
-                    stream.write(json.dumps(request).encode() + b"\n")
+                    stream.write(json.dumps({**request, "id": number}).encode() + b"\n")
                     stream.flush()
-                    answer = json.loads(stream.readline())
-                    while "event" in answer:
+                    # Events may come between, even before QEMU's greeting.
+                    while answer.get("id") != number:
                         answer = json.loads(stream.readline())
         if "error" in answer:
             raise GuestError(f'QEMU refuses "{execute}": {answer["error"]["desc"]}')

@@ -62,6 +62,16 @@ def test_events_before_an_answer_are_kept() -> None:
     assert qmp.version == "7.2.1"
 
 
+def test_events_before_the_greeting_are_kept() -> None:
+    early = b'{"event": "VSERPORT_CHANGE", "data": {"id": "agent"}}\r\n'
+
+    with answering(early + GREETING, READY) as path, Qmp(path) as qmp:
+        version = qmp.version
+
+    assert version == "7.2.1"
+    assert qmp.events == [("VSERPORT_CHANGE", {"id": "agent"})]
+
+
 def test_a_refusal_is_one_line_with_its_class() -> None:
     with pytest.raises(QmpError, match='QEMU refused "query-status": no no') as caught:
         ask(b'{"error": {"class": "GenericError", "desc": "no\\nno"}}\r\n')
