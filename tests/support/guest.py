@@ -161,13 +161,11 @@ class Guest:
             connection.connect(str(self.qmp_path))
             with connection.makefile("rwb") as stream:
                 answer: dict[str, Any] = {}
-                for number, request in enumerate(
-                    (
-                        {"execute": "qmp_capabilities"},
-                        {"execute": execute, "arguments": arguments},
-                    )
+                for number, (name, given) in enumerate(
+                    (("qmp_capabilities", {}), (execute, arguments))
                 ):
-                    stream.write(json.dumps({**request, "id": number}).encode() + b"\n")
+                    request = {"execute": name, "arguments": given, "id": number}
+                    stream.write(json.dumps(request).encode() + b"\n")
                     stream.flush()
                     # Events may come between, even before QEMU's greeting.
                     while answer.get("id") != number:
