@@ -13,6 +13,7 @@ from typer.core import TyperArgument
 from snapvault.cli import (
     backup,
     catalog,
+    copy,
     cost,
     daemon,
     doctor,
@@ -246,6 +247,12 @@ _keys.command(
     short_help="Bring a vault in line with the recipients and the signer of the settings.",
     epilog=SHARED,
 )(keys.apply)
+app.command(
+    "copy",
+    help=_help(copy.command),
+    short_help="Copy restore points to a second vault, elsewhere.",
+    epilog=SHARED,
+)(copy.command)
 app.add_typer(_drill, name="drill", short_help="Rehearse restores, and report.")
 _drill.command(
     "run",

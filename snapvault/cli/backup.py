@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snapvault import clock
+from snapvault.cli.copy import copy_after
 from snapvault.cli.failures import Outcomes, show_problems, wrong_of
 from snapvault.cli.session import Session, session
 from snapvault.cli.words import CONSISTENCY, local, point_document
@@ -46,7 +47,9 @@ def command(
     killed is taken up by the next: what it had uploaded is not sent again. When one
     source fails the others go on, and the exit status is 3; it is the error's own when
     all failed. A policy that is wrong is a failure too: stderr says what is wrong with
-    it, and the others are followed.
+    it, and the others are followed. Where a policy names copy_to, what the vault has of its
+    sources is copied then; a copy that fails leaves the restore points as they are, and makes
+    the exit status 3.
 
     With --json, the report is a list with an object for each source. Its keys are always
     the same: "error" is null for a restore point that was made; for a source that
@@ -108,6 +111,7 @@ def _back_up_vault(
     from snapvault.wiring import runs
 
     left = list(jobs)
+    made: list[Job] = []
     try:
         with run.open(name) as vault:
             while left:
@@ -121,9 +125,11 @@ def _back_up_vault(
                     documents.append(_failure(name, spec.name, error))
                 else:
                     outcomes.done += 1
+                    made.append((policy, spec))
                     documents.append(_success(name, held, seconds))
                     _tell(run, held, seconds)
                 left.pop(0)
+            copy_after(run, vault, made, outcomes)
     except SnapVaultError as error:
         outcomes.fail(error, count=len(left))
         documents += [_failure(name, spec.name, error) for _, spec in left]

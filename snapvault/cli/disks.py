@@ -84,12 +84,12 @@ def find(
         if moment is not None or not _ID.fullmatch(wanted):
             known = {each: None for inv in inventories.values() for each in inv.sources()}
             raise points.no_such_source(wanted, known, ", ".join(inventories))
-        everything = [
+        everything = points.without_copies(
             (name, each)
             for name, inventory in inventories.items()
             for each in inventory.held
             if not each.missing
-        ]
+        )
         chosen = _by_id([each.point for _, each in everything], wanted)
         name, _ = next(each for each in everything if each[1].point is chosen)
         inventory = inventories[name]

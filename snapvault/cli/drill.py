@@ -296,7 +296,8 @@ def _document(run_: Session, report: "DrillReport") -> dict[str, Any]:
     from snapvault.formats import drill_report
     from snapvault.wiring.catalogs import known_vaults
 
-    vault = known_vaults(run_.settings).find(run_.settings.vaults[report.vault])
+    place = known_vaults(run_.settings).find(run_.settings.vaults[report.vault])
+    vault = place and place.partition("-")[0]
     document = drill_report.document(report, vault or "0" * 32)
     findings = [[*step.findings] for step in report.steps]
     return {

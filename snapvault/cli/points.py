@@ -51,6 +51,7 @@ def find_vault(session: Session, wanted: str | None, source: str) -> str:
     if len(names) == 1:
         return names[0]
     holding: list[str] = []
+    vaults: set[str] = set()
     known: dict[str, None] = {}
     failed: list[SnapVaultError] = []
     for name in names:
@@ -61,10 +62,12 @@ def find_vault(session: Session, wanted: str | None, source: str) -> str:
             failed.append(error)
             continue
         known.update(dict.fromkeys(inventory.sources()))
-        if any(held.point.source == source for held in inventory.held):
+        found = [held.point for held in inventory.held if held.point.source == source]
+        vaults.update(point.vault for point in found)
+        if found:
             holding.append(name)
-    if len(holding) == 1:
-        return holding[0]
+    if len(vaults) == 1:
+        return holding[0]  # the others are copies of it, or it is itself one
     if holding:
         raise ConfigError(
             f'source "{source}" is in several vaults: {", ".join(holding)}',
@@ -108,6 +111,7 @@ def find_point(session: Session, wanted: str | None, named: str) -> "tuple[str, 
         for held in inventory.held
         if not held.missing
     ]
+    there = without_copies(there)
     try:
         chosen = selection.by_id([held.point for _, held in there], named.lower())
     except NoRestorePointError as error:
@@ -115,6 +119,14 @@ def find_point(session: Session, wanted: str | None, named: str) -> "tuple[str, 
         more = f" Or name a source: {sources}." if sources else ""
         raise NoRestorePointError(str(error), hint=f"{error.hint or ''}{more}".strip()) from error
     return next(each for each in there if each[1].point is chosen)
+
+
+def without_copies(there: "Iterable[tuple[str, Held]]") -> "list[tuple[str, Held]]":
+    """Leave out points that a vault before has too: copies of a vault hold the same ones."""
+    first: dict[str, tuple[str, Held]] = {}
+    for name, held in there:
+        first.setdefault(held.point.point, (name, held))
+    return list(first.values())
 
 
 def _inventories(session: Session, names: Iterable[str]) -> "dict[str, Inventory]":

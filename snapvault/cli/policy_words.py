@@ -27,6 +27,7 @@ def policy_lines(policy: Policy, settings: Settings, next_runs: Sequence[str]) -
         ("runs", [schedule_words(policy.schedule), *_schedule_details(policy)]),
         ("next runs", next_runs),
         ("keeps", [_retention(policy.retention)]),
+        ("copies", _copies(policy)),
         ("RPO", [_span(policy.objectives.rpo, "the newest restore point is at most {} old")]),
         ("RTO", [_span(policy.objectives.rto, "a restore takes at most {}")]),
         ("drills", [_span(policy.objectives.drill, "the newest that went well is at most {} old")]),
@@ -63,12 +64,9 @@ def policy_document(policy: Policy, settings: Settings) -> dict[str, Any]:
             "min_size_bytes": objectives.min_size,
             "min_size_percent": objectives.min_size_percent,
         },
-        "retention": None
-        if retention is None
-        else {
-            **{rule: getattr(retention, rule) for rule in _RULES},
-            "within_seconds": _seconds(retention.within),
-        },
+        "retention": _retention_document(retention),
+        "copy_to": list(policy.copy_to),
+        "copy_retention": _retention_document(policy.copy_retention),
         "max_jobs": policy.max_jobs,
         "retry": {
             "attempts": policy.retry.attempts,
@@ -152,6 +150,23 @@ def _schedule_details(policy: Policy) -> Iterator[str]:
         yield "makes up once for a missed run" if schedule.catch_up else "skips a missed run"
     if policy.max_jobs is not None:
         yield f"backs up at most {format_count(policy.max_jobs, 'source')} at one time"
+
+
+def _retention_document(retention: Retention | None) -> dict[str, Any] | None:
+    if retention is None:
+        return None
+    return {
+        **{rule: getattr(retention, rule) for rule in _RULES},
+        "within_seconds": _seconds(retention.within),
+    }
+
+
+def _copies(policy: Policy) -> list[str]:
+    if not policy.copy_to:
+        return []
+    kept = policy.copy_retention
+    rules = "by the same rules" if kept is None else f"to keep {_retention(kept)}"
+    return [f"to {', '.join(policy.copy_to)}, {rules}"]
 
 
 def _retention(retention: Retention | None) -> str:

@@ -12,7 +12,13 @@ from snapvault.config.document import Document, read_document
 from snapvault.config.drills import drill_faults, drill_spec
 from snapvault.config.limits import run_limits
 from snapvault.config.problems import Problem, ProblemError, nearest_hint, quoted
-from snapvault.config.shapes import ObjectivesShape, PolicyShape, RetryShape, SettingsShape
+from snapvault.config.shapes import (
+    ObjectivesShape,
+    PolicyShape,
+    RetentionShape,
+    RetryShape,
+    SettingsShape,
+)
 from snapvault.config.sources import source_spec
 from snapvault.config.strict import Shape
 from snapvault.config.validate import problem_at, validate
@@ -168,6 +174,7 @@ def _read_policy(
             return shape
         faults = [
             *_vault_faults(document, shape, settings),
+            *_copy_faults(document, shape, settings),
             *_twins(document, shape, seen),
             *_notify_faults(document, shape, settings),
             *drill_faults(document, shape.drill, shape.sources),
@@ -183,6 +190,23 @@ def _vault_faults(document: Document, shape: PolicyShape, settings: Settings) ->
     hint = nearest_hint(shape.vault, settings.vaults, what="vaults")
     message = f"expected a vault of the settings, found {quoted(shape.vault)}"
     return [problem_at(document, ("vault",), message, hint)]
+
+
+def _copy_faults(document: Document, shape: PolicyShape, settings: Settings) -> list[Problem]:
+    problems = []
+    for position, name in enumerate(shape.copy_to):
+        message = hint = None
+        if name not in settings.vaults:
+            message = f"expected a vault of the settings, found {quoted(name)}"
+            hint = nearest_hint(name, settings.vaults, what="vaults")
+        elif name == shape.vault:
+            message = f"expected another vault than the policy's own, found {quoted(name)}"
+        if message is not None:
+            problems.append(problem_at(document, ("copy_to", position), message, hint))
+    if shape.copy_retention is not None and not shape.copy_to:
+        message = 'expected "copy_to" beside it, found none'
+        problems.append(problem_at(document, ("copy_retention",), message))
+    return problems
 
 
 def _notify_faults(document: Document, shape: PolicyShape, settings: Settings) -> list[Problem]:
@@ -222,7 +246,9 @@ def _policy(document: Document, shape: PolicyShape) -> Policy:
         sources=tuple(source_spec(document, name, each) for name, each in shape.sources.items()),
         schedule=Schedule(**dict(shape.schedule)) if shape.schedule else None,
         objectives=_objectives(shape.objectives),
-        retention=Retention(**dict(shape.retention)) if shape.retention else None,
+        retention=_retention(shape.retention),
+        copy_to=tuple(shape.copy_to),
+        copy_retention=_retention(shape.copy_retention),
         volume_size=shape.volume_size,
         compression_level=shape.compression_level,
         fine_hashes=shape.fine_hashes,
@@ -234,6 +260,10 @@ def _policy(document: Document, shape: PolicyShape) -> Policy:
         notify=None if shape.notify is None else tuple(shape.notify),
         drill=drill_spec(document, shape.drill),
     )
+
+
+def _retention(shape: RetentionShape | None) -> Retention | None:
+    return Retention(**dict(shape)) if shape else None
 
 
 def _objectives(shape: ObjectivesShape) -> Objectives:

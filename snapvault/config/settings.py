@@ -87,6 +87,7 @@ def _vault(document: Document, name: str, shape: VaultShape) -> VaultSettings:
         passphrase_file=passphrase_file,
         endpoint_url=shape.endpoint_url,
         region=shape.region,
+        profile=shape.profile,
         storage_class=shape.storage_class,
         volume_storage_class=shape.volume_storage_class,
         request_checksum_calculation=shape.request_checksum_calculation,

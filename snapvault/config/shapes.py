@@ -37,6 +37,7 @@ from snapvault.config.values import (
     PositiveDuration,
     Region,
     Room,
+    SomeText,
     StorageClass,
     StoreUrl,
     UpToAWeek,
@@ -129,6 +130,10 @@ class PolicyShape(Shape):
     """What a disaster may cost at most."""
     retention: RetentionShape | None = None
     """How many restore points are kept; left out: all."""
+    copy_to: Names = Field(default_factory=list)
+    """Other vaults of the settings that restore points are copied to after each backup."""
+    copy_retention: RetentionShape | None = None
+    """How many restore points are kept in these; left out: as in the vault."""
     sources: dict[Name, SourceShape] = Field(min_length=1)
     """What to protect, by name."""
     volume_size: VolumeSize = Field(
@@ -164,6 +169,8 @@ class VaultShape(Shape):
     """The address of an S3 service; left out: AWS."""
     region: Region | None = None
     """The S3 region."""
+    profile: SomeText | None = None
+    """The profile of the AWS configuration whose credentials count here."""
     storage_class: StorageClass | None = None
     """The S3 storage class of what is stored."""
     volume_storage_class: AnyStorageClass | None = None

@@ -108,7 +108,7 @@ def open_metadata(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.SpooledTemporaryFile(_HELD_IN_MEMORY, "w+b", dir=str(folder)) as file:
-        _copy_checked(store, record, file.write)
+        download(store, record, file.write)
         file.seek(0)
         try:
             sealer.open_stream(file, sink, vouched=True)
@@ -132,13 +132,17 @@ def digest_of(store: StoreReader, record: ObjectRecord, on_read: Callable[[int],
     Raises:
         IntegrityError: it is missing or damaged.
     """
-    _copy_checked(store, record, lambda piece: on_read(len(piece)))
+    download(store, record, lambda piece: on_read(len(piece)))
 
 
-def _copy_checked(
-    store: StoreReader, record: ObjectRecord, sink: Callable[[bytes], object]
-) -> None:
-    """Read a whole object into a sink; one that is longer than its record is not read on."""
+def download(store: StoreReader, record: ObjectRecord, sink: Callable[[bytes], object]) -> None:
+    """Read a whole object into a sink, as it is stored; what it got is proven on return.
+
+    One that is longer than its record is not read on.
+
+    Raises:
+        IntegrityError: it is missing or damaged.
+    """
     try:
         with store.open(record.name) as raw:
             reader = _Digesting(raw)

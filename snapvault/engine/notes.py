@@ -113,7 +113,22 @@ def _later(one: Doom, other: Doom) -> Doom:
 
 def removed_points(found: Notes[PruneRecord]) -> frozenset[tuple[str, str]]:
     """Return (point, SHA-256 of its manifest) of the points that prunes took away."""
-    return frozenset((each.point, each.sha256) for one in found.noted for each in one.note.points)
+    return frozenset(
+        (each.point, each.sha256)
+        for one in found.noted
+        for each in one.note.points
+        if not each.absent
+    )
+
+
+def explained_points(found: Notes[PruneRecord]) -> dict[tuple[str, str], str]:
+    """Return why points are not here, those that prunes took away and those that never came.
+
+    By point and SHA-256 of its manifest.
+    """
+    return {
+        (each.point, each.sha256): each.reason for one in found.noted for each in one.note.points
+    }
 
 
 def put_hold(vault: "Vault", hold: Hold) -> None:
@@ -164,6 +179,8 @@ def _read(
     signers: frozenset[str] | None = None,
 ) -> Notes[T]:
     trusted = vault.sealer.trusted if signers is None else signers
+    # ORDER: before the listing. What another process of this host sees meanwhile is not gone.
+    seen = _seen(vault, prefix, parse)
     there = {
         found.name: found for found in vault.store.names(prefix) if parse(found.name) is not None
     }
@@ -186,7 +203,7 @@ def _read(
                 problems.append(outcome)
             else:
                 noted.append(outcome)
-    problems += [_gone(name) for name in _seen(vault, prefix, parse) if name not in there]
+    problems += [_gone(name) for name in seen if name not in there]
     return Notes(tuple(noted), tuple(problems))
 
 

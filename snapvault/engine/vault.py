@@ -172,6 +172,14 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
     Raises:
         StoreError: the vault cannot be listed; nothing was changed then.
     """
+    try:
+        return _sync(vault, source)
+    except ObjectMissingError:
+        # A prune beside us took a manifest between the listing and the look at it.
+        return _sync(vault, source)
+
+
+def _sync(vault: Vault, source: str | None) -> Inventory:
     prefix = names.POINTS if source is None else names.points_of(source)
     known = {row.name: row for row in vault.catalog.rows(source)}
     present = {found.name: found for found in vault.store.names(prefix)}
@@ -218,8 +226,14 @@ def sync(vault: Vault, source: str | None = None) -> Inventory:
         # Only now: a vault that lacks nothing has nothing to explain.
         records = notes.prunes(vault)
         problems += records.problems
-        pruned = notes.removed_points(records)
-        vanished = {key: told for key, told in vanished.items() if key not in pruned}
+        pruned, explained = notes.removed_points(records), notes.explained_points(records)
+        # That a point never came here is no reason for one that was seen here.
+        seen = {(each.point.point, each.manifest.sha256) for each in held if each.missing}
+        vanished = {
+            key: told
+            for key, told in vanished.items()
+            if key not in pruned and (key in seen or key not in explained)
+        }
         held = [
             each
             for each in held

@@ -20,6 +20,7 @@ DRILLS = "drills/"
 HOLDS = "holds/"
 PRUNES = "prunes/"
 KEYS = "keys/"
+PROBES = "probe/"
 
 _POINT = re.compile(
     r"points/(?P<source>[a-z0-9][a-z0-9._-]*)/(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9a-f]{16})\.point"
@@ -34,6 +35,7 @@ _PRUNABLE = re.compile(
     r"|lists/[0-9a-f]{64}\.list"
     r"|volumes/(?P<xx>[0-9a-f]{2})/(?P=xx)[0-9a-f]{30}\.vol"
 )
+_PUBLIC_KEY = re.compile(r"keys/[0-9A-F]{40,64}\.asc")
 _VOLUME_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -139,6 +141,11 @@ def is_prunable(name: str) -> bool:
 def public_key(fingerprint: str) -> str:
     """Return the name of a public key."""
     return f"keys/{fingerprint}.asc"
+
+
+def is_public_key(name: str) -> bool:
+    """Tell whether a name is of a public key."""
+    return _PUBLIC_KEY.fullmatch(name) is not None
 
 
 def hash_key(fingerprint: str) -> str:

@@ -73,6 +73,7 @@ def encode_prune(record: PruneRecord, vault: str) -> bytes:
                     "name": each.name,
                     "sha256": each.sha256,
                     "reason": each.reason,
+                    **({"absent": True} if each.absent else {}),
                 }
                 for each in record.points
             ],
@@ -101,6 +102,7 @@ def decode_prune(name: str, content: bytes, vault: str) -> PruneRecord:
                     fields.text(each, "name"),
                     fields.matching(fields.SHA256, each["sha256"]),
                     fields.text(each, "reason"),
+                    each.get("absent", False) is True,
                 )
                 for each in document["points"]
             ),

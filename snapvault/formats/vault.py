@@ -11,6 +11,7 @@ from snapvault.errors import FormatVersionError, IntegrityError
 
 FORMAT_VERSION = 1
 _ID = re.compile(r"[0-9a-f]{32}")
+_COPY_ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,20 @@ class VaultRecord:
     """What a vault was created with.
 
     `block_size` is in bytes, for all its disks. `create_only` tells whether the store was seen
-    to refuse to replace objects; where it does not, writers look before they put.
+    to refuse to replace objects; where it does not, writers look before they put. `copy` is the
+    id of a copy: what else holds restore points of the same vault has none, or another.
     """
 
     vault: str
     created_at: datetime
     block_size: int
     create_only: bool = True
+    copy: str | None = None
+
+    @property
+    def place(self) -> str:
+        """What tells this vault, or this copy of it, from all others; a file can be named so."""
+        return self.vault if self.copy is None else f"{self.vault}-{self.copy}"
 
 
 def encode(record: VaultRecord) -> bytes:
@@ -36,6 +44,8 @@ def encode(record: VaultRecord) -> bytes:
         "block_size": record.block_size,
         "create_only": record.create_only,
     }
+    if record.copy is not None:
+        document["copy"] = record.copy
     return json.dumps(document, indent=1).encode("ascii") + b"\n"
 
 
@@ -61,9 +71,12 @@ def decode(content: bytes) -> VaultRecord:
             clock.from_text(document["created_at"]),
             document["block_size"],
             bool(document["create_only"]),
+            document.get("copy"),
         )
         if not _ID.fullmatch(record.vault):
             raise ValueError(f"impossible vault id {record.vault!r}")
+        if record.copy is not None and not _COPY_ID.fullmatch(record.copy):
+            raise ValueError(f"impossible id of a copy {record.copy!r}")
         if not 512 <= record.block_size <= 1 << 24 or record.block_size & (record.block_size - 1):
             raise ValueError(f"impossible block size {record.block_size!r}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:

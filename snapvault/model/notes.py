@@ -23,13 +23,17 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class RemovedPoint:
-    """A point that a prune took away: its id and source, name and SHA-256 of its manifest."""
+    """A point that a prune took away: its id and source, name and SHA-256 of its manifest.
+
+    One that is `absent` was never here, as far as the writer knew: a copy says why it is not.
+    """
 
     point: str
     source: str
     name: str
     sha256: str
     reason: str
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,7 +396,9 @@ class Policy:
     not `enabled` is not scheduled, but its sources can still be backed up by name.
     `volume_size` is in bytes, before compression. `fine_hashes` is how many bytes of finer hashes
     this host keeps of a dump. At most `max_jobs` of its sources run at one
-    time; None: as many as the host lets. `notify` are names of the settings' notifiers; None: all.
+    time; None: as many as the host lets. Restore points are copied to the vaults `copy_to`,
+    and kept there by `copy_retention`; None: as in the vault. `notify` are names of the settings'
+    notifiers; None: all.
     """
 
     name: str
@@ -406,6 +408,8 @@ class Policy:
     schedule: Schedule | None = None
     objectives: Objectives = Objectives()
     retention: Retention | None = None
+    copy_to: tuple[str, ...] = ()
+    copy_retention: Retention | None = None
     volume_size: int = DEFAULT_VOLUME_SIZE
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
     fine_hashes: int = DEFAULT_FINE_HASHES

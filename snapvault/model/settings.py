@@ -47,6 +47,7 @@ class VaultSettings:
     passphrase_file: Path | None = None
     endpoint_url: str | None = None
     region: str | None = None
+    profile: str | None = None
     storage_class: str | None = None
     volume_storage_class: str | None = None
     request_checksum_calculation: ChecksumMode | None = None

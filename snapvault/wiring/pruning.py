@@ -36,10 +36,13 @@ def rules_of(policies: Sequence[Policy], vault: str) -> "dict[str, Rules]":
 
     found = {}
     for policy in policies:
-        if policy.vault == vault:
+        if policy.vault == vault or vault in policy.copy_to:
+            retention = policy.retention
+            if policy.vault != vault and policy.copy_retention is not None:
+                retention = policy.copy_retention
             zone = zone_named(policy.schedule.timezone if policy.schedule else None)
             for source in policy.sources:
-                found[source.name] = Rules(policy.retention, zone)
+                found[source.name] = Rules(retention, zone)
     return found
 
 

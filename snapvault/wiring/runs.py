@@ -11,7 +11,7 @@ from snapvault import clock
 from snapvault.adapters.locks import SourceLock
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.engine.vault import Held, Vault
-from snapvault.errors import SnapVaultError
+from snapvault.errors import ConfigError, SnapVaultError
 from snapvault.model.policy import Policy, SourceSpec
 from snapvault.model.runs import Run, RunState, SourceKey, Trigger
 from snapvault.model.settings import Settings
@@ -33,6 +33,7 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec, *, is_full: bool = F
     they say of processor time is up to whoever started this process.
 
     Raises:
+        ConfigError: the vault is a copy of another.
         LockHeldError: another run has the source.
         and all that `BackupJob.run` raises.
     """
@@ -40,6 +41,12 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec, *, is_full: bool = F
     from snapvault.adapters.sources.throttled import ThrottledSource
     from snapvault.engine.backup import BackupJob, BackupOptions
 
+    if vault.record.copy is not None:
+        raise ConfigError(
+            f'vault "{vault.name}" is a copy of another: backups do not go to it',
+            hint="Name the vault that it was copied from in the policy. If that is lost, "
+            "docs/copies.md says how the copy takes its place.",
+        )
     folder = vault.state / "sources" / spec.name
     state.make_private(folder)
     # Here too, so that one source's failure is told as such, and the next source has its turn.

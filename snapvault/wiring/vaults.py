@@ -74,9 +74,9 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
             )
         if not record.create_only and chosen.create_only is None:
             metered = MeteredStore(reach(create_only=False), traffic, before=metered.usage())
-        state = settings.state_dir / record.vault
+        state = settings.state_dir / record.place
         make_private(state)
-        known_vaults(settings).remember(chosen, record.vault)
+        known_vaults(settings).remember(chosen, record.place)
         with open_catalog(state, name, events) as catalog, naming_state(state):
             underneath = open_versions(
                 chosen.store,
@@ -188,6 +188,7 @@ def _store_options(settings: VaultSettings, *, create_only: bool | None = None) 
     options = StoreOptions(
         endpoint_url=settings.endpoint_url,
         region=settings.region,
+        profile=settings.profile,
         storage_class=settings.storage_class,
         volume_storage_class=settings.volume_storage_class,
         ca_bundle=settings.ca_bundle,

@@ -98,6 +98,7 @@ def listed_here(shape: type[Shape], name: str) -> bool:
         (MysqlShape, "lvm"),
         (DrillShape, "schedule"),
         (VaultShape, "prune"),
+        (PolicyShape, "copy_retention"),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from snapvault.model.settings import VaultSettings
 
-_VAULT_ID: Final = re.compile(r"[0-9a-f]{32}")
+# Of a copy of a vault, the copy's id follows.
+_VAULT_ID: Final = re.compile(r"[0-9a-f]{32}(-[0-9a-f]{16})?")
 
 
 class KnownVaults:

@@ -30,15 +30,16 @@ _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()/-]*")
 class StoreOptions:
     """What the settings say about a store beyond its URL; all of it is for S3 alone.
 
-    `region` and credentials that are not given come from boto3's own chain. `ca_bundle` is
-    a file of certificate authorities in PEM. `create_only` is what a probe found out, `lock`
-    how what is put is locked. The two checksum settings are botocore's: puts carry a SHA-256 that
-    the server verifies unless told otherwise; what is read is verified above, against the signed
-    manifest.
+    `region` and credentials that are not given come from boto3's own chain; those of `profile`
+    go before all others. `ca_bundle` is a file of certificate authorities in PEM. `create_only` is
+    what a probe found out, `lock` how what is put is locked. The two checksum settings are
+    botocore's: puts carry a SHA-256 that the server verifies unless told otherwise; what is read
+    is verified above, against the signed manifest.
     """
 
     endpoint_url: str | None = None
     region: str | None = None
+    profile: str | None = None
     storage_class: str | None = None
     volume_storage_class: str | None = None
     request_checksum_calculation: Literal["when_supported", "when_required"] = "when_supported"
@@ -158,6 +159,7 @@ def _bucket_settings(url: str, options: StoreOptions) -> "S3Settings":
         prefix=prefix,
         endpoint_url=options.endpoint_url,
         region=options.region,
+        profile=options.profile,
         storage_class=options.storage_class,
         volume_storage_class=options.volume_storage_class,
         request_checksum=options.request_checksum_calculation,

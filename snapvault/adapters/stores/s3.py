@@ -73,6 +73,7 @@ class S3Settings:
     prefix: str = ""
     endpoint_url: str | None = None
     region: str | None = None
+    profile: str | None = None
     storage_class: str | None = None
     volume_storage_class: str | None = None
     request_checksum: ChecksumUse = "when_supported"
@@ -127,7 +128,7 @@ def connect(settings: S3Settings) -> Any:
         },
     )
     try:
-        return boto3.session.Session(botocore_session=_session()).client(
+        return boto3.session.Session(botocore_session=_session(settings.profile)).client(
             "s3",
             endpoint_url=settings.endpoint_url,
             config=config,
@@ -137,9 +138,9 @@ def connect(settings: S3Settings) -> Any:
         raise ConfigError(f'endpoint "{settings.endpoint_url}" is not a URL') from error
 
 
-def _session() -> botocore.session.Session:
+def _session(profile: str | None) -> botocore.session.Session:
     """Return a new session: credentials are looked for anew, service models parsed once."""
-    session = botocore.session.Session()
+    session = botocore.session.Session(profile=profile)
     session.register_component("data_loader", _models(session.get_config_variable("data_path")))
     return session
 
