@@ -13,7 +13,8 @@ from snapvault.engine.blocks import block_hashes
 from snapvault.engine.buffers import sparse
 from snapvault.engine.commit import cached_list
 from snapvault.engine.extract import Pieces, Plan, plan
-from snapvault.engine.vault import Vault, hash_key
+from snapvault.engine.key_changes import key_of
+from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError
 from snapvault.formats.signatures import HASH_SIZE
 from snapvault.formats.volume_list import VolumeRecord
@@ -56,7 +57,7 @@ def look_up(vault: Vault, point: Point, streams: tuple[StreamRecord, ...]) -> Co
     """
     maps = metadata.read_maps(vault, point, streams)
     volumes = {record.volume: record for each in point.lists for record in cached_list(vault, each)}
-    return Contents(point, streams, tuple(maps), volumes, hash_key(vault, point.hash_key))
+    return Contents(point, streams, tuple(maps), volumes, key_of(vault, point))
 
 
 class BlockDigest:

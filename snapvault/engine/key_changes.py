@@ -7,11 +7,12 @@ those who can open the key that its manifest names (docs/keys.md).
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from snapvault.engine import fetch, notes
-from snapvault.engine.vault import Vault, is_there, opened_key
-from snapvault.errors import ConfigError, ObjectMissingError
+from snapvault.engine.vault import Vault, hash_key, is_there, opened_key
+from snapvault.errors import ConfigError, IntegrityError, KeyMissingError, ObjectMissingError
 from snapvault.formats import names
 from snapvault.model.notes import HandedHead, KeyChange
 from snapvault.model.point import LogEntry, ObjectRecord, Point
@@ -124,6 +125,25 @@ def equals(known: Iterable[KeyChange], record: ObjectRecord) -> frozenset[str]:
     while more := [group for group in groups if group & found and not group <= found]:
         found.update(*more)
     return frozenset(found)
+
+
+def key_of(vault: Vault, point: Point) -> bytes:
+    """Return the key for a point's block hashes; from another object with it if its own is lost.
+
+    Raises:
+        IntegrityError: the object is missing or damaged, and so is every other one.
+        KeyMissingError: no key here opens it.
+    """
+    try:
+        return hash_key(vault, point.hash_key)
+    except IntegrityError:
+        known = known_changes(vault)
+        same = equals(known, point.hash_key)
+        for each in {each for change in known for each in (change.hash_key, *change.same)}:
+            if each.sha256 in same and each != point.hash_key:
+                with suppress(IntegrityError, KeyMissingError):
+                    return hash_key(vault, each)
+        raise
 
 
 def handed_over(vault: Vault, point: Point) -> Point | None:

@@ -166,6 +166,19 @@ def test_a_new_recipient_restores_what_was_stored_since(story: Story) -> None:
     assert rekey.plan(story.kit.host(), sync(story.kit.host())).is_done
 
 
+def test_a_lost_key_for_block_hashes_is_had_from_another_object(story: Story) -> None:
+    first = story.kit.inventory().held[-1]
+    story.settings([RECOVERY, RECOVERY2])
+    story.apply()
+    story.kit.store.delete([first.point.hash_key.name])
+
+    assert story.restores(first.point)
+    assert story.night().point.counters["changed_bytes"] == 0
+    story.kit.store.delete([story.kit.inventory().held[-1].point.hash_key.name])
+    with pytest.raises(IntegrityError, match=first.point.hash_key.name):
+        story.restores(first.point)
+
+
 def test_a_recipient_that_nobody_sealed_for_yet_is_told_of(story: Story) -> None:
     story.settings([RECOVERY, RECOVERY2])
     story.night()
