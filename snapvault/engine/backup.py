@@ -2,7 +2,7 @@
 """Back up one source: from a view of it to a committed restore point."""
 
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from snapvault.engine.reading import Reading
 from snapvault.engine.vault import Held, Inventory, Vault, sync
 from snapvault.errors import IntegrityError, KeyMissingError, SnapVaultError
 from snapvault.formats import names
+from snapvault.model import logs
 from snapvault.model.policy import Hints
 from snapvault.ports.librsync import Rsync
 from snapvault.ports.source import Outcome, Source, View
@@ -146,6 +147,7 @@ class BackupJob:
                     "hint_mismatches": reading.hint_mismatches,
                 },
                 doomed=unusable,
+                deserted=_deserted(parent, inventory.of(self.source.name)),
                 restarts_logs=restarts_logs,
             )
             held = commit(vault, draft, run_folder)
@@ -223,6 +225,13 @@ class _Everything:
 
     def __contains__(self, name: object) -> bool:
         return True
+
+
+def _deserted(parent: Head | None, present: Sequence[Held]) -> frozenset[str]:
+    """Return the names of metadata that is kept for the parent's sake alone."""
+    if parent is None:
+        return frozenset()
+    return logs.deserted(parent.held.point, [each.point for each in present])
 
 
 def _close_after(view: View, first: BaseException) -> None:

@@ -15,12 +15,12 @@ from snapvault.errors import IntegrityError, SnapVaultError, StoreUnavailableErr
 from snapvault.formats import manifest, maps, meta, names, volume_list
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
+from snapvault.model.logs import extend_log
 from snapvault.model.point import LogEntry, ObjectRecord, ParentRecord, Point, StreamRecord
 from snapvault.ports.catalog import CatalogRow
 from snapvault.ports.sealer import Readers
 from snapvault.ports.source import Consistency
 
-_LONGEST_LOG = 64
 _PIECE = 1 << 20  # bytes
 
 
@@ -61,7 +61,8 @@ class Draft:
     `base` is the point that changes refer to, `previous` the newest one there is (or none); they
     differ only when the newest could not be used. `volumes` are those stored by this run and by
     the unfinished ones before it. `counters` are added to those that the commit makes. `doomed`
-    are names of objects that prunes remove or have removed, or that are damaged. With
+    are names of objects that prunes remove or have removed, or that are damaged; `deserted` those
+    of the base's metadata that no other point needs, of points that have expired. With
     `restarts_logs` the point refers to no map and no signature of an earlier one.
     """
 
@@ -78,6 +79,7 @@ class Draft:
     tool: str
     counters: Mapping[str, int]
     doomed: Container[str] = frozenset()
+    deserted: frozenset[str] = frozenset()
     restarts_logs: bool = False
 
 
@@ -195,19 +197,6 @@ def _put_manifest(vault: Vault, point: Point) -> Held:
     return Held(point, record, vault.sealer.signer)
 
 
-def extend_log(
-    log: tuple[LogEntry, ...], point: str, *, changes: int, full: int
-) -> tuple[tuple[LogEntry, ...], bool]:
-    """Return a log with one more entry, and whether that entry is a full one (a checkpoint).
-
-    Sizes are in bytes. A checkpoint is written once it is no larger than the changes that
-    readers would have to fetch instead, or the log is long.
-    """
-    if log and len(log) < _LONGEST_LOG and sum(each.size for each in log[1:]) + changes < full:
-        return (*log, LogEntry(point, changes)), False
-    return (LogEntry(point, full),), True
-
-
 def _map_section(draft: Draft, stream: StreamDraft) -> tuple[tuple[LogEntry, ...], meta.Section]:
     changes, full = maps.encode(stream.changes), maps.encode(stream.full)
     log, is_full = extend_log(
@@ -215,6 +204,7 @@ def _map_section(draft: Draft, stream: StreamDraft) -> tuple[tuple[LogEntry, ...
         draft.point,
         changes=len(changes),
         full=len(full),
+        deserted=_deserted(draft, ".map"),
     )
     extents, payload = (stream.full, full) if is_full else (stream.changes, changes)
     header = maps.header(stream.record.name, extents)
@@ -233,6 +223,7 @@ def _signature_section(
         draft.point,
         changes=changed.stat().st_size if changed else full,
         full=full,
+        deserted=_deserted(draft, ".sig"),
     )
     path = stream.full_signature if is_full or changed is None else changed
     return log, signature_part(record, path, is_full=is_full)
@@ -249,6 +240,15 @@ def signature_part(stream: StreamRecord, path: Path, *, is_full: bool) -> meta.S
         "block_size": stream.block_size,
     }
     return meta.Section(header, path.stat().st_size, _file_pieces(path))
+
+
+def _deserted(draft: Draft, suffix: str) -> frozenset[str]:
+    """Return the points that wrote what only the base needs, of maps or of signatures."""
+    return frozenset(
+        name.rpartition("/")[2].removesuffix(suffix)
+        for name in draft.deserted
+        if name.endswith(suffix)
+    )
 
 
 def _file_pieces(path: Path) -> Iterator[bytes]:
