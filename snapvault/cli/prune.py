@@ -179,6 +179,10 @@ def _tell(run: Session, name: str, done: "Pruned", *, dry_run: bool) -> None:
     prices, month = _month(run, name, done)
     if month:
         print(f"together {'they cost' if dry_run else 'these cost'} {money(month, prices)} a month")
+    count, size = done.locked
+    if count:
+        first = f", the first until {local(done.unlocked_at)}" if done.unlocked_at else ""
+        print(f"{format_count(count, 'object')} ({format_size(size)}) still locked{first}")
     count, size = done.orphans
     if count:
         print(
@@ -200,6 +204,8 @@ def _month(run: Session, name: str, done: "Pruned") -> "tuple[PriceTable | None,
 
 def _why(each: "Judged") -> str:
     told = ", ".join(each.verdict.reasons) or _GOES
+    if each.locked_until is not None:
+        told = f"{_GOES}; locked until {local(each.locked_until)}"
     return f"{told} ({each.suspicion})" if each.suspicion else told
 
 
@@ -221,6 +227,7 @@ def _document(name: str, done: "Pruned", month: float | None, *, dry_run: bool) 
                 },
                 "verdict": "goes" if each.held.manifest.name in went else "stays",
                 "reasons": list(each.verdict.reasons),
+                "locked_until": clock.to_text(each.locked_until) if each.locked_until else None,
                 "suspicion": each.suspicion,
             }
             for each in done.judged
@@ -234,5 +241,7 @@ def _document(name: str, done: "Pruned", month: float | None, *, dry_run: bool) 
             **amount(done.paid),
             "until": None if done.paid_until is None else clock.to_text(done.paid_until),
         },
+        "locked": amount(done.locked),
+        "unlocked_at": clock.to_text(done.unlocked_at) if done.unlocked_at else None,
         "problems": [*done.refusal, *done.doubt],
     }

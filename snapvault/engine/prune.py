@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from snapvault import clock
-from snapvault.engine import notes
+from snapvault.engine import notes, removing
 from snapvault.engine.notes import Doom
 from snapvault.engine.prune_plan import Judged, Plan, Rules, needed_now, plan
 from snapvault.engine.vault import Vault, sync
@@ -22,6 +22,8 @@ from snapvault.model.notes import PruneRecord, RemovedPoint
 
 NO_RULE = "no rule wants it"
 FORGOTTEN = "somebody said that it may be gone"
+
+NO_LOCKS: Mapping[str, datetime | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Pruned:
     """What a prune did; of a rehearsal, what one would do now.
 
     `removed` are points; `deleted` objects went, `waiting` ones go after the grace, and
-    `orphans` no point ever needed: they stay for a run to be resumed. Each with its bytes.
+    `orphans` no point ever needed: they stay for a run to be resumed; `locked` ones would have
+    gone but for their locks, of which the first ends at `unlocked_at`. Each with its bytes.
     `paid` are those of the waiting ones whose grace is over, and that are paid for still, the last
     of them until `paid_until`. `sizes` are the bytes of deleted and waiting ones by storage class,
     as far as the store says it. `refusal` is why nothing, `doubt` why no object was removed.
@@ -60,6 +63,8 @@ class Pruned:
     sizes: Mapping[str, int] = field(default_factory=dict)
     refusal: tuple[str, ...] = ()
     doubt: tuple[str, ...] = ()
+    locked: tuple[int, int] = (0, 0)
+    unlocked_at: datetime | None = None
 
 
 def prune(vault: Vault, rules: Mapping[str, Rules], options: Options) -> Pruned:
@@ -95,14 +100,15 @@ def prune(vault: Vault, rules: Mapping[str, Rules], options: Options) -> Pruned:
     name = notes.put_prune(vault, record)
     removed = _remove_points(vault, found)
     deleted = frozenset[str]()
+    locks: dict[str, datetime | None] = {}
     if due:
         due = _due_by_the_store(vault, name, found, due - doomed, options.grace) | (due & doomed)
         try:
-            deleted = _sweep(vault, found, due)
+            deleted, locks = _sweep(vault, found, due)
         except IntegrityError as error:
             found = replace(found, doubts=(*found.doubts, str(error)))
     vault.events.emit("prune.done", points=len(removed), objects=len(deleted))
-    return _told(found, removed, deleted, doomed, paid)
+    return _told(found, removed, deleted, doomed, paid, locks)
 
 
 def accept_gone(vault: Vault, points: Collection[str], options: Options) -> tuple[str, ...]:
@@ -146,7 +152,8 @@ def _remove_points(vault: Vault, found: Plan) -> tuple[Judged, ...]:
         raise holds.problems[0]
     held = notes.held_points(holds)
     removed = tuple(each for each in found.expiring if each.held.point.point not in held)
-    vault.store.delete([each.held.manifest.name for each in removed])
+    locked = removing.remove(vault, [each.held.manifest.name for each in removed])
+    removed = tuple(each for each in removed if each.held.manifest.name not in locked)
     for each in removed:
         vault.events.emit(
             "point.expired", source=each.held.point.source, point=each.held.point.point
@@ -155,14 +162,15 @@ def _remove_points(vault: Vault, found: Plan) -> tuple[Judged, ...]:
     return removed
 
 
-def _sweep(vault: Vault, found: Plan, due: frozenset[str]) -> frozenset[str]:
-    """Delete objects that are due, unless a point needs them by now."""
+def _sweep(
+    vault: Vault, found: Plan, due: frozenset[str]
+) -> tuple[frozenset[str], dict[str, datetime | None]]:
+    """Delete objects that are due, unless a point needs them by now; return which, and locks."""
     # SAFETY: each was doomed a grace ago, in a record that every backup reads before it commits;
     # so a backup that needs it committed before, and this second look finds its manifest.
     gone = frozenset(due) - needed_now(vault, found.references)
-    if gone:
-        vault.store.delete(sorted(gone))
-    return gone
+    locked = removing.remove(vault, gone)
+    return gone - locked.keys(), locked
 
 
 def _due(waiting: Mapping[str, Doom], now: datetime, grace: timedelta) -> frozenset[str]:
@@ -226,8 +234,9 @@ def _told(
     deleted: frozenset[str],
     doomed: frozenset[str],
     paid: Mapping[str, datetime] = MappingProxyType({}),
+    locks: Mapping[str, datetime | None] = NO_LOCKS,
 ) -> Pruned:
-    waiting = (frozenset(found.waiting) | doomed) - deleted
+    waiting = (frozenset(found.waiting) | doomed) - deleted - locks.keys()
     orphans = found.orphans - doomed
     return Pruned(
         judged=found.judged,
@@ -240,4 +249,6 @@ def _told(
         sizes=_sizes(found, waiting | deleted),
         refusal=found.problems,
         doubt=found.doubts,
+        locked=(len(locks), found.size_of(frozenset(locks))),
+        unlocked_at=min((each for each in locks.values() if each is not None), default=None),
     )

@@ -3,12 +3,12 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from snapvault import clock
-from snapvault.engine import notes
+from snapvault.engine import notes, removing
 from snapvault.engine.notes import Doom
 from snapvault.engine.references import References
 from snapvault.engine.vault import Held, Inventory, Vault, sync
@@ -34,11 +34,20 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A point and its verdict; `suspicion` is why it takes no good one's place."""
+    """A point and its verdict; `suspicion` is why it takes no good one's place.
+
+    `locked_until`: no rule wants it, but its lock holds until then.
+    """
 
     held: Held
     verdict: Verdict
     suspicion: str | None = None
+    locked_until: datetime | None = None
+
+    @property
+    def goes(self) -> bool:
+        """Whether it is to go now."""
+        return not self.verdict.stays and self.locked_until is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ class Plan:
     @property
     def expiring(self) -> tuple[Judged, ...]:
         """The points that go."""
-        return tuple(each for each in self.judged if not each.verdict.stays)
+        return tuple(each for each in self.judged if each.goes)
 
     def size_of(self, objects: "frozenset[str] | Mapping[str, object]") -> int:
         """Return the bytes of some objects."""
@@ -91,12 +100,13 @@ def plan(vault: Vault, rules: Mapping[str, Rules]) -> Plan:
     lacking = references.problems([each.point for each in present], objects)
     held = notes.held_points(found_holds)
     reasons = {point: "; ".join(each.reason for each in some) for point, some in held.items()}
-    judged = _judged(present, rules, lacking, reasons, latest_known(objects))
+    judged = judge_points(present, rules, lacking, reasons, latest_known(objects))
     if problems:
         # Verdicts on what cannot be trusted are worth nothing; nobody acts on them.
         return _nothing(judged, problems, inventory, references, objects)
-    staying = [each.held.point for each in judged if each.verdict.stays]
-    expiring = [each.held.point for each in judged if not each.verdict.stays]
+    judged = _with_locks(vault, judged)
+    staying = [each.held.point for each in judged if not each.goes]
+    expiring = [each.held.point for each in judged if each.goes]
     doubts = [
         f'restore point "{point.point}": {lacking[point.point]}'
         for point in staying
@@ -174,13 +184,27 @@ def _nothing(
     return Plan(judged, problems, doubts, inventory.gone, objects, none, none, none, {}, references)
 
 
-def _judged(
+def _with_locks(vault: Vault, judged: Sequence[Judged]) -> tuple[Judged, ...]:
+    """Find out which of the points that are to go are locked."""
+    going = [each.held.manifest.name for each in judged if each.goes]
+    locks = removing.locks_of(vault, going)
+    return tuple(
+        replace(each, locked_until=locks.get(each.held.manifest.name)) if each.goes else each
+        for each in judged
+    )
+
+
+def judge_points(
     present: Sequence[Held],
     rules: Mapping[str, Rules],
     lacking: Mapping[str, str],
     holds: Mapping[str, str],
     now: datetime,
 ) -> tuple[Judged, ...]:
+    """Judge points by the rules of their sources; nothing of locks is known yet.
+
+    `lacking` says of points what they lack, `holds` why they are held, both by id.
+    """
     sources: dict[str, dict[str, Held]] = defaultdict(dict)
     for each in present:
         # By the manifest's name, which has the id: two points of one id stay apart.

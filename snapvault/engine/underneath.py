@@ -102,12 +102,12 @@ def choose(
     latest = next((each for each in own if each.is_latest), None)
     if latest is None or not candidates:
         return None
-    if len(own) == 1 or (latest in candidates and _same(latest, candidates[-1])):
+    if len(own) == 1 or (latest in candidates and is_same(latest, candidates[-1])):
         return None
     for each in reversed(candidates):
         if (len(candidates) > 1 or is_cheap) and not is_right(each):
             continue
-        if each is latest or _same(latest, each):
+        if each is latest or is_same(latest, each):
             return None
         return Hidden(each.name, each, tuple(other for other in own if other is not each))
     return None
@@ -161,7 +161,7 @@ def uncover(versions: StoreVersions, one: Hidden) -> str:
     return "it was copied on top, as what lies over it cannot be removed"
 
 
-def _same(one: Version, other: Version) -> bool:
+def is_same(one: Version, other: Version) -> bool:
     """Tell whether two versions hold the same bytes, as far as the store says so."""
     if one.is_marker or other.is_marker or one.size != other.size:
         return False

@@ -19,6 +19,7 @@ from snapvault.errors import (
 from snapvault.formats import emergency_kit, manifest, names
 from snapvault.formats import vault as vault_format
 from snapvault.formats.vault import VaultRecord
+from snapvault.model.locking import ObjectLock
 from snapvault.model.notes import RemovedPoint
 from snapvault.model.point import ObjectRecord, Point
 from snapvault.ports.catalog import Catalog, CatalogRow
@@ -39,7 +40,7 @@ class Vault:
     """Everything a job needs to work with one vault.
 
     `state` is this vault's own folder on the host; it can be lost. `versions` shows what lies
-    underneath, in stores that may keep any.
+    underneath, in stores that may keep any; `lock` is how long what is put is locked.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Vault:
     events: Events
     state: Path
     versions: StoreVersions | None = None
+    lock: ObjectLock | None = None
 
 
 @dataclass(frozen=True, slots=True)

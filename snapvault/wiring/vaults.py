@@ -84,7 +84,17 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
                 sleep=traffic.ending.sleep,
                 count=metered.count_call,
             )
-            yield Vault(name, record, metered, sealer, catalog, events, state, underneath)
+            yield Vault(
+                name,
+                record,
+                metered,
+                sealer,
+                catalog,
+                events,
+                state,
+                underneath,
+                chosen.object_lock,
+            )
 
 
 @contextmanager
