@@ -146,7 +146,7 @@ def _back_up(
     run.console.subject = spec.name
     run.console.note(f'backing up source "{spec.name}" to vault "{vault.name}"')
     with runs.recorded(run.settings, runs.new_run(policy, spec), run.console) as recording:
-        held = runs.back_up_recorded(recording, vault, policy, spec, is_full=is_full)
+        held = runs.back_up_recorded(run.settings, recording, vault, policy, spec, is_full=is_full)
     return held, clock.monotonic() - started
 
 

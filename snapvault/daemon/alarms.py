@@ -19,9 +19,6 @@ OF_RUNS: Final = frozenset((objectives.FAILED, objectives.MISSED))
 OF_RULES: Final = frozenset((objectives.POLICY, objectives.EMPTY))
 """The kinds that a mended policy ends."""
 
-OF_VAULTS: Final = frozenset((objectives.DAMAGED, objectives.UNPRUNED))
-"""The kinds that a verify or a prune ends."""
-
 
 class Alarms:
     """The alarms that are up, in memory and in the history."""
@@ -115,7 +112,7 @@ class Alarms:
     def settle_vaults(self, kind: str, wanted: Mapping[str, Finding], now: datetime) -> None:
         """Have exactly these alarms of a kind about vaults up, by their names."""
         by_kind = {(vault, kind): finding for vault, finding in wanted.items()}
-        self._settle(OF_VAULTS & {kind}, by_kind, {}, now)
+        self._settle(objectives.OF_VAULTS & {kind}, by_kind, {}, now)
 
     def _settle(
         self,

@@ -70,6 +70,7 @@ class Scheduler:
         log: Events,
         alive: Callable[[Run], bool],
         grace: timedelta = GRACE,
+        troubles: Callable[[], Mapping[str, Sequence[str]]] = dict,
     ) -> None:
         self._settings = settings
         self._rules: tuple[Sequence[Policy], Sequence[Problem]] | None = (policies, problems)
@@ -79,6 +80,7 @@ class Scheduler:
         self._new_id = new_id
         self._log = log
         self._grace = grace
+        self._troubles = troubles
         self._words = Words(host)
         self._ledger = Ledger(history)
         self._alarms = Alarms(self._ledger, tell, self._words)
@@ -356,6 +358,12 @@ class Scheduler:
                 if vault in vaults
             }
             self._alarms.settle_vaults(objectives.UNPRUNED, found, now)
+        found = {
+            vault: objectives.troubled(vault, messages)
+            for vault, messages in self._troubles().items()
+            if messages
+        }
+        self._alarms.settle_vaults(objectives.TROUBLED, found, now)
 
     def _find_others(self, now: datetime) -> None:
         for run in self._others.find({run.id for run in self._running.values()}, now):

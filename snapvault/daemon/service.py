@@ -165,6 +165,7 @@ class Service:
             log=self._events,
             alive=is_at_work,
             grace=grace,
+            troubles=self._troubles,
         )
 
     def _tick(self) -> float:
@@ -186,6 +187,10 @@ class Service:
 
     def _points(self, vault: str) -> Sequence[PointSummary]:
         return catalogs.point_summaries(self._rules.settings, vault)
+
+    def _troubles(self) -> Mapping[str, Sequence[str]]:
+        found = catalogs.known_troubles(self._rules.settings)
+        return {name: each.messages for name, each in found.items()}
 
     def _tell(self, notice: Notice) -> None:
         self._record(notice)

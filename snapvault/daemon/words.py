@@ -35,6 +35,10 @@ _TITLES: Final[Mapping[str, tuple[str, str]]] = {
     objectives.MISSED: ("backup of {} was missed", "backup of {} happens again"),
     objectives.DAMAGED: ("a verify of vault {} found damage", "vault {} verifies clean again"),
     objectives.UNPRUNED: ("vault {} is not pruned", "vault {} is pruned again"),
+    objectives.TROUBLED: (
+        "vault {} is not as it was left",
+        "vault {} is as it should be again",
+    ),
     objectives.POLICY: ("{} cannot be used", "{} can be used again"),
     objectives.EMPTY: ("{} backs up nothing", "{} backs up something again"),
     objectives.DAEMON: ("the daemon has a problem", "the daemon works again"),
@@ -181,7 +185,7 @@ def late_again(since: datetime) -> Finding:
 
 
 def _vault_of(alarm: Alarm) -> str | None:
-    return alarm.subject if alarm.kind in (objectives.DAMAGED, objectives.UNPRUNED) else None
+    return alarm.subject if alarm.kind in objectives.OF_VAULTS else None
 
 
 def _count(missed: Missed) -> str:

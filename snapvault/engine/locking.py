@@ -140,13 +140,17 @@ def _needed(
     references = References(vault)
 
     def named_by(some: Iterable[Judged]) -> set[str]:
-        found: set[str] = set()
-        for each in some:
-            found |= {each.held.manifest.name, each.held.point.hash_key.name}
+        chosen = [each.held for each in some]
+        found = {name for each in chosen for name in (each.manifest.name, each.point.hash_key.name)}
+        try:
+            return found | references.named_by([each.point for each in chosen])
+        except IntegrityError:
+            pass  # a list is lost or damaged: what the others need is to be had all the same
+        for each in chosen:
             try:
-                found |= references.named_by([each.held.point])
+                found |= references.named_by([each.point])
             except IntegrityError as error:
-                vault.events.warn("vault.damaged", str(error), point=each.held.point.point)
+                vault.events.warn("vault.damaged", str(error), point=each.point.point)
         return found
 
     before = named_by(each for each in staying if each.held.point.point in known)

@@ -2,11 +2,12 @@
 """The status of a host, put together from its restore points, its history and its policies."""
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
+from snapvault.engine.troubles import Troubles
 from snapvault.model import drills, objectives, prunes
 from snapvault.model.drills import DrillSummary
 from snapvault.model.notices import NotifierStanding
@@ -36,8 +37,8 @@ _OVER: Final = frozenset((RunState.SUCCEEDED, RunState.FAILED, RunState.INTERRUP
 class VaultPoints:
     """What is known of a vault on this host: its points, by source and time, and what is wrong.
 
-    `is_known` is False until the vault has been opened here. `pruned_at` is when this host pruned
-    it last.
+    `troubles` is what else was wrong with it. `is_known` is False until the vault has been
+    opened here. `pruned_at` is when this host pruned it last.
     """
 
     store: str
@@ -45,6 +46,7 @@ class VaultPoints:
     is_known: bool = True
     problem: str | None = None
     pruned_at: datetime | None = None
+    troubles: Troubles = field(default_factory=Troubles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,13 +301,17 @@ def _verdict(
 
 
 def _of_vaults(
-    memory: Memory, vaults: Container[str]
+    memory: Memory, vaults: Mapping[str, VaultPoints]
 ) -> list[tuple[str, objectives.Finding, datetime]]:
-    """Return what verifies and prunes alarm of, as (vault, what, since when)."""
+    """Return what verifies, prunes and looks at vaults alarm of, as (vault, what, since when)."""
     damaged = unmended(memory.verifies).items()
     refused = prunes.unpruned(memory.prunes).items()
     found = [(vault, objectives.damaged(each), each.ended) for vault, each in damaged]
     found += [(vault, objectives.unpruned(each), each.ended) for vault, each in refused]
+    for name, vault in vaults.items():
+        if vault.troubles.messages and vault.troubles.since is not None:
+            finding = objectives.troubled(name, vault.troubles.messages)
+            found.append((name, finding, vault.troubles.since))
     return [each for each in found if each[0] in vaults]
 
 
@@ -341,7 +347,7 @@ def _looked_after(
         before = known.get((vault, finding.kind))
         raised = before.raised if before else min(now, at)
         found.append(Alarm(vault, finding.kind, finding.message, finding.hint, raised))
-    looked_at = JUDGED | {objectives.DAMAGED, objectives.UNPRUNED}
+    looked_at = JUDGED | objectives.OF_VAULTS
     kept = [
         alarm
         for place, alarm in known.items()

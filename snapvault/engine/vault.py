@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snapvault import clock
-from snapvault.engine import fetch, notes
+from snapvault.engine import fetch, notes, troubles
 from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.errors import (
     ConfigError,
@@ -243,6 +243,7 @@ def _sync(vault: Vault, source: str | None) -> Inventory:
         ]
     problems += [told for _, told in vanished.values()]
     problems += _replaced(held)
+    troubles.note_manifests(vault.state, source, map(str, problems))
     return Inventory(tuple(held), tuple(problems), tuple(point for point, _ in vanished.values()))
 
 

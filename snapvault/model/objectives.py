@@ -25,17 +25,21 @@ FAILED = "failing"
 MISSED = "missed"
 DAMAGED = "verify-findings"
 UNPRUNED = "not-pruned"
+TROUBLED = "vault-troubled"
 POLICY = "broken-policy"
 EMPTY = "policy-without-sources"
 DAEMON = "daemon"
 
 KINDS = (
     *(RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE),
-    *(FAILED, MISSED, DAMAGED, UNPRUNED, POLICY, EMPTY, DAEMON),
+    *(FAILED, MISSED, DAMAGED, UNPRUNED, TROUBLED, POLICY, EMPTY, DAEMON),
 )
 
 JUDGED: Final = frozenset((RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE))
 """The kinds that `judge` finds; whether they are over is its finding too."""
+
+OF_VAULTS: Final = frozenset((DAMAGED, UNPRUNED, TROUBLED))
+"""The kinds that are about a vault: a verify, a prune, or a look at the vault ends them."""
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far the clocks of two hosts may differ before a point counts as one of the future."""
@@ -275,6 +279,18 @@ def unpruned(prune: PruneSummary) -> Finding:
     reason = prune.reasons[0] if prune.reasons else "nobody knows why"
     return Finding(
         UNPRUNED, f'prune of vault "{prune.vault}" {told}: {reason}{others}', prune.hint or hint
+    )
+
+
+def troubled(vault: str, messages: Sequence[str]) -> Finding:
+    """Return the alarm of a vault that a host found not as it was left, or that has no locks."""
+    more = len(messages) - 1
+    others = f", and {format_count(more, 'more problem')}" if more > 0 else ""
+    return Finding(
+        TROUBLED,
+        f'vault "{vault}": {messages[0]}{others}',
+        'Run "snapvault verify"; "snapvault repair" brings back what still lies underneath. '
+        "docs/immutability.md says what else there is to do.",
     )
 
 

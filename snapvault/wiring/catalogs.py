@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from snapvault import clock
+from snapvault.engine import troubles
 from snapvault.engine.status import VaultPoints
+from snapvault.engine.troubles import Troubles
 from snapvault.errors import ConfigError
 from snapvault.model.runs import PointSummary
 from snapvault.model.settings import Settings
@@ -57,10 +59,23 @@ def known_points(settings: Settings, name: str) -> VaultPoints:
         return VaultPoints(chosen.store, (), is_known=False)
     reader = _points_of(settings.state_dir / vault / "catalog.sqlite", name)
     pruned = pruned_at(settings.state_dir / vault)
+    wrong = troubles.read(settings.state_dir / vault)
     try:
-        return VaultPoints(chosen.store, reader.read(), pruned_at=pruned)
+        return VaultPoints(chosen.store, reader.read(), pruned_at=pruned, troubles=wrong)
     except ConfigError as error:
-        return VaultPoints(chosen.store, reader.last, problem=str(error), pruned_at=pruned)
+        return VaultPoints(
+            chosen.store, reader.last, problem=str(error), pruned_at=pruned, troubles=wrong
+        )
+
+
+def known_troubles(settings: Settings) -> dict[str, Troubles]:
+    """Return what was wrong with each vault when this host last saw it; without asking any."""
+    found = {}
+    for name, chosen in settings.vaults.items():
+        vault = known_vaults(settings).find(chosen)
+        if vault is not None:
+            found[name] = troubles.read(settings.state_dir / vault)
+    return found
 
 
 def pruned_at(state: Path) -> datetime | None:

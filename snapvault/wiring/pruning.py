@@ -17,6 +17,7 @@ from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
 from snapvault.wiring import costs, history, runs, state, vaults, versions
 from snapvault.wiring.catalogs import PRUNED
+from snapvault.wiring.locking import renew_locks
 
 _MOST_REASONS: Final = 20
 
@@ -80,6 +81,8 @@ def prune_vault(
         if gone and not is_rehearsal:
             accept_gone(vault, gone, options)
         done = prune(vault, rules_of(policies, vault.name), options)
+        if not is_rehearsal:
+            renew_locks(settings, vault)
         if not is_rehearsal and not done.refusal:
             write_durably(vault.state / PRUNED, [clock.to_text(clock.now()).encode()])
     return done

@@ -18,7 +18,7 @@ from snapvault.model.settings import Settings
 from snapvault.model.usage import NOTHING, Usage
 from snapvault.ports.events import Events
 from snapvault.ports.jobs import Order
-from snapvault.wiring import history, sources, state, vaults, versions
+from snapvault.wiring import history, locking, sources, state, vaults, versions
 
 if TYPE_CHECKING:
     from snapvault.adapters.recording import Recording
@@ -107,6 +107,7 @@ def recorded(settings: Settings, run: Run, events: Events) -> "Recording":
 
 
 def back_up_recorded(
+    settings: Settings,
     recording: "Recording",
     vault: Vault,
     policy: Policy,
@@ -114,7 +115,10 @@ def back_up_recorded(
     *,
     is_full: bool = False,
 ) -> Held:
-    """Make a restore point as `back_up`, and tell the recording what came of it."""
+    """Make a restore point as `back_up`, and tell the recording what came of it.
+
+    Then renew locks, where that is due: this host is the one that is there every night.
+    """
     before = usage_of(vault)
     try:
         held = back_up(replace(vault, events=recording.events), policy, spec, is_full=is_full)
@@ -122,6 +126,7 @@ def back_up_recorded(
         # What it asked of the store was asked, and is paid for.
         recording.count((usage_of(vault) - before).counters())
         raise
+    locking.renew_locks(settings, replace(vault, events=recording.events))
     more = (usage_of(vault) - before).counters()
     recording.made(held.point, stored_bytes=held.stored_bytes, more=more)
     return held
@@ -167,5 +172,5 @@ def run_order(order: Order, events: Events) -> Run:
     with suppress(BaseException), recording:
         name = order.policy.vault
         with vaults.open_vault(order.settings, name, recording.events) as vault:
-            back_up_recorded(recording, vault, order.policy, order.source)
+            back_up_recorded(order.settings, recording, vault, order.policy, order.source)
     return recording.run

@@ -10,7 +10,7 @@ import pytest
 from snapvault.errors import ConfigError
 from snapvault.model.drills import DrillSummary, Verdict
 from snapvault.model.notices import NoticeKind
-from snapvault.model.objectives import DAMAGED, DRILL, DRILL_FAILED, MISSED, RPO, UNPRUNED
+from snapvault.model.objectives import DAMAGED, DRILL, DRILL_FAILED, MISSED, RPO, TROUBLED, UNPRUNED
 from snapvault.model.policy import Objectives
 from snapvault.model.prunes import PruneState, PruneSummary
 from snapvault.model.runs import Run, RunState, SourceKey, Trigger
@@ -136,6 +136,30 @@ def test_a_prune_that_refuses_is_told_once_and_over_when_one_is_done() -> None:
     assert world.up() == set()
     assert world.told(NoticeKind.BREACH) == [f'vault "{VAULT}" is not pruned']
     assert world.told(NoticeKind.RECOVERY) == [f'vault "{VAULT}" is pruned again']
+
+
+def test_a_vault_that_is_not_as_it_was_left_is_told_once_and_over_when_it_is_again() -> None:
+    wrong: list[str] = []
+    world = World([a_policy()], extra={"troubles": lambda: {VAULT: wrong}})
+    world.run(days=1)
+    before = world.up()
+
+    wrong.append('restore point "a1" was in the vault and is gone')
+    world.run(minutes=3)
+    wrong.append("and another one")
+    world.run(days=1)
+    still, said = world.up(), alarm(world, TROUBLED)
+    wrong.clear()
+    world.run(minutes=3)
+
+    told = f'vault "{VAULT}": restore point "a1" was in the vault and is gone'
+    assert before == set()
+    assert still == {(VAULT, TROUBLED)}
+    assert said == f"{told}, and 1 more problem"
+    assert world.up() == set()
+    assert world.told(NoticeKind.BREACH) == [f'vault "{VAULT}" is not as it was left']
+    assert world.told(NoticeKind.RECOVERY) == [f'vault "{VAULT}" is as it should be again']
+    assert {notice.vault for notice in world.notices if notice.alarm == TROUBLED} == {VAULT}
 
 
 def test_damage_of_a_vault_that_no_policy_has_is_nobodys_alarm() -> None:

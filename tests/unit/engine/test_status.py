@@ -22,6 +22,7 @@ from snapvault.engine.status import (
     scheduled,
     watch,
 )
+from snapvault.engine.troubles import Troubles
 from snapvault.model import drills, objectives
 from snapvault.model.drills import DrillSummary
 from snapvault.model.objectives import RpoState
@@ -334,6 +335,17 @@ def test_a_prune_that_refused_alarms_without_a_daemon_too() -> None:
     assert (alarm.subject, alarm.kind) == ("offsite", objectives.UNPRUNED)
     assert "it is gone" in alarm.message
     assert status.vaults[0].prune == refused
+
+
+def test_a_vault_that_is_not_as_it_was_left_alarms_without_a_daemon_too() -> None:
+    wrong = Troubles(("it is gone",), NOW)
+    vaults = {"offsite": VaultPoints("s3://bucket", (), troubles=wrong)}
+
+    status = assemble(HOST, (), vaults, Memory(), now=NOW, problems=())
+
+    (alarm,) = status.alarms
+    assert (alarm.subject, alarm.kind, alarm.raised) == ("offsite", objectives.TROUBLED, NOW)
+    assert "it is gone" in alarm.message
 
 
 # --- alarms ---------------------------------------------------------------------------------
