@@ -10,6 +10,7 @@ import typer
 from snapvault import clock
 from snapvault.cli.doctor_clock import look_at_clock
 from snapvault.cli.doctor_host import look_at_daemon, look_at_policies, look_at_room
+from snapvault.cli.doctor_locks import look_at_locks, look_underneath
 from snapvault.cli.findings import Finding, attempt, document, failed, ok, seen
 from snapvault.cli.notify import remedy
 from snapvault.cli.session import Session, session
@@ -41,11 +42,11 @@ def command(
     """Check settings, policies, keys, stores, vaults, sources, notifiers, and say how to mend them.
 
     Keys are tried with a test message, and the store with small objects under "probe/", which
-    are removed again. Sources are looked at without backing them up: programs, logins,
-    room for snapshots, guest agents. The port of the status page is tried, unless the daemon
-    is up. Mail servers and web addresses are reached, and nobody is told anything. Nothing
-    else is written. The exit status is that of the first check that failed; warnings do
-    not count.
+    are removed again; of a vault with "object_lock" it is tried to break the lock of one, which
+    may stay for a minute. Sources are looked at without backing them up: programs, logins, room
+    for snapshots, guest agents. The port of the status page is tried, unless the daemon is up.
+    Mail servers and web addresses are reached, and nobody is told anything. Nothing else is
+    written. The exit status is that of the first check that failed; warnings do not count.
 
     Examples:
       snapvault doctor
@@ -111,6 +112,7 @@ def _vault(run: Session, settings: "VaultSettings") -> Iterator[Finding]:
         record = read_record(store)
         yield Finding(f"{name}: store", "ok", f"{settings.store} answers")
         yield _probe(name, store, record)
+        yield from look_at_locks(settings)
     except SnapVaultError as error:
         yield failed(f"{name}: store", error)
         return
@@ -234,10 +236,12 @@ def _catalog(run: Session, name: str, record: "VaultRecord") -> Iterator[Finding
 
     found: list[Inventory] = []
     late: list[str] = []
+    hidden: list[Finding] = []
 
     def look() -> Finding:
         with run.open(name) as vault:
             found.append(sync(vault))
+            hidden.extend(look_underneath(vault))
             late.extend(own_key(vault).late)
         return _held(name, found[0])
 
@@ -246,6 +250,7 @@ def _catalog(run: Session, name: str, record: "VaultRecord") -> Iterator[Finding
         return look_at_clock(record.created_at, points, clock.now())
 
     yield attempt(f"{name}: catalog", look)
+    yield from hidden
     for fingerprint in late:
         yield Finding(
             f"{name}: recipient",

@@ -21,7 +21,7 @@ from snapvault.adapters.stores.opening import (
 from snapvault.adapters.throttle import Traffic
 from snapvault.engine import notes
 from snapvault.engine.vault import Inventory, Vault, create, read_record, sync
-from snapvault.errors import ConfigError
+from snapvault.errors import ConfigError, StoreError
 from snapvault.formats.vault import VaultRecord
 from snapvault.model.settings import Settings, VaultSettings
 from snapvault.ports.archive import Archive
@@ -29,7 +29,7 @@ from snapvault.ports.events import Events
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import Store, StoreTraits
 from snapvault.ports.throttle import Throttle
-from snapvault.ports.versions import StoreVersions
+from snapvault.ports.versions import LockProof, StoreVersions
 from snapvault.wiring.catalogs import known_vaults, open_catalog
 from snapvault.wiring.state import make_private, naming_state
 
@@ -42,9 +42,12 @@ def init(settings: VaultSettings) -> tuple[VaultRecord, StoreTraits]:
 
     Raises:
         ConfigError: this host has initialized it before.
-        KeyMissingError, StoreError: keys or store are not as they must be.
+        KeyMissingError, StoreError: keys or store are not as they must be; it does not lock.
     """
     sealer = open_keys(settings)
+    if settings.object_lock is not None:
+        # ORDER: before anything is stored that could not be removed again.
+        prove_lock(settings)
     return create(settings.name, open_objects(settings), sealer)
 
 
@@ -78,11 +81,8 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
         make_private(state)
         known_vaults(settings).remember(chosen, record.place)
         with open_catalog(state, name, events) as catalog, naming_state(state):
-            underneath = open_versions(
-                chosen.store,
-                _store_options(chosen),
-                sleep=traffic.ending.sleep,
-                count=metered.count_call,
+            underneath = open_underneath(
+                chosen, sleep=traffic.ending.sleep, count=metered.count_call
             )
             yield Vault(
                 name,
@@ -177,10 +177,32 @@ def open_objects(
 
 
 def open_underneath(
-    settings: VaultSettings, *, sleep: Callable[[float], None] = clock.sleep
+    settings: VaultSettings,
+    *,
+    sleep: Callable[[float], None] = clock.sleep,
+    count: Callable[[str, int], None] = lambda _kind, _amount: None,
 ) -> StoreVersions | None:
     """Return what shows the versions of objects in the store that the settings name."""
-    return open_versions(settings.store, _store_options(settings), sleep=sleep)
+    return open_versions(settings.store, _store_options(settings), sleep=sleep, count=count)
+
+
+def prove_lock(settings: VaultSettings) -> LockProof:
+    """Prove on a small object that the store locks what it is asked to lock.
+
+    Raises:
+        StoreError: it does not.
+    """
+    versions = open_underneath(settings)
+    if versions is None:
+        raise StoreError(f'store "{settings.store}" has no Object Lock')
+    proof = versions.prove_lock()
+    if not proof.holds:
+        raise StoreError(
+            f'store "{settings.store}" does not lock: {proof.trouble}',
+            hint='Use a store that honors S3 Object Lock, or leave out "object_lock": what is '
+            "stored can be deleted there.",
+        )
+    return proof
 
 
 def open_frozen(settings: VaultSettings, vault: Vault | None = None) -> Archive | None:

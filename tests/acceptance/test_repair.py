@@ -45,6 +45,15 @@ def test_a_vault_that_was_deleted_comes_back_as_it_was(
     attacker = open_store(
         locking_store["store"], StoreOptions(endpoint_url=locking_store["endpoint_url"])
     )
+    doctor = host.does("doctor", "--json").json
+    (lock,) = (each for each in doctor if each["check"] == "offsite: object lock")
+    (rights,) = (each for each in doctor if each["check"] == "offsite: rights")
+    assert (lock["state"], lock["message"]) == (
+        "ok",
+        "governance, for 1d: a probe could be neither deleted nor its lock shortened",
+    )
+    assert rights["state"] == "warn"  # an administrator's credentials
+    assert "may end locks early" in rights["message"]
     everything = [found.name for found in attacker.names()]
     attacker.delete(everything)
     assert "there is no vault" in host.fails(10, "list")
@@ -63,6 +72,27 @@ def test_a_vault_that_was_deleted_comes_back_as_it_was(
     recovery.does("restore", "web01", "--to", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == disk.read_bytes()
     assert "mended 0 objects" in recovery.does("repair").stdout
+
+
+def test_init_refuses_a_bucket_that_does_not_lock_and_leaves_nothing(
+    tmp_path: Path, host_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = s3.server().environment()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    store = {
+        "store": f"s3://{s3.BUCKET}/{s3.fresh_prefix()}",
+        "endpoint_url": s3.server().endpoint_url,
+    }
+    lock = {"object_lock": {"mode": "compliance"}}
+    host = Host(tmp_path / "host", host_home, store | lock, environment=environment).set_up()
+
+    refusal = host.fails(14, "init")
+
+    assert "the bucket has no Object Lock" in refusal
+    assert 'leave out "object_lock"' in refusal
+    plain = open_store(store["store"], StoreOptions(endpoint_url=store["endpoint_url"]))
+    assert list(plain.names()) == []
 
 
 def test_repair_of_a_vault_in_a_folder_has_nothing_to_look_under(used: Host) -> None:

@@ -52,7 +52,7 @@ def test_everything_is_locked_when_it_is_put(nights: Nights, store: VersionedSto
     assert free == []
 
 
-def test_a_year_of_nights_keeps_what_is_needed_locked_at_about_one_request_in_a_period(
+def test_months_of_nights_keep_what_is_needed_locked_at_about_one_request_in_a_period(
     nights: Nights, store: VersionedStore, host: Callable[[], Vault]
 ) -> None:
     nights.rules = {"web01": Rules(Retention(last=2, weekly=8), UTC)}
@@ -61,8 +61,8 @@ def test_a_year_of_nights_keeps_what_is_needed_locked_at_about_one_request_in_a_
     store.asked.looked.clear()
     total = 0
 
-    for _ in range(60):
-        nights.pass_days(4)
+    for _ in range(22):
+        nights.pass_days(6)
         nights.night()
         renewed(nights, host())
         pruned = nights.prune(vault=host())
@@ -77,7 +77,7 @@ def test_a_year_of_nights_keeps_what_is_needed_locked_at_about_one_request_in_a_
         assert vault.store.get(names.VAULT)
 
     assert first.renewed == 0
-    assert total > 100  # space comes back
+    assert total > 10  # space comes back
     assert store.markers() == []
     ages = {each.name: nights.now - each.stored_at for each in store.versions()}
     for name in set(store.asked.locked):

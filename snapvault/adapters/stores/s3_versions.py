@@ -19,6 +19,7 @@ from snapvault.adapters.stores.naming import NAME_PATTERN, require_name
 from snapvault.adapters.stores.s3 import S3Settings, connect, lock_arguments, translated
 from snapvault.adapters.stores.s3_body import Download
 from snapvault.errors import ObjectMissingError, StoreDeniedError, StoreError
+from snapvault.formats import names
 from snapvault.model.locking import LockMode, ObjectLock
 from snapvault.ports.store import Readable
 from snapvault.ports.versions import LockProof, Version
@@ -115,8 +116,11 @@ class S3Versions:
             "Key": self._key(version.name),
             "CopySource": self._address(version),
         }
-        if self._settings.storage_class is not None:
-            arguments["StorageClass"] = self._settings.storage_class
+        storage_class = self._settings.storage_class
+        if version.name.startswith(names.VOLUMES):
+            storage_class = self._settings.volume_storage_class or storage_class
+        if storage_class is not None:
+            arguments["StorageClass"] = storage_class
         with self._translated("bring back", version.name):
             answer = self._client.copy_object(**arguments)
         if self._settings.lock is not None and answer.get("VersionId"):
