@@ -40,6 +40,8 @@ def figures(results: Document) -> list[Figure]:
         found += _manners(disk)
     if (hints := results.get("hints")) is not None:
         found += _read(hints)
+    if (clone := results.get("clone")) is not None:
+        found += _clone(clone)
     if (daemon := results.get("daemon")) is not None:
         found += _idle(daemon)
     if (prune := results.get("prune")) is not None:
@@ -242,6 +244,31 @@ def _read(hints: Document) -> Iterator[Figure]:
             f"{large['read_bytes'] / night['read_bytes']:.2f})",
             met=plain[0] <= 1.01 * plain[1],
         )
+
+
+def _clone(clone: Document) -> Iterator[Figure]:
+    first, other = clone["rows"]["first"], clone["rows"]["clone"]
+    share = clone["differing_blocks"] / clone["data_blocks"]
+    stored = other["stored_bytes"] / first["stored_bytes"]
+    yield Figure(
+        f"clone, {share:.1%} of blocks differ: stored, of the first one's bytes",
+        "≤ 5.0%",
+        f"{stored:.2%}",
+        met=stored <= 0.05,
+    )
+    beside, alone = (clone[f"strange_{key}_cpu_seconds"] for key in ("beside", "alone"))
+    several = ", ".join(f"{each:.2f}" for each in beside), ", ".join(f"{a:.2f}" for a in alone)
+    yield _limit(
+        f"first backup that looks and finds nothing, CPU s ({several[0]}) / alone ({several[1]})",
+        1.05,
+        [median(beside) / median(alone)],
+    )
+    yield Figure(
+        "index, bytes per block of all disks",
+        "≤ 16",
+        f"{clone['index_bytes'] / (3 * clone['data_blocks']):.1f}",
+        met=clone["index_bytes"] <= 3 * 16 * clone["data_blocks"],
+    )
 
 
 def _idle(daemon: Document) -> Iterator[Figure]:

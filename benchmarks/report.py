@@ -4,6 +4,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks import clones
 from benchmarks.figures import GIB, MIB, Figure
 
 _VERDICTS = {True: "met", False: "**not met**", None: ""}
@@ -19,6 +20,8 @@ def markdown(document: Mapping[str, Any], figures: Sequence[Figure]) -> str:
     for name in ("disk", "big", "dump"):
         if (results := document["results"].get(name)) is not None:
             lines += ["", f"Steps of `{name}`:", "", *_steps(results)]
+    if (clone := document["results"].get("clone")) is not None:
+        lines += ["", "Disks of `clone`:", "", *clones.table(clone)]
     if (hints := document["results"].get("hints")) is not None:
         lines += ["", "Nights of `hints`:", "", *_nights(hints)]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import daemons, disks, hints, material, platforms, prunes, report
+from benchmarks import clones, daemons, disks, hints, material, platforms, prunes, report
 from benchmarks.figures import GIB, MIB, figures
 from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
 from benchmarks.measure import BenchmarkError
@@ -25,9 +25,10 @@ from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring.versions import tool
 
-WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune")
+WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune", "clone")
 _ROOM_FACTOR = 7  # what all files and stores together take, times the data
 _HINTS_ROOM_FACTOR = 8  # four copies of a disk twice as large
+_CLONE_ROOM_FACTOR = 9  # three disks, a restored one, and the vaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,17 @@ class Sizes:
     dump: int
     big: int
     hints: int
+    clone: int
     points: int
     repeat: int
     idle: float
 
 
-FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, points=6, repeat=3, idle=300)
-SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, points=6, repeat=1, idle=60)
+FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, 2 * GIB, points=6, repeat=3, idle=300)
+SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, 256 * MIB, points=6, repeat=1, idle=60)
 
 
-_SIZED = ("disk", "data", "dump", "big", "hints")
+_SIZED = ("disk", "data", "dump", "big", "hints", "clone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,10 @@ def _options() -> Options:
 def _measure(options: Options) -> Document:
     sizes = options.sizes
     needed = 0
-    if set(options.workloads) - {"hints", "daemon", "prune"}:
-        needed = (sizes.data + sizes.dump) * _ROOM_FACTOR
+    if "clone" in options.workloads:
+        needed = sizes.clone * _CLONE_ROOM_FACTOR
+    if set(options.workloads) - {"hints", "daemon", "prune", "clone"}:
+        needed = max(needed, (sizes.data + sizes.dump) * _ROOM_FACTOR)
     if "hints" in options.workloads:
         platforms.require_programs()
         needed = max(needed, sizes.hints * _HINTS_ROOM_FACTOR)
@@ -148,6 +152,12 @@ def _measure(options: Options) -> Document:
                 continue
             if workload == "prune":
                 results[workload] = prunes.measure(work, say=_say)
+                continue
+            if workload == "clone":
+                results[workload] = clones.measure(
+                    work, sizes.clone, repeat=sizes.repeat, seed=options.seed, say=_say
+                )
+                shutil.rmtree(folder)
                 continue
             if workload == "daemon":
                 results[workload] = daemons.measure(work, seconds=sizes.idle, say=_say)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault backup`: make restore points now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -157,7 +157,7 @@ def _tell(run: Session, held: "Held", seconds: float) -> None:
             f'backed up source "{point.source}" as restore point {point.point}: '
             f"taken {local(point.taken_at)}, size {format_size(point.size)}, "
             f"read {format_size(counters.get('read_bytes', 0))}, "
-            f"changed {format_size(counters.get('changed_bytes', 0))}, "
+            f"changed {format_size(counters.get('changed_bytes', 0))}, {_shared(counters)}"
             f"stored {format_size(held.stored_bytes)} "
             f"({format_count(counters.get('new_volumes', 0), 'new volume')}), "
             f"{CONSISTENCY.get(point.consistency, point.consistency)}, "
@@ -172,12 +172,19 @@ def _tell(run: Session, held: "Held", seconds: float) -> None:
         )
 
 
+def _shared(counters: "Mapping[str, int]") -> str:
+    """Return what of it other disks had stored already, if anything."""
+    shared = counters.get("deduplicated_bytes", 0)
+    return f"of which {format_size(shared)} were there already, " if shared else ""
+
+
 def _success(vault: str, held: "Held", seconds: float) -> dict[str, Any]:
     counters = held.point.counters
     return {
         **point_document(vault, held),
         "read_bytes": counters.get("read_bytes", 0),
         "changed_bytes": counters.get("changed_bytes", 0),
+        "deduplicated_bytes": counters.get("deduplicated_bytes", 0),
         "new_volumes": counters.get("new_volumes", 0),
         "seconds": round(seconds, 3),
         "error": None,
@@ -197,6 +204,7 @@ def _failure(vault: str, source: str, error: SnapVaultError) -> dict[str, Any]:
         "held": [],
         "read_bytes": None,
         "changed_bytes": None,
+        "deduplicated_bytes": None,
         "new_volumes": None,
         "seconds": None,
         "error": {

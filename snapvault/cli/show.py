@@ -197,6 +197,7 @@ def _lines(vault: str, held: "Held", made_by: Sequence[str]) -> list[str]:
         f"  read           {size_in_full(counters.get('read_bytes', 0))}",
         *_sampled(counters),
         f"  changed        {size_in_full(counters.get('changed_bytes', 0))}",
+        *_shared(counters),
         f"  stored         {size_in_full(held.stored_bytes)}",
         f"  new volumes    {counters.get('new_volumes', 0):,}",
         f"  made by        {point.tool} on host {point.host}",
@@ -208,6 +209,12 @@ def _lines(vault: str, held: "Held", made_by: Sequence[str]) -> list[str]:
         "",
         *objects,
     ]
+
+
+def _shared(counters: Mapping[str, int]) -> list[str]:
+    """Return what of the changes other disks had stored already, if anything."""
+    shared = counters.get("deduplicated_bytes", 0)
+    return [f"  deduplicated   {size_in_full(shared)} were there already"] if shared else []
 
 
 def _sampled(counters: Mapping[str, int]) -> list[str]:

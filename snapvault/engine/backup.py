@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from snapvault.engine import damages, head, journal, key_changes, notes
+from snapvault.engine import damages, head, journal, key_changes, notes, sharing
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
+from snapvault.engine.donors import Donors
 from snapvault.engine.head import Head
 from snapvault.engine.journal import Journal
 from snapvault.engine.reading import Reading
+from snapvault.engine.sharing import Sharing
 from snapvault.engine.vault import Held, Inventory, Vault, sync
 from snapvault.errors import IntegrityError, KeyMissingError, SnapVaultError
 from snapvault.formats import names
@@ -86,20 +88,21 @@ class BackupJob:
             restarts_logs = own.is_same(parent.held.point.hash_key)
             parent = parent if restarts_logs else None
         bad = damages.known(vault)
-        unusable = {*doomed, *bad}
+        avoided = {*doomed, *bad}
         if parent is not None and _lies_in(parent, bad):
             parent = None
         if parent is not None and any(each.name in bad for each in parent.held.point.objects):
             restarts_logs = True  # the head has what they held
+        # What a record that cannot be read has doomed nobody knows: only what this run stores
+        # itself, and the newest point, are safe from it.
+        unusable: Container[str] = _Everything() if records.problems else avoided
         run_folder = self._clean_run_folder()
         leftovers = journal.load(
             run_folder,
             vault.store,
             block_size=vault.record.block_size,
             key_id=key_record.sha256,
-            # What a record that cannot be read has doomed nobody knows: only what this run stores
-            # itself, and the newest point, are safe from it.
-            doomed=_Everything() if records.problems else unusable,
+            doomed=unusable,
         )
         if leftovers.volumes:
             vault.events.emit(
@@ -120,6 +123,7 @@ class BackupJob:
                 key=key,
                 parent=parent,
                 leftovers=leftovers,
+                sharing=self._sharing(parent, key_record.sha256, unusable),
                 journal=Journal(
                     run_folder, block_size=vault.record.block_size, key_id=key_record.sha256
                 ),
@@ -145,10 +149,12 @@ class BackupJob:
                 counters={
                     "sampled_bytes": reading.sampled_bytes,
                     "hint_mismatches": reading.hint_mismatches,
+                    "deduplicated_bytes": reading.sharing.deduplicated_bytes,
                 },
-                doomed=unusable,
+                doomed=avoided,
                 deserted=_deserted(parent, inventory.of(self.source.name)),
                 restarts_logs=restarts_logs,
+                shared=reading.sharing.records,
             )
             held = commit(vault, draft, run_folder)
             self._tell_committed(view, held)
@@ -162,6 +168,7 @@ class BackupJob:
         self._close_committed(view)
         try:
             head.keep(heads, point, {stream.record.name: stream.full for stream in streams})
+            self._learn(streams, key_record.sha256)
             journal.clear(run_folder)
         except OSError as error:
             # The point is committed; what failed is a cache, which the next run makes again.
@@ -171,6 +178,35 @@ class BackupJob:
                 source=self.source.name,
             )
         return held
+
+    def _sharing(self, parent: Head | None, key_id: str, unusable: Container[str]) -> Sharing:
+        """Return what finds the blocks of tonight that sources of this host have stored."""
+        vault = self.vault
+        maps = parent.maps.values() if parent is not None else ()
+        donors = Donors(vault, self.folder.parent, own=parent, key_id=key_id, doomed=unusable)
+        return Sharing(
+            lambda: sharing.open_index(vault, key_id),
+            donors,
+            block_size=vault.record.block_size,
+            used=(volume for extents in maps for volume in extents.volumes),
+        )
+
+    def _learn(self, streams: Sequence[StreamDraft], key_id: str) -> None:
+        """Let runs of other sources find the blocks that are new."""
+        changed = [
+            (stream.record.name, stream.changed_signature)
+            for stream in streams
+            if stream.changed_signature is not None
+        ]
+        try:
+            sharing.learn(self.vault, self.folder.parent, self.source.name, changed, key_id)
+        except OSError as error:
+            self.vault.events.warn(
+                "index.failed",
+                f'could not note the blocks of source "{self.source.name}", so no other source '
+                f"can share them: {error.strerror}",
+                source=self.source.name,
+            )
 
     def _tell_committed(self, view: View, held: Held) -> None:
         """Let the platform go on; what fails there does not undo the restore point."""

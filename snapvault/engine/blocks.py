@@ -17,6 +17,7 @@ from blake3 import blake3
 from snapvault.engine.buffers import dense
 from snapvault.engine.journal import PendingBlocks
 from snapvault.engine.pipeline import WORKERS, ordered, threads
+from snapvault.engine.sharing import Shared
 from snapvault.engine.volumes import Piece, VolumeWriter
 from snapvault.formats.signatures import (
     HASH_SIZE,
@@ -97,7 +98,8 @@ class BlockScan:
     """One disk to be scanned against its parent.
 
     `parent_pages` are those of the parent's full signature, `parent_size` its bytes (0: none).
-    `full_pages` takes the new full signature, `changed_pages` what differs from the parent.
+    `share` finds new blocks that are stored already. `full_pages` takes the new full signature,
+    `changed_pages` what differs from the parent.
     With `changed`, blocks outside of these ranges are taken to be as in the parent, unread.
     """
 
@@ -112,6 +114,7 @@ class BlockScan:
     changed_pages: BinaryIO
     on_stored: Callable[[Piece, int, Hashes], None]
     on_read: Callable[[int], None]
+    share: Callable[[Hashes, "np.ndarray[tuple[int], np.dtype[np.bool_]]"], list[Shared]]
     changed: Sequence[Range] | None = None
     _volumes: dict[str, int] = field(default_factory=dict)
     _changed_bytes: int = 0
@@ -212,6 +215,10 @@ class BlockScan:
             place[index] = self._number(volume)
             offset[index] = position
             new[index] = False
+        for shared in self.share(chunk.hashes, new):
+            place[shared.index] = self._number(shared.volume)
+            offset[shared.index] = shared.offset
+            new[shared.index] = False
         edges = np.flatnonzero(np.diff(new, prepend=False, append=False)).tolist()
         for begin, end in zip(edges[::2], edges[1::2], strict=True):
             at = begin

@@ -3,7 +3,7 @@
 
 import hashlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +11,13 @@ from snapvault import clock
 from snapvault.engine import fetch, notes
 from snapvault.engine.files import write_durably
 from snapvault.engine.vault import Held, Vault
-from snapvault.errors import IntegrityError, SnapVaultError, StoreUnavailableError, VolumeError
+from snapvault.errors import (
+    IntegrityError,
+    ObjectMissingError,
+    SnapVaultError,
+    StoreUnavailableError,
+    VolumeError,
+)
 from snapvault.formats import manifest, maps, meta, names, volume_list
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
@@ -60,10 +66,11 @@ class Draft:
 
     `base` is the point that changes refer to, `previous` the newest one there is (or none); they
     differ only when the newest could not be used. `volumes` are those stored by this run and by
-    the unfinished ones before it. `counters` are added to those that the commit makes. `doomed`
-    are names of objects that prunes remove or have removed, or that are damaged; `deserted` those
-    of the base's metadata that no other point needs, of points that have expired. With
-    `restarts_logs` the point refers to no map and no signature of an earlier one.
+    the unfinished ones before it, `shared` those that points of other sources brought. `counters`
+    are added to those that the commit makes. `doomed` are names of objects that prunes remove or
+    have removed, or that are damaged; `deserted` those of the base's metadata that no other point
+    needs, of points that have expired. With `restarts_logs` the point refers to no map and no
+    signature of an earlier one.
     """
 
     point: str
@@ -81,6 +88,7 @@ class Draft:
     doomed: Container[str] = frozenset()
     deserted: frozenset[str] = frozenset()
     restarts_logs: bool = False
+    shared: Mapping[str, VolumeRecord] = field(default_factory=dict)
 
 
 def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
@@ -108,7 +116,8 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
         for name, sections in ((map_name, map_sections), (signature_name, signature_sections))
         if sections
     ]
-    lists, volumes, new_volumes, list_bytes = _put_lists(vault, draft)
+    lists, volumes, added, list_bytes = _put_lists(vault, draft)
+    new_volumes = [record for record in added if record.volume in draft.volumes]
     metadata_bytes = sum(record.size for record in own) + list_bytes
     volume_bytes = sum(record.size for record in new_volumes)
 
@@ -141,16 +150,27 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
             "stored_bytes": metadata_bytes + volume_bytes,
         },
     )
-    _require_undoomed(vault, point, volumes)
+    _require_undoomed(vault, point, volumes, added, draft.base)
     return _put_manifest(vault, point)
 
 
-def _require_undoomed(vault: Vault, point: Point, volumes: Iterable[VolumeRecord]) -> None:
+def _require_undoomed(
+    vault: Vault,
+    point: Point,
+    volumes: Iterable[VolumeRecord],
+    added: Iterable[VolumeRecord],
+    base: Held | None,
+) -> None:
     """See to it that no prune is about to remove what the point needs.
+
+    `added` are those of its volumes that the base does not have.
 
     ORDER: after all that the manifest names is known, and before the manifest. What a prune
     dooms later than this look it removes a grace later, and only if no manifest names it: by
     then this one does (docs/retention.md).
+
+    Volumes of the base may be doomed: by a prune that found another source's last point with them
+    expired in the moment before the base was put. They stay as long as the base is there.
 
     Raises:
         StoreUnavailableError: one is; the next run does without.
@@ -158,8 +178,11 @@ def _require_undoomed(vault: Vault, point: Point, volumes: Iterable[VolumeRecord
     doomed = notes.doomed(notes.prunes(vault))
     if not doomed:
         return
+    # ORDER: the base is looked for after the records were read: so whoever acts upon one of them
+    # finds the base, or this point.
+    needed = added if base is not None and _is_there(vault, base) else volumes
     used = [record.name for record in (*point.objects, *point.lists)]
-    used += [names.volume(record.volume) for record in volumes]
+    used += [names.volume(record.volume) for record in needed]
     for name in used:
         if name in doomed:
             raise StoreUnavailableError(
@@ -168,6 +191,13 @@ def _require_undoomed(vault: Vault, point: Point, volumes: Iterable[VolumeRecord
                 hint="Run the backup again: it stores anew what it needs. Let no two hosts back "
                 "up one source, and no backup take longer than orphans are kept.",
             )
+
+
+def _is_there(vault: Vault, held: Held) -> bool:
+    try:
+        return vault.store.stat(held.manifest.name).size == held.manifest.size
+    except ObjectMissingError:
+        return False
 
 
 def _put_manifest(vault: Vault, point: Point) -> Held:
@@ -287,7 +317,7 @@ def _put_lists(
     previous = [cached_list(vault, record) for record in before]
     known = {record.volume: record for each in previous for record in each}
     used = dict.fromkeys(volume for stream in draft.streams for volume in stream.full.live_bytes())
-    vouched = {**draft.volumes, **known}
+    vouched = {**draft.shared, **draft.volumes, **known}
     if unknown := [volume for volume in used if volume not in vouched]:
         raise VolumeError(f'volume "{unknown[0]}" is in use and no list vouches for it')
     live = [vouched[volume] for volume in used]
@@ -298,8 +328,10 @@ def _put_lists(
             lists.append(there[entry])
             continue
         record, encoded = _list_object(volume_list.encode(entry))
-        if record.name in draft.doomed:
-            # An older list of the same volumes, which a prune removes or has removed.
+        is_shared = any(each.volume in draft.shared for each in entry)
+        if is_shared or record.name in draft.doomed:
+            # An older list of the same volumes, which a prune removes or has removed; or one of
+            # another source, which a prune may doom while this point is committed.
             record, encoded = _list_object(volume_list.encode(entry, salt=names.new_note_id()))
         lists.append(record)
         vault.store.put(record.name, encoded)

@@ -8,6 +8,7 @@ when it is missing or damaged.
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from snapvault.formats import maps
 from snapvault.model.extents import ExtentMap
 
 _INDEX = "index.json"
+_SIGNATURE = ".sig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,40 @@ def load(vault: Vault, heads: Path, held: Held) -> Head:
 def fine_hashes(folder: Path, stream: str) -> Path:
     """Return where in a point's folder the finer hashes of a stream belong."""
     return folder / f"{stream}.fine"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A head as it lies in this host's cache: nothing says yet that it is whole."""
+
+    source: str
+    point: str
+    folder: Path
+
+    def signatures(self) -> dict[str, Path]:
+        """Return the files of signatures that are there, by stream."""
+        return {path.name.removesuffix(_SIGNATURE): path for path in self.folder.glob("*.sig")}
+
+
+def all_kept(sources: Path) -> list[Kept]:
+    """Return the newest head of every source that this host keeps, oldest first."""
+    found: list[tuple[int, Kept]] = []
+    for folder in sources.iterdir() if sources.is_dir() else ():
+        heads: list[tuple[int, Kept]] = []
+        for index in folder.glob(f"heads/*/{_INDEX}"):
+            with suppress(FileNotFoundError):  # a run has just replaced it by a newer one
+                kept = Kept(folder.name, index.parent.name, index.parent)
+                heads.append((index.stat().st_mtime_ns, kept))
+        found += sorted(heads, key=lambda each: each[0])[-1:]
+    return [kept for _, kept in sorted(found, key=lambda each: each[0])]
+
+
+def load_kept(kept: Kept, held: Held) -> Head | None:
+    """Return a head from this host's cache, and only from there; None if it is gone or damaged."""
+    try:
+        return _cached(kept.folder, held)
+    except (OSError, ValueError, KeyError, TypeError, IntegrityError):
+        return None
 
 
 def new_folder(heads: Path, point: str) -> Path:

@@ -16,6 +16,7 @@ from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
 from snapvault.engine.rolling import OldStream, Roll
 from snapvault.engine.sampling import Sample
+from snapvault.engine.sharing import Sharing
 from snapvault.engine.vault import Vault
 from snapvault.engine.volumes import Piece, VolumeWriter
 from snapvault.formats import signatures
@@ -53,6 +54,7 @@ class Reading:
     key: bytes
     parent: Head | None
     leftovers: Leftovers
+    sharing: Sharing
     journal: Journal
     run_folder: Path
     head_folder: Path
@@ -101,6 +103,7 @@ class Reading:
             raise
         finally:
             progress.close()
+            self.sharing.close()
 
     def facts_of(self, stream: StreamDraft) -> dict[str, str]:
         """Return what the next run needs to know of how a disk was read."""
@@ -216,6 +219,7 @@ class Reading:
                 changed_pages=stack.enter_context(changes_path.open("wb")),
                 on_stored=on_stored,
                 on_read=progress.advance,
+                share=self.sharing.find,
                 changed=changed,
             )
             result = scan.run()
