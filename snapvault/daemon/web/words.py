@@ -57,6 +57,7 @@ VERDICTS: Final[Mapping[drills.Verdict, str]] = {
 _COUNTERS: Final[Mapping[str, str]] = {
     "read_bytes": "Read",
     "changed_bytes": "Changed",
+    "deduplicated_bytes": "Already there",
     "stored_bytes": "Stored",
     "sampled_bytes": "Sampled",
     "new_volumes": "New volumes",
