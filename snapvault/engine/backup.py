@@ -12,6 +12,7 @@ from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.donors import Donors
 from snapvault.engine.head import Head
 from snapvault.engine.journal import Journal
+from snapvault.engine.key_changes import OwnKey
 from snapvault.engine.reading import Reading
 from snapvault.engine.sharing import Sharing
 from snapvault.engine.vault import Held, Inventory, Vault, sync
@@ -123,7 +124,7 @@ class BackupJob:
                 key=key,
                 parent=parent,
                 leftovers=leftovers,
-                sharing=self._sharing(parent, key_record.sha256, unusable),
+                sharing=self._sharing(parent, own, unusable),
                 journal=Journal(
                     run_folder, block_size=vault.record.block_size, key_id=key_record.sha256
                 ),
@@ -168,7 +169,7 @@ class BackupJob:
         self._close_committed(view)
         try:
             head.keep(heads, point, {stream.record.name: stream.full for stream in streams})
-            self._learn(streams, key_record.sha256)
+            self._learn(streams, own.key)
             journal.clear(run_folder)
         except OSError as error:
             # The point is committed; what failed is a cache, which the next run makes again.
@@ -179,19 +180,19 @@ class BackupJob:
             )
         return held
 
-    def _sharing(self, parent: Head | None, key_id: str, unusable: Container[str]) -> Sharing:
+    def _sharing(self, parent: Head | None, key: OwnKey, unusable: Container[str]) -> Sharing:
         """Return what finds the blocks of tonight that sources of this host have stored."""
         vault = self.vault
         maps = parent.maps.values() if parent is not None else ()
-        donors = Donors(vault, self.folder.parent, own=parent, key_id=key_id, doomed=unusable)
+        donors = Donors(vault, self.folder.parent, parent=parent, key=key, doomed=unusable)
         return Sharing(
-            lambda: sharing.open_index(vault, key_id),
+            lambda: None if self.options.is_full else sharing.open_index(vault, key.key),
             donors,
             block_size=vault.record.block_size,
             used=(volume for extents in maps for volume in extents.volumes),
         )
 
-    def _learn(self, streams: Sequence[StreamDraft], key_id: str) -> None:
+    def _learn(self, streams: Sequence[StreamDraft], key: bytes) -> None:
         """Let runs of other sources find the blocks that are new."""
         changed = [
             (stream.record.name, stream.changed_signature)
@@ -199,7 +200,7 @@ class BackupJob:
             if stream.changed_signature is not None
         ]
         try:
-            sharing.learn(self.vault, self.folder.parent, self.source.name, changed, key_id)
+            sharing.learn(self.vault, self.folder.parent, self.source.name, changed, key)
         except OSError as error:
             self.vault.events.warn(
                 "index.failed",

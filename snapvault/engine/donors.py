@@ -16,12 +16,14 @@ from snapvault.engine import head
 from snapvault.engine.block_index import stream_number
 from snapvault.engine.commit import cached_list
 from snapvault.engine.head import Head, Kept
+from snapvault.engine.key_changes import OwnKey
 from snapvault.engine.vault import Held, Vault, sync
-from snapvault.errors import IntegrityError, ObjectMissingError
+from snapvault.errors import ConfigError, IntegrityError, ObjectMissingError, SealError
 from snapvault.formats import names, signatures
 from snapvault.formats.signatures import HASH_SIZE, Hashes
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap
+from snapvault.ports.sealer import Addressees
 
 _AT_ONCE: Final = 4  # donors that are open
 _PROVEN_FOR_A_PAGE: Final = 16 << 20  # bytes whose digest takes as long as sorting a page
@@ -83,21 +85,29 @@ class Donors:
     """The heads that this host keeps, opened as they are asked for.
 
     A point counts when its manifest is in the vault now, trusted, and made with the same key for
-    block hashes; a volume of it when no prune has doomed it and the store has it.
+    block hashes; a volume of it when no prune has doomed it and the store has it. Once recipients
+    have changed, a volume has to be sealed to those of now, and to nobody else.
     """
 
     def __init__(
-        self, vault: Vault, sources: Path, *, own: Head | None, key_id: str, doomed: Container[str]
+        self,
+        vault: Vault,
+        sources: Path,
+        *,
+        parent: Head | None,
+        key: OwnKey,
+        doomed: Container[str],
     ) -> None:
         self._vault = vault
         self._sources = sources
-        self._own = own
-        self._key_id = key_id
+        self._parent = parent
+        self._key = key
         self._doomed = doomed
         self._streams: dict[int, tuple[Kept, str]] | None = None
         self._held: dict[str, Held | None] = {}
         self._open: OrderedDict[str, _Donor | None] = OrderedDict()
         self._there: dict[str, bool] = {}
+        self._addressees: Addressees | None = None
 
     def close(self) -> None:
         """Let go of all files."""
@@ -186,9 +196,9 @@ class Donors:
         held = self._held[kept.source]
         if held is None:
             return None
-        own = self._own
-        is_own = own is not None and own.held.point.point == held.point.point
-        found = own if is_own else head.load_kept(kept, held)
+        parent = self._parent
+        is_parent = parent is not None and parent.held.point.point == held.point.point
+        found = parent if is_parent else head.load_kept(kept, held)
         if found is None:
             return None
         block_size = self._vault.record.block_size
@@ -207,7 +217,7 @@ class Donors:
     def _look_for(self, kept: Kept) -> Held | None:
         """Return the point of a head if it is in the vault at this moment, and of use here."""
         for held in sync(self._vault, kept.source).of(kept.source):
-            if held.point.point == kept.point and held.point.hash_key.sha256 == self._key_id:
+            if held.point.point == kept.point and self._key.is_same(held.point.hash_key):
                 return held
         return None
 
@@ -220,9 +230,22 @@ class Donors:
         name = names.volume(volume.volume)
         if name in self._doomed:
             return False
-        with suppress(ObjectMissingError):
-            return self._vault.store.stat(name).size == volume.size
+        with suppress(ObjectMissingError, IntegrityError, ConfigError, SealError):
+            size = self._vault.store.stat(name).size
+            return size == volume.size and self._has_its_readers(name, size)
         return False
+
+    def _has_its_readers(self, name: str, size: int) -> bool:
+        """Tell whether a volume is sealed to those to whom a new one would be."""
+        if not self._key.late and self._key.equals == {self._key.record.sha256}:
+            return True  # recipients have never changed
+        if self._addressees is None and self._vault.addressees is not None:
+            self._addressees = self._vault.addressees()
+        if self._addressees is None:
+            return False
+        start = self._vault.store.get_part(name, 0, min(size, self._addressees.head_size))
+        readers = {self._addressees.owner(each) for each in self._addressees.ids(start)}
+        return readers == set(self._vault.sealer.recipients)
 
 
 def _page_positions(file: BinaryIO) -> dict[int, int]:

@@ -157,16 +157,16 @@ class Sharing:
         return left[~taken]
 
 
-def open_index(vault: Vault, key_id: str) -> BlockIndex | None:
+def open_index(vault: Vault, key: bytes) -> BlockIndex | None:
     """Open this host's index of a vault's blocks; None if it is of no use."""
     try:
-        return BlockIndex(vault.state / _FILE, _identity(vault, key_id))
+        return BlockIndex(vault.state / _FILE, _identity(vault, key))
     except (OSError, ValueError):
         return None
 
 
 def learn(
-    vault: Vault, sources: Path, source: str, changed: Iterable[tuple[str, Path]], key_id: str
+    vault: Vault, sources: Path, source: str, changed: Iterable[tuple[str, Path]], key: bytes
 ) -> None:
     """Enter the blocks of a point just committed: files of pages, by stream.
 
@@ -177,7 +177,7 @@ def learn(
     """
     heads = head.all_kept(sources)
     blocks = sum(_blocks_of(kept) for kept in heads)
-    index = open_index(vault, key_id)
+    index = open_index(vault, key)
     if index is not None:
         with index:
             if block_index.is_fit(index, blocks):
@@ -190,12 +190,13 @@ def learn(
         for stream, path in kept.signatures().items()
         for page in _pages(path, stream_number(kept.source, stream))
     )
-    block_index.build(vault.state / _FILE, _identity(vault, key_id), blocks, every)
+    block_index.build(vault.state / _FILE, _identity(vault, key), blocks, every)
 
 
-def _identity(vault: Vault, key_id: str) -> bytes:
-    text = f"{vault.record.vault} {vault.record.block_size} {key_id}"
-    return blake3(text.encode()).digest()
+def _identity(vault: Vault, key: bytes) -> bytes:
+    """Return what tells blocks of another size or key apart; it gives no key away."""
+    text = f"index of blocks of {vault.record.block_size} bytes in vault {vault.record.vault}"
+    return blake3(text.encode(), key=key).digest()
 
 
 def _blocks_of(kept: Kept) -> int:

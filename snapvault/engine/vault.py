@@ -3,7 +3,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from snapvault.model.notes import RemovedPoint
 from snapvault.model.point import ObjectRecord, Point
 from snapvault.ports.catalog import Catalog, CatalogRow
 from snapvault.ports.events import Events
-from snapvault.ports.sealer import Readers, Sealer
+from snapvault.ports.sealer import Addressees, Readers, Sealer
 from snapvault.ports.store import Store, StoreTraits
 from snapvault.ports.versions import StoreVersions
 
@@ -40,7 +40,8 @@ class Vault:
     """Everything a job needs to work with one vault.
 
     `state` is this vault's own folder on the host; it can be lost. `versions` shows what lies
-    underneath, in stores that may keep any; `lock` is how long what is put is locked.
+    underneath, in stores that may keep any; `lock` is how long what is put is locked. `addressees`
+    opens what tells the readers of objects.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Vault:
     state: Path
     versions: StoreVersions | None = None
     lock: ObjectLock | None = None
+    addressees: Callable[[], Addressees] | None = None
 
 
 @dataclass(frozen=True, slots=True)

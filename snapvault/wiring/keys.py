@@ -42,11 +42,9 @@ def readable_shares(settings: Settings, vault: Vault, points: Iterable[Held]) ->
 
     Raises: as `readable.shares`.
     """
-    from snapvault.adapters.sealers.addressees import GnupgAddressees
     from snapvault.engine.readable import shares
 
-    home = vaults.gnupg_home(settings.vaults[vault.name])
-    return shares(vault, points, GnupgAddressees(home))
+    return shares(vault, points, vaults.open_addressees(settings.vaults[vault.name]))
 
 
 def names_of(settings: VaultSettings, vault: Vault, fingerprints: Iterable[str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from snapvault.formats.vault import VaultRecord
 from snapvault.model.settings import Settings, VaultSettings
 from snapvault.ports.archive import Archive
 from snapvault.ports.events import Events
-from snapvault.ports.sealer import Sealer
+from snapvault.ports.sealer import Addressees, Sealer
 from snapvault.ports.store import Store, StoreTraits
 from snapvault.ports.throttle import Throttle
 from snapvault.ports.versions import LockProof, StoreVersions
@@ -94,6 +94,7 @@ def open_vault(settings: Settings, name: str, events: Events) -> Iterator[Vault]
                 state,
                 underneath,
                 chosen.object_lock,
+                partial(open_addressees, chosen),
             )
 
 
@@ -143,6 +144,17 @@ def open_report_keys(settings: VaultSettings, vault_keys: Sealer) -> Sealer:
         vault_keys,
         passphrase_file=str(settings.passphrase_file) if settings.passphrase_file else None,
     )
+
+
+def open_addressees(settings: VaultSettings) -> Addressees:
+    """Return what tells whom sealed objects are addressed to.
+
+    Raises:
+        ConfigError, SealError: the folder of the keys or gpg cannot be used.
+    """
+    from snapvault.adapters.sealers.addressees import GnupgAddressees
+
+    return GnupgAddressees(gnupg_home(settings))
 
 
 def gnupg_home(settings: VaultSettings) -> Path:

@@ -107,6 +107,8 @@ class Story:
 
     def night(self, *, is_full: bool = False) -> Held:
         job = self.kit.job(self.source)
+        home = self.machines.home("host")
+        job = replace(job, vault=replace(job.vault, addressees=lambda: GnupgAddressees(home)))
         return replace(job, options=replace(job.options, is_full=is_full)).run()
 
     def shares(self, held: Held) -> Share:
@@ -177,6 +179,34 @@ def test_a_lost_key_for_block_hashes_is_had_from_another_object(story: Story) ->
     story.kit.store.delete([story.kit.inventory().held[-1].point.hash_key.name])
     with pytest.raises(IntegrityError, match=first.point.hash_key.name):
         story.restores(first.point)
+
+
+def test_new_sources_share_the_volumes_that_are_sealed_to_the_recipients_of_now(
+    story: Story,
+) -> None:
+    disk = story.source.disks["root"]
+    nights = []
+    for name, recipients in (
+        ("web02", [RECOVERY]),
+        ("web03", [RECOVERY, RECOVERY2]),
+        ("web04", [RECOVERY, RECOVERY2]),
+        ("web05", [RECOVERY]),
+    ):
+        if recipients != list(story.kit.host_sealer.recipients):
+            story.settings(recipients)
+            story.apply()
+        story.source = MixedSource(name, disks={"root": disk})
+        night = story.night()
+        by_second = story.restores(night.point, "recovery2")
+        nights.append((name, night.point.counters["deduplicated_bytes"] > 0, by_second))
+        assert story.restores(night.point)
+
+    assert nights == [
+        ("web02", True, False),
+        ("web03", False, True),
+        ("web04", True, True),
+        ("web05", False, False),
+    ]
 
 
 def test_a_recipient_that_nobody_sealed_for_yet_is_told_of(story: Story) -> None:

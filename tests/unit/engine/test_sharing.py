@@ -3,6 +3,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -292,6 +293,19 @@ def test_what_was_hashed_with_another_key_is_not_shared(kit: VaultKit) -> None:
     assert deduplicated(held) == 0
     assert deduplicated(again) == again.point.counters["changed_bytes"]
     assert kit.restored(again.point) == {"root": noise(1)}
+
+
+def test_a_run_that_shall_store_everything_shares_nothing(kit: VaultKit) -> None:
+    """Somebody does not trust what is there, or it is sealed to others than it should be."""
+    web01 = source("web01", noise(1))
+    first = kit.night(web01)
+    kit.night(source("web02", noise(1)))
+    kit.options = replace(kit.options, is_full=True)
+
+    held = kit.night(web01)
+
+    assert deduplicated(held) == 0
+    assert held.point.counters["new_volumes"] == first.point.counters["new_volumes"]
 
 
 def test_a_disk_next_to_a_dump_of_another_source_is_shared_and_the_dump_is_not(
