@@ -11,7 +11,7 @@ from snapvault.engine import damages, head, journal, key_changes, notes, sharing
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.donors import Donors
 from snapvault.engine.head import Head
-from snapvault.engine.journal import Journal
+from snapvault.engine.journal import Journal, Leftovers
 from snapvault.engine.key_changes import OwnKey
 from snapvault.engine.reading import Reading
 from snapvault.engine.sharing import Sharing
@@ -98,17 +98,7 @@ class BackupJob:
         # itself, and the newest point, are safe from it.
         unusable: Container[str] = _Everything() if records.problems else avoided
         run_folder = self._clean_run_folder()
-        leftovers = journal.load(
-            run_folder,
-            vault.store,
-            block_size=vault.record.block_size,
-            key_id=key_record.sha256,
-            doomed=unusable,
-        )
-        if leftovers.volumes:
-            vault.events.emit(
-                "run.resumed", source=self.source.name, volumes=len(leftovers.volumes)
-            )
+        leftovers = self._leftovers(run_folder, key_record.sha256, unusable)
         point = names.new_point_id()
         heads = self.folder / "heads"
         view = self.source.open(_marks(parent))
@@ -179,6 +169,20 @@ class BackupJob:
                 source=self.source.name,
             )
         return held
+
+    def _leftovers(self, run_folder: Path, key_id: str, unusable: Container[str]) -> Leftovers:
+        """Return what an unfinished run has stored, and that may be used."""
+        found = journal.load(
+            run_folder,
+            self.vault.store,
+            block_size=self.vault.record.block_size,
+            key_id=key_id,
+            doomed=unusable,
+        )
+        if found.volumes:
+            count = len(found.volumes)
+            self.vault.events.emit("run.resumed", source=self.source.name, volumes=count)
+        return found
 
     def _sharing(self, parent: Head | None, key: OwnKey, unusable: Container[str]) -> Sharing:
         """Return what finds the blocks of tonight that sources of this host have stored."""
