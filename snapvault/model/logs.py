@@ -44,9 +44,7 @@ def deserted(base: Point, present: Iterable[Point]) -> frozenset[str]:
     """
     others = [each for each in present if each.source == base.source]
     there = {each.point for each in others} | {base.point}
-    needed = {
-        record.name for each in others if each.point != base.point for record in each.objects
-    }
+    needed = {record.name for each in others if each.point != base.point for record in each.objects}
     return frozenset(
         record.name
         for record in base.objects
