@@ -35,7 +35,13 @@ def verdicts(
 
     def kind(each: "Judged") -> tuple[object, ...]:
         rules = tuple(_rule(reason) for reason in each.verdict.reasons)
-        return each.held.point.source, verdict(each), rules, each.locked_until is None, each.suspicion
+        return (
+            each.held.point.source,
+            verdict(each),
+            rules,
+            each.locked_until is None,
+            each.suspicion,
+        )
 
     if is_whole or len(judged) <= MOST_LINES:
         groups = [[each] for each in judged]
