@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`snapvault backup`: make restore points now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -160,6 +160,7 @@ def _tell(run: Session, held: "Held", seconds: float) -> None:
             f"changed {format_size(counters.get('changed_bytes', 0))}, "
             f"stored {format_size(held.stored_bytes)} "
             f"({format_count(counters.get('new_volumes', 0), 'new volume')}), "
+            f"{_again(counters)}"
             f"{CONSISTENCY.get(point.consistency, point.consistency)}, "
             f"in {format_duration(seconds)}",
             flush=True,
@@ -172,12 +173,19 @@ def _tell(run: Session, held: "Held", seconds: float) -> None:
         )
 
 
+def _again(counters: Mapping[str, int]) -> str:
+    """Return how much was stored again, if anything was."""
+    rewritten = counters.get("rewritten_bytes", 0)
+    return f"stored again {format_size(rewritten)}, " if rewritten else ""
+
+
 def _success(vault: str, held: "Held", seconds: float) -> dict[str, Any]:
     counters = held.point.counters
     return {
         **point_document(vault, held),
         "read_bytes": counters.get("read_bytes", 0),
         "changed_bytes": counters.get("changed_bytes", 0),
+        "rewritten_bytes": counters.get("rewritten_bytes", 0),
         "new_volumes": counters.get("new_volumes", 0),
         "seconds": round(seconds, 3),
         "error": None,
@@ -197,6 +205,7 @@ def _failure(vault: str, source: str, error: SnapVaultError) -> dict[str, Any]:
         "held": [],
         "read_bytes": None,
         "changed_bytes": None,
+        "rewritten_bytes": None,
         "new_volumes": None,
         "seconds": None,
         "error": {

@@ -197,6 +197,7 @@ def _lines(vault: str, held: "Held", made_by: Sequence[str]) -> list[str]:
         f"  read           {size_in_full(counters.get('read_bytes', 0))}",
         *_sampled(counters),
         f"  changed        {size_in_full(counters.get('changed_bytes', 0))}",
+        *_rewritten(counters),
         f"  stored         {size_in_full(held.stored_bytes)}",
         f"  new volumes    {counters.get('new_volumes', 0):,}",
         f"  made by        {point.tool} on host {point.host}",
@@ -208,6 +209,12 @@ def _lines(vault: str, held: "Held", made_by: Sequence[str]) -> list[str]:
         "",
         *objects,
     ]
+
+
+def _rewritten(counters: Mapping[str, int]) -> list[str]:
+    """Return what did not change and was stored again, so that old volumes can go."""
+    rewritten = counters.get("rewritten_bytes", 0)
+    return [f"  stored again   {size_in_full(rewritten)}"] if rewritten else []
 
 
 def _sampled(counters: Mapping[str, int]) -> list[str]:

@@ -169,7 +169,7 @@ class Reading:
 
     def _was_lied_to(self, stream: str, blocks: int) -> None:
         """Tell of blocks that changed, untold, and were read to be stored again; they are now."""
-        self.hint_mismatches += blocks
+        self.hint_mismatches += 1
         message = (
             f'stream "{stream}" of source "{self.source}" is read as a whole by the next run: '
             f"{format_count(blocks, 'block')} changed that the platform did not tell of"

@@ -140,7 +140,11 @@ def _ages(vault: Vault, parent: Head, points: Sequence[Held]) -> _Ages:
     oldest = timedelta(0)
     seen: set[str] = set()
     by_age = sorted((held.point for held in points), key=lambda point: point.taken_at)
-    for point in (point for point in by_age if point.taken_at <= newest.taken_at):
+    by_age = [point for point in by_age if point.taken_at <= newest.taken_at]
+    # How much older than that a volume is makes no difference: one such point tells of them all.
+    begin = newest.taken_at - rewriting.OLD
+    first = max(0, sum(point.taken_at < begin for point in by_age) - 1)
+    for point in by_age[first:]:
         age = newest.taken_at - point.taken_at
         for record in point.lists:
             if record.sha256 in seen:
@@ -157,7 +161,7 @@ def _states(vault: Vault, parent: Head, ages: _Ages) -> Iterator[VolumeState]:
     """Yield what is known of every volume that the parent uses.
 
     How many raw bytes a volume holds is written down nowhere. It is at least what lies before the
-    last byte in use, and hardly less than what it takes as stored: zstd makes nothing longer.
+    last byte in use, and what it takes as stored, but for the little that sealing adds.
     """
     live: dict[str, int] = {}
     cost: dict[str, int] = {}
@@ -175,12 +179,9 @@ def _states(vault: Vault, parent: Head, ages: _Ages) -> Iterator[VolumeState]:
     for record in parent.held.point.lists:
         for each in kept_list(vault, record) or ():
             if each.volume in raw:
-                raw[each.volume] = max(raw[each.volume], each.size - _SEALING)
+                raw[each.volume] = max(raw[each.volume], each.size)
     for volume, used in live.items():
         yield VolumeState(volume, raw[volume], used, cost[volume], ages.of(volume))
-
-
-_SEALING = 4096  # bytes that sealing and the seek table add at most, for all that is decided here
 
 
 def _sums(extents: ExtentMap, weights: U64) -> dict[str, int]:

@@ -19,7 +19,9 @@ ENOUGH: Final = 1.5
 MOST_CREDIT: Final = 0.05
 """Share of a point's bytes that nights without need may leave to be stored again later."""
 
-_YOUNG: Final = timedelta(days=35)
+OLD: Final = timedelta(days=35)
+"""From this age on volumes are all the same."""
+
 _YOUNG_COUNTS: Final = 3.0
 _SHORT: Final = timedelta(days=7)
 _MONTH: Final = timedelta(days=29)
@@ -61,7 +63,7 @@ class VolumeState:
 
         No point that is kept for long needs a young volume yet: its space comes back soon.
         """
-        counts = _YOUNG_COUNTS if self.age <= _YOUNG else 1.0
+        counts = _YOUNG_COUNTS if self.age < OLD else 1.0
         return self.dead * counts / max(1, self.cost)
 
 
