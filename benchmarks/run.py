@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import daemons, disks, hints, material, platforms, prunes, report
+from benchmarks import daemons, disks, hints, material, platforms, prunes, report, years
 from benchmarks.figures import GIB, MIB, figures
 from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
 from benchmarks.measure import BenchmarkError
@@ -25,14 +25,17 @@ from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring.versions import tool
 
-WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune")
+WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune", "years")
 _ROOM_FACTOR = 7  # what all files and stores together take, times the data
 _HINTS_ROOM_FACTOR = 8  # four copies of a disk twice as large
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How big everything is, in bytes; `idle` is how long an idle daemon is watched, in seconds."""
+    """How big everything is, in bytes; `idle` is how long an idle daemon is watched, in seconds.
+
+    `nights` are those of `years`.
+    """
 
     disk: int
     data: int
@@ -42,10 +45,13 @@ class Sizes:
     points: int
     repeat: int
     idle: float
+    nights: int
 
 
-FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, points=6, repeat=3, idle=300)
-SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, points=6, repeat=1, idle=60)
+FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, points=6, repeat=3, idle=300, nights=1000)
+SMALL = Sizes(
+    GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, points=6, repeat=1, idle=60, nights=100
+)
 
 
 _SIZED = ("disk", "data", "dump", "big", "hints")
@@ -124,7 +130,7 @@ def _options() -> Options:
 def _measure(options: Options) -> Document:
     sizes = options.sizes
     needed = 0
-    if set(options.workloads) - {"hints", "daemon", "prune"}:
+    if set(options.workloads) - {"hints", "daemon", "prune", "years"}:
         needed = (sizes.data + sizes.dump) * _ROOM_FACTOR
     if "hints" in options.workloads:
         platforms.require_programs()
@@ -151,6 +157,11 @@ def _measure(options: Options) -> Document:
                 continue
             if workload == "daemon":
                 results[workload] = daemons.measure(work, seconds=sizes.idle, say=_say)
+                continue
+            if workload == "years":
+                results[workload] = years.measure(
+                    work, nights=sizes.nights, seed=options.seed, say=_say
+                )
                 continue
             with open_lab(folder) as lab:
                 bench = Bench(lab, plan, work, _say)

@@ -67,6 +67,8 @@ def test_blocks_of_mostly_dead_volumes_are_stored_again_and_the_volume_is_needed
     assert third.streams[0].digest == second.streams[0].digest
     require_whole(kit, source, [first, second, third])
     assert kit.verify(Level.FULL).findings == ()
+    kit.lose_state()
+    assert kit.night(source).point.counters["changed_bytes"] == 0
 
 
 def test_a_budget_of_nothing_stores_nothing_again(tmp_path: Path) -> None:
