@@ -211,9 +211,12 @@ def test_a_block_found_changed_against_what_the_platform_told_is_stored_as_it_is
     assert kit.night(source).point.counters["read_bytes"] >= BLOCKS * 4096
 
 
-def test_a_dump_is_stored_again_where_it_lies_in_mostly_dead_volumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fine_hashes", [0, 1 << 20], ids=["coarse", "with finer hashes"])
+def test_a_dump_is_stored_again_where_it_lies_in_mostly_dead_volumes(
+    tmp_path: Path, fine_hashes: int
+) -> None:
     kit = VaultKit(tmp_path, block_size=BLOCK, volume_size=32 << 10)
-    kit.options = replace(kit.options, rewriting=Rewriting(100.0))
+    kit.options = replace(kit.options, rewriting=Rewriting(100.0), fine_hashes=fine_hashes)
     chance = random.Random(2)
     dump = chance.randbytes(128 << 10)
     source = MixedSource(streams={"dump": dump})
