@@ -4,7 +4,7 @@
 A vault's volumes cannot be packed anew: the host cannot read them. So the blocks that are still
 needed of a mostly dead volume are stored again from the source, and the volume goes with the
 points that still use it. And blocks that are likely to die together are stored together, which
-saves most of that work. docs/adr/0010-old-volumes-are-emptied-from-the-source.md
+saves most of that work. docs/adr/0011-old-volumes-are-emptied-from-the-source.md
 has the figures.
 """
 
