@@ -46,6 +46,8 @@ def figures(results: Document) -> list[Figure]:
         found += _idle(daemon)
     if (prune := results.get("prune")) is not None:
         found += _pruned(prune)
+    if (years := results.get("years")) is not None:
+        found += _aged(years)
     return found
 
 
@@ -305,6 +307,29 @@ def _pruned(prune: Document) -> Iterator[Figure]:
             f"{asked}; and {run['get_requests']} GET, {run['delete_requests']} DELETE",
             met=asked <= pages + 20,
         )
+
+
+def _aged(years: Document) -> Iterator[Figure]:
+    about = f"{years['nights']:,} nights"
+    for name, key, limit in (
+        ("volumes in the vault, times the live bytes of the kept points", "space", 1.6),
+        ("all objects in the vault, times the same", "space_with_metadata", None),
+        ("a restore of the newest point fetches, times what it needs", "fetched", 2.0),
+        ("stored again, times what the nights stored", "rewritten", 0.15),
+    ):
+        value = years[key]
+        yield Figure(
+            f"{about}: {name}, at most",
+            "" if limit is None else f"≤ {limit:.2f}",
+            f"{value:.2f}",
+            met=None if limit is None else value <= limit,
+        )
+    yield Figure(
+        f"{about}: CPU s, with {years['kept_and_restored']} points restored and compared",
+        "≤ 600",
+        f"{years['cpu_seconds']:.0f}",
+        met=years["cpu_seconds"] <= 600,
+    )
 
 
 def _limit(

@@ -15,7 +15,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clones, daemons, disks, hints, material, platforms, prunes, report
+from benchmarks import (
+    clones,
+    daemons,
+    disks,
+    hints,
+    material,
+    platforms,
+    prunes,
+    report,
+    years,
+)
 from benchmarks.figures import GIB, MIB, figures
 from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
 from benchmarks.measure import BenchmarkError
@@ -25,7 +35,7 @@ from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring.versions import tool
 
-WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune", "clone")
+WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune", "years", "clone")
 _ROOM_FACTOR = 7  # what all files and stores together take, times the data
 _HINTS_ROOM_FACTOR = 8  # four copies of a disk twice as large
 _CLONE_ROOM_FACTOR = 9  # three disks, a restored one, and the vaults
@@ -33,7 +43,10 @@ _CLONE_ROOM_FACTOR = 9  # three disks, a restored one, and the vaults
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How big everything is, in bytes; `idle` is how long an idle daemon is watched, in seconds."""
+    """How big everything is, in bytes; `idle` is how long an idle daemon is watched, in seconds.
+
+    `nights` are those of `years`.
+    """
 
     disk: int
     data: int
@@ -44,10 +57,24 @@ class Sizes:
     points: int
     repeat: int
     idle: float
+    nights: int
 
 
-FULL = Sizes(4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, 2 * GIB, points=6, repeat=3, idle=300)
-SMALL = Sizes(GIB, 200 * MIB, 64 * MIB, 20 * GIB, 256 * MIB, 256 * MIB, points=6, repeat=1, idle=60)
+FULL = Sizes(
+    4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, 2 * GIB, points=6, repeat=3, idle=300, nights=1000
+)
+SMALL = Sizes(
+    GIB,
+    200 * MIB,
+    64 * MIB,
+    20 * GIB,
+    256 * MIB,
+    256 * MIB,
+    points=6,
+    repeat=1,
+    idle=60,
+    nights=100,
+)
 
 
 _SIZED = ("disk", "data", "dump", "big", "hints", "clone")
@@ -123,12 +150,12 @@ def _options() -> Options:
     )
 
 
-def _measure(options: Options) -> Document:
+def _require_room(options: Options) -> None:
     sizes = options.sizes
     needed = 0
     if "clone" in options.workloads:
         needed = sizes.clone * _CLONE_ROOM_FACTOR
-    if set(options.workloads) - {"hints", "daemon", "prune", "clone"}:
+    if set(options.workloads) - {"hints", "daemon", "prune", "years", "clone"}:
         needed = max(needed, (sizes.data + sizes.dump) * _ROOM_FACTOR)
     if "hints" in options.workloads:
         platforms.require_programs()
@@ -137,6 +164,11 @@ def _measure(options: Options) -> Document:
         raise BenchmarkError(
             f"{needed / GIB:.0f} GiB of room are needed in {options.folder}; name another --folder"
         )
+
+
+def _measure(options: Options) -> Document:
+    sizes = options.sizes
+    _require_room(options)
     revision = _revision()
     plan = Plan(sizes.points, options.share, sizes.repeat, options.seed)
     results: Document = {}
@@ -161,6 +193,11 @@ def _measure(options: Options) -> Document:
                 continue
             if workload == "daemon":
                 results[workload] = daemons.measure(work, seconds=sizes.idle, say=_say)
+                continue
+            if workload == "years":
+                results[workload] = years.measure(
+                    work, nights=sizes.nights, seed=options.seed, say=_say
+                )
                 continue
             with open_lab(folder) as lab:
                 bench = Bench(lab, plan, work, _say)

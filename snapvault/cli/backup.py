@@ -160,6 +160,7 @@ def _tell(run: Session, held: "Held", seconds: float) -> None:
             f"changed {format_size(counters.get('changed_bytes', 0))}, {_shared(counters)}"
             f"stored {format_size(held.stored_bytes)} "
             f"({format_count(counters.get('new_volumes', 0), 'new volume')}), "
+            f"{_again(counters)}"
             f"{CONSISTENCY.get(point.consistency, point.consistency)}, "
             f"in {format_duration(seconds)}",
             flush=True,
@@ -178,6 +179,12 @@ def _shared(counters: "Mapping[str, int]") -> str:
     return f"of which {format_size(shared)} were there already, " if shared else ""
 
 
+def _again(counters: Mapping[str, int]) -> str:
+    """Return how much was stored again, if anything was."""
+    rewritten = counters.get("rewritten_bytes", 0)
+    return f"stored again {format_size(rewritten)}, " if rewritten else ""
+
+
 def _success(vault: str, held: "Held", seconds: float) -> dict[str, Any]:
     counters = held.point.counters
     return {
@@ -185,6 +192,7 @@ def _success(vault: str, held: "Held", seconds: float) -> dict[str, Any]:
         "read_bytes": counters.get("read_bytes", 0),
         "changed_bytes": counters.get("changed_bytes", 0),
         "deduplicated_bytes": counters.get("deduplicated_bytes", 0),
+        "rewritten_bytes": counters.get("rewritten_bytes", 0),
         "new_volumes": counters.get("new_volumes", 0),
         "seconds": round(seconds, 3),
         "error": None,
@@ -205,6 +213,7 @@ def _failure(vault: str, source: str, error: SnapVaultError) -> dict[str, Any]:
         "read_bytes": None,
         "changed_bytes": None,
         "deduplicated_bytes": None,
+        "rewritten_bytes": None,
         "new_volumes": None,
         "seconds": None,
         "error": {

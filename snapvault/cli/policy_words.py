@@ -8,7 +8,16 @@ from typing import Any, Final
 from snapvault.cli.kinds import source_document, source_lines
 from snapvault.cli.rehearsal_words import drill_document, drill_lines
 from snapvault.model.notices import Wish
-from snapvault.model.policy import Hints, Limits, Objectives, Policy, Retention, Retry, Schedule
+from snapvault.model.policy import (
+    Hints,
+    Limits,
+    Objectives,
+    Policy,
+    Retention,
+    Retry,
+    Rewriting,
+    Schedule,
+)
 from snapvault.model.settings import HostLimits, NotifierSettings, PingSettings, Settings
 from snapvault.units import format_count, format_duration, format_size
 
@@ -38,6 +47,7 @@ def policy_lines(policy: Policy, settings: Settings, next_runs: Sequence[str]) -
         ("tells", list(_told(policy, settings)) or ["nobody"]),
         ("volumes", [_volumes(policy)]),
         ("samples", list(_hints(policy.hints))),
+        ("rewrites", [_rewriting(policy.rewriting)]),
     ):
         lines += [
             f"  {(label if position == 0 else ''):<{_WIDTH}}{text}"
@@ -87,6 +97,7 @@ def policy_document(policy: Policy, settings: Settings) -> dict[str, Any]:
             "sample_percent": policy.hints.sample_percent,
             "full_read_every_seconds": _seconds(policy.hints.full_read_every),
         },
+        "rewriting": {"budget_percent": policy.rewriting.budget_percent},
         "sources": [source_document(source) for source in policy.sources],
         "drill": None
         if policy.drill is None
@@ -268,6 +279,12 @@ def _hints(hints: Hints) -> Iterator[str]:
     )
     yield f"{hints.sample_percent:g}% of what a platform says is unchanged,"
     yield f"and {again}"
+
+
+def _rewriting(rewriting: Rewriting) -> str:
+    if not rewriting.budget_percent:
+        return "nothing: what is still needed of old volumes stays where it is"
+    return f"at most {rewriting.budget_percent:g}% on top of what changes, so that old volumes go"
 
 
 def _seconds(duration: timedelta | None) -> float | None:

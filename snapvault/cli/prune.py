@@ -11,8 +11,9 @@ from snapvault.cli import boundary
 from snapvault.cli.cost_words import money
 from snapvault.cli.failures import Outcomes, show_problems
 from snapvault.cli.list import VaultOption
+from snapvault.cli.prune_words import verdicts
 from snapvault.cli.session import Session, session
-from snapvault.cli.words import local, point_document, table
+from snapvault.cli.words import local, point_document
 from snapvault.errors import IntegrityError, SnapVaultError
 from snapvault.units import GIB, format_count, format_size, parse_duration
 
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from snapvault.engine.prune import Pruned
-    from snapvault.engine.prune_plan import Judged
     from snapvault.model.policy import Policy
     from snapvault.model.prices import PriceTable
-
-_GOES = "no rule wants it"
 
 
 def command(
@@ -32,6 +30,14 @@ def command(
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only say what would go and what stays, and why."),
+    ] = False,
+    show_all: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Show each restore point. Else, of more than 50, those that follow each other"
+            " and fare alike are one line.",
+        ),
     ] = False,
     grace: Annotated[
         str | None,
@@ -92,7 +98,7 @@ def command(
         outcomes.done += 1
         is_wrong |= bool(done.refusal or done.doubt)
         documents.append(_document(name, done, _month(run, name, done)[1], dry_run=dry_run))
-        _tell(run, name, done, dry_run=dry_run)
+        _tell(run, name, done, dry_run=dry_run, is_whole=show_all)
     if run.json and documents:
         run.report(documents, ())
     return IntegrityError.exit_status if is_wrong else outcomes.status
@@ -127,7 +133,7 @@ def _prune(
         )
 
 
-def _tell(run: Session, name: str, done: "Pruned", *, dry_run: bool) -> None:
+def _tell(run: Session, name: str, done: "Pruned", *, dry_run: bool, is_whole: bool) -> None:
     for told in (*done.refusal, *done.doubt):
         boundary.show(IntegrityError(told), about=f'vault "{name}": ')
     if done.refusal:
@@ -147,17 +153,7 @@ def _tell(run: Session, name: str, done: "Pruned", *, dry_run: bool) -> None:
     if run.json or done.refusal:
         return
     went = {each.held.manifest.name for each in done.removed}
-    rows = [
-        [
-            each.held.point.point,
-            each.held.point.source,
-            local(each.held.point.taken_at),
-            ("would go" if dry_run else "gone") if each.held.manifest.name in went else "stays",
-            _why(each),
-        ]
-        for each in done.judged
-    ]
-    for line in table(["POINT", "SOURCE", "TAKEN", "VERDICT", "WHY"], rows) if rows else []:
+    for line in verdicts(done.judged, went, dry_run=dry_run, is_whole=is_whole):
         print(line)
     would, will = ("would remove", "would go") if dry_run else ("removed", "go")
     count, size = done.deleted
@@ -200,13 +196,6 @@ def _month(run: Session, name: str, done: "Pruned") -> "tuple[PriceTable | None,
     if not done.sizes or not all(kind in classes for kind in done.sizes):
         return table, None
     return table, sum(classes[kind].storage * size / GIB for kind, size in done.sizes.items())
-
-
-def _why(each: "Judged") -> str:
-    told = ", ".join(each.verdict.reasons) or _GOES
-    if each.locked_until is not None:
-        told = f"{_GOES}; locked until {local(each.locked_until)}"
-    return f"{told} ({each.suspicion})" if each.suspicion else told
 
 
 def _document(name: str, done: "Pruned", month: float | None, *, dry_run: bool) -> dict[str, Any]:

@@ -198,6 +198,7 @@ def _lines(vault: str, held: "Held", made_by: Sequence[str]) -> list[str]:
         *_sampled(counters),
         f"  changed        {size_in_full(counters.get('changed_bytes', 0))}",
         *_shared(counters),
+        *_rewritten(counters),
         f"  stored         {size_in_full(held.stored_bytes)}",
         f"  new volumes    {counters.get('new_volumes', 0):,}",
         f"  made by        {point.tool} on host {point.host}",
@@ -215,6 +216,12 @@ def _shared(counters: Mapping[str, int]) -> list[str]:
     """Return what of the changes other disks had stored already, if anything."""
     shared = counters.get("deduplicated_bytes", 0)
     return [f"  deduplicated   {size_in_full(shared)} were there already"] if shared else []
+
+
+def _rewritten(counters: Mapping[str, int]) -> list[str]:
+    """Return what did not change and was stored again, so that old volumes can go."""
+    rewritten = counters.get("rewritten_bytes", 0)
+    return [f"  stored again   {size_in_full(rewritten)}"] if rewritten else []
 
 
 def _sampled(counters: Mapping[str, int]) -> list[str]:

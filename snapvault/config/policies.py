@@ -22,7 +22,7 @@ from snapvault.config.shapes import (
 from snapvault.config.sources import source_spec
 from snapvault.config.strict import Shape
 from snapvault.config.validate import problem_at, validate
-from snapvault.config.values import least_size, percent
+from snapvault.config.values import budget, least_size, percent
 from snapvault.errors import ConfigError
 from snapvault.model.policy import (
     Hints,
@@ -30,6 +30,7 @@ from snapvault.model.policy import (
     Policy,
     Retention,
     Retry,
+    Rewriting,
     Schedule,
     SourceSpec,
 )
@@ -254,6 +255,7 @@ def _policy(document: Document, shape: PolicyShape) -> Policy:
         fine_hashes=shape.fine_hashes,
         enabled=shape.enabled,
         hints=Hints(percent(shape.hints.sample), shape.hints.full_read_every),
+        rewriting=Rewriting(budget(shape.rewriting.budget)),
         max_jobs=shape.max_jobs,
         retry=_retry(shape.retry),
         limits=run_limits(shape.limits),

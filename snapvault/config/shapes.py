@@ -23,6 +23,7 @@ from snapvault.config.strict import Shape
 from snapvault.config.values import (
     DURATION_SCHEMA,
     AnyStorageClass,
+    Budget,
     Count,
     DurationOrNever,
     EndpointUrl,
@@ -97,6 +98,13 @@ class HintsShape(Shape):
     """The age of the last full read at which everything is read again."""
 
 
+class RewritingShape(Shape):
+    """How much is stored again, so that old volumes can go."""
+
+    budget: Budget = "15%"
+    """At most this part of what changes; 0%: nothing."""
+
+
 class RetryShape(Shape):
     """How a failed run is tried again, if that can help."""
 
@@ -148,6 +156,8 @@ class PolicyShape(Shape):
     """Whether the schedule counts."""
     hints: HintsShape = HintsShape()
     """How far a platform is trusted that tells what changed."""
+    rewriting: RewritingShape = RewritingShape()
+    """How much is stored again, so that old volumes can go."""
     max_jobs: JobCount | None = None
     """How many sources of the policy are backed up at one time; left out: as the host lets."""
     retry: RetryShape = RetryShape()

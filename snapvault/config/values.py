@@ -238,6 +238,20 @@ def percent(text: str) -> float:
     return float(match[1])
 
 
+def budget(text: str) -> float:
+    """Read a percentage that may be nothing at all, `0%`.
+
+    Raises:
+        ValueError: the text is anything else.
+    """
+    match = _PERCENTAGE.fullmatch(text.strip())
+    if match is None or not float(match[1]) <= 100:
+        raise ValueError(
+            f'expected a percentage from 0% to 100%, such as "15%", found {quoted(text, limit=60)}'
+        )
+    return float(match[1])
+
+
 def snapshot_room(text: str) -> tuple[int | None, int | None]:
     """Read the room for a snapshot: bytes, or else a percentage of the volume, one of the two.
 
@@ -400,6 +414,11 @@ Percentage = Annotated[
     str,
     BeforeValidator(checked(percent, 'a percentage such as "0.1%"')),
     WithJsonSchema({"type": "string", "examples": ["0.1%", "5%"]}),
+]
+Budget = Annotated[
+    str,
+    BeforeValidator(checked(budget, 'a percentage such as "15%"')),
+    WithJsonSchema({"type": "string", "examples": ["0%", "15%"]}),
 ]
 SnapshotSize = Annotated[
     str,

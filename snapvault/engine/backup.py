@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from snapvault.engine import damages, head, journal, key_changes, notes, sharing
+from snapvault.engine import damages, head, journal, key_changes, notes, rewriting, sharing
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.donors import Donors
 from snapvault.engine.head import Head
@@ -19,7 +19,7 @@ from snapvault.engine.vault import Held, Inventory, Vault, sync
 from snapvault.errors import IntegrityError, KeyMissingError, SnapVaultError
 from snapvault.formats import names
 from snapvault.model import logs
-from snapvault.model.policy import Hints
+from snapvault.model.policy import Hints, Rewriting
 from snapvault.ports.librsync import Rsync
 from snapvault.ports.source import Outcome, Source, View
 
@@ -30,9 +30,10 @@ _POINTS_TRIED = 3
 class BackupOptions:
     """How to write: raw bytes of a volume, zstd's level, and who to name in the manifest.
 
-    `hints` says how far a platform is trusted that tells what changed. With `is_full` everything
-    is stored again, and no volume that is there is used. Finer hashes of a stream of bytes take
-    at most `fine_hashes` bytes on this host; 0: there are none.
+    `hints` says how far a platform is trusted that tells what changed, `rewriting` how much is
+    stored again so that old volumes can go. With `is_full` everything is, and no volume that is
+    there is used. Finer hashes of a stream of bytes take at most `fine_hashes` bytes on this host;
+    0: there are none.
     """
 
     volume_size: int
@@ -42,6 +43,7 @@ class BackupOptions:
     hints: Hints = field(default_factory=Hints)
     is_full: bool = False
     fine_hashes: int = 0
+    rewriting: Rewriting = field(default_factory=Rewriting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,13 @@ class BackupJob:
         # What a record that cannot be read has doomed nobody knows: only what this run stores
         # itself, and the newest point, are safe from it.
         unusable: Container[str] = _Everything() if records.problems else avoided
+        again = rewriting.plan(
+            vault,
+            parent,
+            inventory.of(self.source.name),
+            share=self.options.rewriting.budget_percent / 100,
+            volume_size=self.options.volume_size,
+        )
         run_folder = self._clean_run_folder()
         leftovers = self._leftovers(run_folder, key_record.sha256, unusable)
         point = names.new_point_id()
@@ -120,6 +129,7 @@ class BackupJob:
                 ),
                 run_folder=run_folder,
                 head_folder=head.new_folder(heads, point),
+                rewriting=again,
             )
             streams, volumes = reading.run(view)
             outcome = view.finish()
@@ -141,6 +151,10 @@ class BackupJob:
                     "sampled_bytes": reading.sampled_bytes,
                     "hint_mismatches": reading.hint_mismatches,
                     "deduplicated_bytes": reading.sharing.deduplicated_bytes,
+                    **again.counters(
+                        changed=sum(stream.changed_bytes for stream in streams),
+                        rewritten=sum(stream.rewritten_bytes for stream in streams),
+                    ),
                 },
                 doomed=avoided,
                 deserted=_deserted(parent, inventory.of(self.source.name)),

@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from snapvault.engine.buffers import dense
 from snapvault.engine.journal import PendingBlocks
 from snapvault.engine.pipeline import WORKERS, ordered, threads
+from snapvault.engine.rewriting import UNKNOWN, OldStream
 from snapvault.engine.sharing import Shared
-from snapvault.engine.volumes import Piece, VolumeWriter
+from snapvault.engine.sorted_volumes import SortedVolumes
+from snapvault.engine.volumes import Piece
 from snapvault.formats.signatures import (
     HASH_SIZE,
     REGION_BLOCKS,
@@ -41,8 +45,11 @@ from snapvault.model.extents import (
     concatenate,
     without_unused,
 )
-from snapvault.model.ranges import Range, align, from_on, intersect, subtract
+from snapvault.model.ranges import Range, align, from_on, intersect, subtract, union
+from snapvault.model.rewriting import Lifetime
 from snapvault.ports.source import DiskStream
+
+_Mask = NDArray[np.bool_]
 
 _CHUNK = 4 << 20  # bytes read at once
 _AHEAD = 3  # chunks in work beside the one being looked at
@@ -84,13 +91,16 @@ def _hash_of_zeros(key: bytes, size: int) -> bytes:
 class ScanResult:
     """What a scan found: the changes to the parent's map (a full map when there is no parent).
 
-    `digest` is the stream's content digest in lower-case hex; sizes are in bytes.
+    `digest` is the stream's content digest in lower-case hex; sizes are in bytes. `lies` are blocks
+    that did change outside of what was told to have changed, as far as they were read.
     """
 
     changes: ExtentMap
     digest: str
     read_bytes: int
     changed_bytes: int
+    rewritten_bytes: int
+    lies: int
 
 
 @dataclass(slots=True)
@@ -99,8 +109,8 @@ class BlockScan:
 
     `parent_pages` are those of the parent's full signature, `parent_size` its bytes (0: none).
     `share` finds new blocks that are stored already. `full_pages` takes the new full signature,
-    `changed_pages` what differs from the parent.
-    With `changed`, blocks outside of these ranges are taken to be as in the parent, unread.
+    `changed_pages` what differs from the parent. With `changed`, blocks outside of these ranges are
+    taken to be as in the parent, unread: but for what of the `old` stream is stored again.
     """
 
     stream: DiskStream
@@ -109,16 +119,19 @@ class BlockScan:
     parent_size: int
     parent_pages: Iterator[Page]
     pending: PendingBlocks
-    writer: VolumeWriter
+    writer: SortedVolumes
     full_pages: BinaryIO
     changed_pages: BinaryIO
     on_stored: Callable[[Piece, int, Hashes], None]
     on_read: Callable[[int], None]
-    share: Callable[[Hashes, "np.ndarray[tuple[int], np.dtype[np.bool_]]"], list[Shared]]
+    share: Callable[[Hashes, _Mask], list[Shared]]
     changed: Sequence[Range] | None = None
+    old: OldStream = UNKNOWN
     _volumes: dict[str, int] = field(default_factory=dict)
     _changed_bytes: int = 0
     _read_bytes: int = 0
+    _rewritten_bytes: int = 0
+    _lies: int = 0
 
     def run(self) -> ScanResult:
         """Read the disk once and append what is new to the writer.
@@ -130,6 +143,8 @@ class BlockScan:
         columns: list[tuple[U64, U32, U64]] = []
         parent = _Peekable(self.parent_pages)
         kept = _Blocks(self._kept_ranges(), self.block_size)
+        again = _Blocks(self._again(), self.block_size)
+        untold = _Blocks(self._untold(), self.block_size)
         blocks = -(-self.stream.size // self.block_size)
         with threads(WORKERS, "scan") as pool:
             chunks = _Peekable(self._hashed_chunks(pool))
@@ -143,13 +158,22 @@ class BlockScan:
                     page.apply(before)
                 as_before = kept.within(first, count)
                 hashes[as_before] = before[:count][as_before]
-                columns.append(self._region(region, hashes, before, page, chunks))
+                old_only = again.within(first, count)
+                columns.append(self._region(region, hashes, before, page, chunks, old_only))
+                if self.changed is not None and self.old.again:
+                    is_other = is_nonzero(hashes) & differ(hashes, before[:count])
+                    self._lies += int((untold.within(first, count) & is_other).sum())
                 digest.update(hashes.tobytes())
                 if found := page_of(region, hashes, is_nonzero(hashes)):
                     self.full_pages.write(found.encode())
         changes = concatenate(columns, tuple(self._volumes))
         return ScanResult(
-            without_unused(changes), digest.hexdigest(), self._read_bytes, self._changed_bytes
+            changes=without_unused(changes),
+            digest=digest.hexdigest(),
+            read_bytes=self._read_bytes,
+            changed_bytes=self._changed_bytes,
+            rewritten_bytes=self._rewritten_bytes,
+            lies=self._lies,
         )
 
     def _region(
@@ -159,6 +183,7 @@ class BlockScan:
         before: Hashes,
         page: Page | None,
         chunks: "_Peekable[_Chunk]",
+        again: _Mask,
     ) -> tuple[U64, U32, U64]:
         first, count = region * REGION_BLOCKS, len(hashes)
         inherited = self._inheritable(first, count)
@@ -172,8 +197,8 @@ class BlockScan:
             here = slice(at, at + len(chunk.hashes))
             hashes[here] = chunk.hashes
             new = is_nonzero(chunk.hashes) & (differ(chunk.hashes, before[here]) | ~inherited[here])
-            self._store(chunk, new, place[here], offset[here])
-        same = inherited & ~differ(hashes, before[:count])
+            self._store(chunk, new, again[here] & is_nonzero(chunk.hashes) & ~new, place, offset)
+        same = inherited & ~differ(hashes, before[:count]) & (place == ZERO)
         place[same] = PARENT
         starts = (np.arange(count, dtype=np.uint64) + first) * np.uint64(self.block_size)
         offset[same] = starts[same]
@@ -195,32 +220,34 @@ class BlockScan:
             np.array([start if all_inherited else 0], dtype=np.uint64),
         )
 
-    def _inheritable(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _inheritable(self, first: int, count: int) -> _Mask:
         """Tell which blocks cover the very same bytes in the parent."""
         return np.arange(first, first + count) * self.block_size < self._inheritable_end()
 
     def _inheritable_end(self) -> int:
         return inheritable_end(self.parent_size, self.stream.size, self.block_size)
 
-    def _store(
-        self,
-        chunk: "_Chunk",
-        new: np.ndarray[tuple[int], np.dtype[np.bool_]],
-        place: U32,
-        offset: U64,
-    ) -> None:
+    def _store(self, chunk: "_Chunk", new: _Mask, again: _Mask, place: U32, offset: U64) -> None:
+        """Store blocks of a chunk that are new, and others again; the columns are a region's."""
         self._changed_bytes += int(new.sum()) * self.block_size
-        pending = self.pending.find(chunk.block, chunk.hashes, new)
+        self._rewritten_bytes += int(again.sum()) * self.block_size
+        wanted = new | again
+        if not wanted.any():
+            return
+        here = slice(chunk.block % REGION_BLOCKS, chunk.block % REGION_BLOCKS + len(wanted))
+        place, offset = place[here], offset[here]
+        pending = self.pending.find(chunk.block, chunk.hashes, wanted)
         for index, volume, position in pending:
             place[index] = self._number(volume)
             offset[index] = position
-            new[index] = False
-        for shared in self.share(chunk.hashes, new):
+            wanted[index] = False
+        for shared in self.share(chunk.hashes, wanted & ~again):
             place[shared.index] = self._number(shared.volume)
             offset[shared.index] = shared.offset
-            new[shared.index] = False
-        edges = np.flatnonzero(np.diff(new, prepend=False, append=False)).tolist()
-        for begin, end in zip(edges[::2], edges[1::2], strict=True):
+            wanted[shared.index] = False
+        lifetimes = self.old.lifetimes(chunk.block * self.block_size, len(wanted))
+        lifetimes[again] = self.old.proven
+        for begin, end in _runs(wanted, lifetimes):
             at = begin
 
             def on_piece(piece: Piece) -> None:
@@ -234,7 +261,8 @@ class BlockScan:
                 at += blocks
 
             data = chunk.data[begin * self.block_size : end * self.block_size]
-            self.writer.append(data, unit=self.block_size, on_piece=on_piece)
+            lifetime = Lifetime(int(lifetimes[begin]))
+            self.writer.append(data, unit=self.block_size, on_piece=on_piece, lifetime=lifetime)
 
     def _number(self, volume: str) -> int:
         return FIRST_VOLUME + self._volumes.setdefault(volume, len(self._volumes))
@@ -278,14 +306,34 @@ class BlockScan:
         """Yield what is to be read: what changed, and what the parent cannot stand in for."""
         aligned = align(changed, self.block_size, self.stream.size)
         if self._inheritable_end() == self.stream.size:
-            return aligned
-        return from_on(aligned, self._inheritable_end(), self.stream.size)
+            return union(aligned, self._again())
+        return from_on(union(aligned, self._again()), self._inheritable_end(), self.stream.size)
+
+    def _again(self) -> Iterator[Range]:
+        """Yield what is stored again where it is as in the parent."""
+        return intersect(self.old.again, [(0, self._inheritable_end())])
+
+    def _untold(self) -> Iterator[Range]:
+        """Yield what is read although it is told not to have changed."""
+        if self.changed is None:
+            return iter(())
+        told = align(self.changed, self.block_size, self.stream.size)
+        return subtract(self._again(), told)
 
     def _kept_ranges(self) -> Iterator[Range]:
         """Yield the data that is not read, because it is as in the parent."""
         if self.changed is None:
             return iter(())
         return subtract(self._data_ranges(), self._changed_ranges(self.changed))
+
+
+def _runs(wanted: _Mask, lifetimes: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+    """Yield the runs of wanted blocks that have one lifetime."""
+    kinds = np.where(wanted, lifetimes.astype(np.int16) + 1, 0)
+    edges = np.flatnonzero(np.diff(kinds, prepend=0, append=0)).tolist()
+    for begin, end in pairwise(edges):
+        if wanted[begin]:
+            yield begin, end
 
 
 def _of_region(region: int) -> Callable[[Page], bool]:
@@ -308,7 +356,7 @@ class _Blocks:
         self._ranges = ((begin // block_size, -(-end // block_size)) for begin, end in aligned)
         self._next = next(self._ranges, None)
 
-    def within(self, first: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def within(self, first: int, count: int) -> _Mask:
         """Tell which of `count` blocks from `first` on the ranges hold."""
         found = np.zeros(count, dtype=bool)
         while self._next is not None and self._next[0] < first + count:

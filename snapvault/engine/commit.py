@@ -46,17 +46,23 @@ class StreamDraft:
     changed_signature: Path | None
     read_bytes: int
     changed_bytes: int
+    rewritten_bytes: int = 0
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether it is, byte for byte, what the base has: then the base's logs serve it too."""
+        """Whether it is, byte for byte, what and where the base has it: its logs serve it too."""
         before = self.before
-        return before is not None and self.record == replace(
-            before,
-            map_log=(),
-            signature_log=(),
-            mark=self.record.mark,
-            facts=self.record.facts,
+        return (
+            before is not None
+            and not self.rewritten_bytes
+            and self.record
+            == replace(
+                before,
+                map_log=(),
+                signature_log=(),
+                mark=self.record.mark,
+                facts=self.record.facts,
+            )
         )
 
 
@@ -347,16 +353,22 @@ def _list_object(encoded: bytes) -> tuple[ObjectRecord, bytes]:
 
 def cached_list(vault: Vault, record: ObjectRecord) -> tuple[VolumeRecord, ...]:
     """Return a list of volumes from this host's copy if it is good, or else from the vault."""
-    path = vault.state / "lists" / record.sha256
+    if (found := kept_list(vault, record)) is not None:
+        return found
+    encoded = fetch.get(vault.store, record)
+    _cache_list(vault, record, encoded)
+    return volume_list.decode(encoded)
+
+
+def kept_list(vault: Vault, record: ObjectRecord) -> tuple[VolumeRecord, ...] | None:
+    """Return a list of volumes from this host's copy; None if there is no good one."""
     try:
-        encoded = path.read_bytes()
+        encoded = (vault.state / "lists" / record.sha256).read_bytes()
         if volume_list.digest(encoded) == record.sha256:
             return volume_list.decode(encoded)
     except (OSError, IntegrityError):
         pass
-    encoded = fetch.get(vault.store, record)
-    _cache_list(vault, record, encoded)
-    return volume_list.decode(encoded)
+    return None
 
 
 def _cache_list(vault: Vault, record: ObjectRecord, encoded: bytes) -> None:

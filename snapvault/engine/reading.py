@@ -14,22 +14,27 @@ from snapvault.engine.commit import StreamDraft
 from snapvault.engine.fine import FineHashes
 from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
+from snapvault.engine.rewriting import UNKNOWN, Rewriting
 from snapvault.engine.rolling import OldStream, Roll
 from snapvault.engine.sampling import Sample
 from snapvault.engine.sharing import Sharing
+from snapvault.engine.sorted_volumes import SortedVolumes
 from snapvault.engine.vault import Vault
-from snapvault.engine.volumes import Piece, VolumeWriter
+from snapvault.engine.volumes import VOLUMES_AT_ONCE, Piece, VolumeWriter
 from snapvault.formats import signatures
 from snapvault.formats.signatures import Hashes
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap, compose
 from snapvault.model.point import StreamRecord
 from snapvault.model.policy import Hints
-from snapvault.model.ranges import Range, intersect, is_well_formed
+from snapvault.model.ranges import Range, intersect, is_well_formed, union
+from snapvault.model.rewriting import Lifetime
 from snapvault.ports.events import Progress
 from snapvault.ports.librsync import Rsync
 from snapvault.ports.source import ByteStream, Changes, DiskStream, View
+from snapvault.units import format_count
 
+_OTHERS_AT_ONCE = 2  # volumes of each lifetime but the usual one
 _ENDING_SECONDS = 3.0  # that volumes on their way may take to be dropped, or to arrive
 
 FULL_READ_AT = "full_read_at"
@@ -58,6 +63,7 @@ class Reading:
     journal: Journal
     run_folder: Path
     head_folder: Path
+    rewriting: Rewriting
     sampled_bytes: int = 0
     hint_mismatches: int = 0
     _full_reads: dict[str, datetime] = field(default_factory=dict)
@@ -74,16 +80,8 @@ class Reading:
             for stream in view.streams
             if isinstance(stream, DiskStream)
         }
-        writer = VolumeWriter(
-            store=self.vault.store,
-            sealer=self.vault.sealer,
-            events=self.vault.events,
-            folder=self.run_folder,
-            volume_size=self.volume_size,
-            level=self.level,
-            on_sealed=self.journal.seal,
-        )
-        progress = self.vault.events.progress("reading", total=_bytes_to_read(view, hints))
+        writer = SortedVolumes(self._new_writer)
+        progress = self.vault.events.progress("reading", total=self._bytes_to_read(view, hints))
         try:
             streams = [
                 self._settled(
@@ -104,6 +102,18 @@ class Reading:
         finally:
             progress.close()
             self.sharing.close()
+
+    def _new_writer(self, lifetime: Lifetime) -> VolumeWriter:
+        return VolumeWriter(
+            store=self.vault.store,
+            sealer=self.vault.sealer,
+            events=self.vault.events,
+            folder=self.run_folder,
+            volume_size=self.volume_size,
+            level=self.level,
+            on_sealed=self.journal.seal,
+            at_once=VOLUMES_AT_ONCE if lifetime is Lifetime.LONG else _OTHERS_AT_ONCE,
+        )
 
     def facts_of(self, stream: StreamDraft) -> dict[str, str]:
         """Return what the next run needs to know of how a disk was read."""
@@ -160,6 +170,28 @@ class Reading:
         self.vault.events.warn("hint.wrong", message, source=self.source, stream=stream.name)
         return False
 
+    def _was_lied_to(self, stream: str, blocks: int) -> None:
+        """Tell of blocks that changed, untold, and were read to be stored again; they are now."""
+        self.hint_mismatches += 1
+        message = (
+            f'stream "{stream}" of source "{self.source}" is read as a whole by the next run: '
+            f"{format_count(blocks, 'block')} changed that the platform did not tell of"
+        )
+        self.vault.events.warn("hint.wrong", message, source=self.source, stream=stream)
+        self._full_reads.pop(stream, None)
+
+    def _bytes_to_read(self, view: View, hints: Mapping[str, Sequence[Range] | None]) -> int | None:
+        """Return what is going to be read; None when a stream does not know its size."""
+        total = 0
+        for stream in view.streams:
+            if not isinstance(stream, DiskStream):
+                return None
+            wanted = stream.data_ranges()
+            if (hint := hints[stream.name]) is not None:
+                wanted = intersect(wanted, union(hint, self.rewriting.of(stream.name).again))
+            total += sum(end - begin for begin, end in wanted)
+        return total
+
     # --- streams ----------------------------------------------------------------------------
 
     def _settled(self, draft: StreamDraft) -> StreamDraft:
@@ -191,7 +223,7 @@ class Reading:
         self,
         stream: DiskStream,
         changed: Sequence[Range] | None,
-        writer: VolumeWriter,
+        writer: SortedVolumes,
         progress: Progress,
     ) -> StreamDraft:
         block_size = self.vault.record.block_size
@@ -221,8 +253,11 @@ class Reading:
                 on_read=progress.advance,
                 share=self.sharing.find,
                 changed=changed,
+                old=self.rewriting.of(stream.name) if before else UNKNOWN,
             )
             result = scan.run()
+        if result.lies:
+            self._was_lied_to(stream.name, result.lies)
         return StreamDraft(
             record=_record(
                 stream.name, "disk", size=stream.size, unit=block_size, digest=result.digest
@@ -234,6 +269,7 @@ class Reading:
             changed_signature=changes_path,
             read_bytes=result.read_bytes,
             changed_bytes=result.changed_bytes,
+            rewritten_bytes=result.rewritten_bytes,
         )
 
     def _fine_hashes(self, name: str) -> FineHashes | None:
@@ -244,7 +280,7 @@ class Reading:
         except (OSError, ValueError):
             return None
 
-    def _bytes(self, stream: ByteStream, writer: VolumeWriter, progress: Progress) -> StreamDraft:
+    def _bytes(self, stream: ByteStream, writer: SortedVolumes, progress: Progress) -> StreamDraft:
         before = self._before(stream.name, "rolling")
         old = None
         if self.parent is not None and before is not None:
@@ -265,6 +301,7 @@ class Reading:
             on_read=progress.advance,
             fine_hashes=head.fine_hashes(self.head_folder, stream.name),
             most_fine_hashes=self.fine_hashes,
+            old=self.rewriting.of(stream.name) if old else UNKNOWN,
         ).run()
         full_path = self.head_folder / f"{stream.name}.sig"
         result.signature.replace(full_path)
@@ -283,6 +320,7 @@ class Reading:
             changed_signature=None,
             read_bytes=result.size,
             changed_bytes=result.changed_bytes,
+            rewritten_bytes=result.rewritten_bytes,
         )
 
 
@@ -298,19 +336,6 @@ def _record(name: str, kind: str, *, size: int, unit: int, digest: str) -> Strea
         map_log=(),
         signature_log=(),
     )
-
-
-def _bytes_to_read(view: View, hints: Mapping[str, Sequence[Range] | None]) -> int | None:
-    """Return what is going to be read; None when a stream does not know its size."""
-    total = 0
-    for stream in view.streams:
-        if not isinstance(stream, DiskStream):
-            return None
-        wanted = stream.data_ranges()
-        if (hint := hints[stream.name]) is not None:
-            wanted = intersect(wanted, hint)
-        total += sum(end - begin for begin, end in wanted)
-    return total
 
 
 def _moment(text: str | None) -> datetime | None:

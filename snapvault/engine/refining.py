@@ -6,10 +6,12 @@ between two copies holds that block's other rows too. The finer hashes of the ol
 lie between the two copies find them.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from snapvault.engine.fine import GRAIN, FineHashes, Gap, Run
+from snapvault.model.ranges import Range, subtract
 
 _BATCH = 1 << 20  # bytes of literals looked at together
 _LONGEST = 1 << 18  # bytes of one literal looked at together
@@ -26,8 +28,8 @@ class _Copied:
 class Refiner:
     """Passes commands on, in order, with literals made shorter where old bytes are found in them.
 
-    `size` is that of the old stream, in bytes; copies from beyond it are left alone. Memory
-    holds some three megabytes.
+    `size` is that of the old stream, in bytes; copies from beyond it are left alone. In its
+    `hidden` ranges, sorted and disjoint, nothing is found. Memory holds some three megabytes.
     """
 
     def __init__(
@@ -36,11 +38,14 @@ class Refiner:
         size: int,
         copy: Callable[[int, int], None],
         literal: Callable[[memoryview], None],
+        *,
+        hidden: Sequence[Range] = (),
     ) -> None:
         self._hashes = hashes
         self._size = size
         self._to_copy = copy
         self._to_literal = literal
+        self._hidden = hidden
         self._data = bytearray()
         self._queue: list[_Copied | Gap] = []
         self._open_at = 0  # where the literal begins that is not closed yet
@@ -103,7 +108,8 @@ class Refiner:
             if isinstance(each, _Copied):
                 self._to_copy(each.offset, each.length)
                 continue
-            runs = [run for run in next(found) if _is_worth(run, each)]
+            seen = (part for run in next(found) for part in self._outside(run))
+            runs = [run for run in seen if _is_worth(run, each)]
             is_found = bool(runs)
             at = each.start
             for run in runs:
@@ -117,6 +123,14 @@ class Refiner:
         self._data.clear()
         self._open_at = 0
         return is_found
+
+    def _outside(self, run: Run) -> Iterator[Run]:
+        """Yield the parts of a run that are not hidden."""
+        old_end = run.old + run.end - run.start
+        first = bisect_right(self._hidden, run.old, key=lambda each: each[1])
+        last = bisect_left(self._hidden, old_end, key=lambda each: each[0])
+        for begin, end in subtract([(run.old, old_end)], self._hidden[first:last]):
+            yield Run(run.start + begin - run.old, run.start + end - run.old, begin)
 
 
 def _is_worth(run: Run, gap: Gap) -> bool:

@@ -7,6 +7,7 @@ PARENT extents, copies from the rest point into those volumes, and only literals
 """
 
 import hashlib
+import secrets
 import struct
 from array import array
 from bisect import bisect_right
@@ -22,10 +23,14 @@ from snapvault.engine.fine import FineHashes, FineWriter
 from snapvault.engine.journal import PendingBytes
 from snapvault.engine.pipeline import threads
 from snapvault.engine.refining import Refiner
-from snapvault.engine.volumes import Piece, VolumeWriter
+from snapvault.engine.rewriting import UNKNOWN
+from snapvault.engine.rewriting import OldStream as Known
+from snapvault.engine.sorted_volumes import SortedVolumes
+from snapvault.engine.volumes import Piece
 from snapvault.errors import SignatureError
 from snapvault.formats.delta import Copy, DeltaReader
 from snapvault.model.extents import FIRST_VOLUME, PARENT, ExtentMap
+from snapvault.model.ranges import align
 from snapvault.ports.librsync import Rsync, SignatureJob
 from snapvault.ports.source import ByteStream
 
@@ -38,7 +43,8 @@ _MOST_BLOCKS = 1 << 20  # a loaded signature takes some 50 bytes a block
 
 # magic u32 | block length u32 | strong sum length u32, big-endian; librsync's own format
 _HEADER = struct.Struct(">III")
-_SUM_SIZE = 4 + STRONG_LENGTH
+_WEAK_SIZE = 4
+_SUM_SIZE = _WEAK_SIZE + STRONG_LENGTH
 
 
 def block_length_for(size: int) -> int:
@@ -79,6 +85,7 @@ class RollResult:
     block_length: int
     signature: Path
     changed_bytes: int
+    rewritten_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +169,18 @@ class Roll:
     parent: OldStream | None
     pending: tuple[PendingBytes, ...]
     rsync: Rsync
-    writer: VolumeWriter
+    writer: SortedVolumes
     folder: Path
     on_stored: Callable[[str, Callable[[], PendingBytes]], None]
     on_read: Callable[[int], None]
     fine_hashes: Path | None = None
     most_fine_hashes: int = 0
+    old: Known = UNKNOWN
     _rows: _Rows = field(default_factory=_Rows)
     _volumes: dict[str, int] = field(default_factory=dict)
     _spans: list[_Span] = field(default_factory=list)
-    _changed_bytes: int = 0
+    _literal_bytes: int = 0
+    _hidden_bytes: int = 0
     _held: _Held | None = None
 
     def run(self) -> RollResult:
@@ -208,6 +217,8 @@ class Roll:
             finish()
             for _, job in signatures:
                 job.finish()
+        # Where a hidden block did change, it counts as stored again: what that may cost stays true.
+        rewritten = min(self._hidden_bytes, self._literal_bytes)
         length = next((each for each in lengths if each * _MOST_BLOCKS >= size), lengths[-1])
         return RollResult(
             self._rows.to_map(tuple(self._volumes)),
@@ -215,7 +226,8 @@ class Roll:
             sha256.hexdigest(),
             length,
             self._signature_path(length),
-            self._changed_bytes,
+            self._literal_bytes - rewritten,
+            rewritten,
         )
 
     def _signature_path(self, length: int) -> Path:
@@ -242,7 +254,9 @@ class Roll:
         copy, literal = self._copy, self._literal
         refiner = None
         if self.parent and self.parent.fine:
-            refiner = Refiner(self.parent.fine, self.parent.size, copy, literal)
+            refiner = Refiner(
+                self.parent.fine, self.parent.size, copy, literal, hidden=self.old.again
+            )
             copy, literal = refiner.copy, refiner.literal
 
         def take(delta: bytes) -> None:
@@ -277,6 +291,7 @@ class Roll:
                     joined.write(header)
                     while data := file.read(_CHUNK):
                         joined.write(data)
+                self._hide(joined, length)
                 self._spans.append(_Span(0, self.parent.size, PARENT, 0))
                 virtual = -(-self.parent.size // length) * length
             for held in self.pending:
@@ -292,6 +307,19 @@ class Roll:
                 virtual += -(-held.length // length) * length
         return path if self._spans else None
 
+    def _hide(self, joined: BinaryIO, length: int) -> None:
+        """Let nothing match the blocks that are to be stored again."""
+        if self.parent is None:
+            return
+        end = joined.tell()
+        blocks = align(self.old.again, length, self.parent.size)
+        for begin, stop in blocks:
+            for block in range(begin // length, -(-stop // length)):
+                joined.seek(_HEADER.size + block * _SUM_SIZE + _WEAK_SIZE)
+                joined.write(secrets.token_bytes(STRONG_LENGTH))
+            self._hidden_bytes += stop - begin
+        joined.seek(end)
+
     def _copy(self, offset: int, length: int) -> None:
         while length:
             number = bisect_right(self._spans, offset, key=lambda span: span.start) - 1
@@ -305,7 +333,7 @@ class Roll:
             length -= take
 
     def _literal(self, data: memoryview) -> None:
-        self._changed_bytes += len(data)
+        self._literal_bytes += len(data)
         self.writer.append(data, unit=1, on_piece=self._on_piece)
 
     def _on_piece(self, piece: Piece) -> None:

@@ -25,7 +25,7 @@ from snapvault.ports.store import StoreWriter
 
 SEALED_SUFFIX = ".sealing"
 _FRAMES_WAITING = 4
-_VOLUMES_AT_ONCE = 3
+VOLUMES_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class VolumeWriter:
     """Turns appended bytes into stored volumes. Used from one thread.
 
     `on_sealed` is called from another thread with a volume's record once its sealed
-    bytes are final and before any of them is sent.
+    bytes are final and before any of them is sent. `at_once` volumes are on their way at the most.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who writes, what, and how; all by name
         self,
         *,
         store: StoreWriter,
@@ -68,6 +68,7 @@ class VolumeWriter:
         volume_size: int,
         level: int,
         on_sealed: Callable[[VolumeRecord], None],
+        at_once: int = VOLUMES_AT_ONCE,
     ) -> None:
         self._store = store
         self._sealer = sealer
@@ -82,7 +83,7 @@ class VolumeWriter:
         self._filled = 0
         self._open: _Open | None = None
         self._is_over = False
-        self._crew: Crew[VolumeRecord] = Crew(_VOLUMES_AT_ONCE, "volume")
+        self._crew: Crew[VolumeRecord] = Crew(at_once, "volume")
         self._compressing = threads(WORKERS, "compress")
         self._local = threading.local()
 

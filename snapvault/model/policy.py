@@ -327,6 +327,16 @@ class Hints:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewriting:
+    """How much is stored again, so that old volumes can go.
+
+    At most `budget_percent` of what changes; 0: nothing.
+    """
+
+    budget_percent: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSpec:
     """One entry of a source's `streams`, and where its bytes come from.
 
@@ -415,6 +425,7 @@ class Policy:
     fine_hashes: int = DEFAULT_FINE_HASHES
     enabled: bool = True
     hints: Hints = Hints()
+    rewriting: Rewriting = Rewriting()
     max_jobs: int | None = None
     retry: Retry = Retry()
     limits: Limits = Limits()

@@ -2,6 +2,7 @@
 """Half-open ranges of bytes, sorted and disjoint, as iterators: any number in bounded memory."""
 
 from collections.abc import Iterable, Iterator
+from heapq import merge
 
 Range = tuple[int, int]
 
@@ -73,4 +74,18 @@ def from_on(ranges: Iterable[Range], begin: int, end: int) -> Iterator[Range]:
             return
         yield each
     if begin < end:
+        yield begin, end
+
+
+def union(left: Iterable[Range], right: Iterable[Range]) -> Iterator[Range]:
+    """Yield what is in either; ranges that meet are one."""
+    begin = end = -1
+    for next_begin, next_end in merge(left, right):
+        if next_begin <= end:
+            end = max(end, next_end)
+            continue
+        if end > begin:
+            yield begin, end
+        begin, end = next_begin, next_end
+    if end > begin:
         yield begin, end

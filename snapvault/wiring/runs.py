@@ -81,6 +81,7 @@ def back_up(vault: Vault, policy: Policy, spec: SourceSpec, *, is_full: bool = F
                 tool=versions.tool(),
                 hints=policy.hints,
                 is_full=is_full,
+                rewriting=policy.rewriting,
             ),
         ).run()
 

@@ -103,6 +103,7 @@ def test_a_full_policy_says_what_will_happen() -> None:
         "  volumes       64.0 MiB before compression, zstd level 3",
         "  samples       0.1% of what a platform says is unchanged,",
         "                and everything once the last full read is 30d old",
+        "  rewrites      at most 15% on top of what changes, so that old volumes go",
         "  source shop: output of: dump; with PASSWORD in its environment",
     ]
 

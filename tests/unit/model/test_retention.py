@@ -237,6 +237,29 @@ def test_pruning_every_night_keeps_what_pruning_once_would_keep(
     assert {each.point for each in left} == kept(points, rules, zone=zone)
 
 
+@given(
+    histories(in_order=True),
+    rules_given,
+    st.lists(st.integers(-400, 400), min_size=1),
+    st.lists(st.sampled_from(ZONES), min_size=1),
+)
+def test_no_clock_of_a_night_drops_what_the_right_one_keeps(
+    points: list[Candidate], rules: Retention, days: list[int], zones: list[str]
+) -> None:
+    left: list[Candidate] = []
+    for number, each in enumerate(points):
+        left.append(each)
+        wrong = each.taken_at + timedelta(days=days[number % len(days)])
+        stays = kept(left, rules, now=wrong)
+        left = [one for one in left if one.point in stays]
+
+    assert kept(points, rules) <= {each.point for each in left}
+    for zone in zones:
+        stays = kept(left, rules, zone=zone)
+        again = [each for each in left if each.point in stays]
+        assert kept(again, rules, zone=zone) == stays
+
+
 @given(histories(), histories(), rules_given)
 def test_points_that_are_not_good_or_in_the_future_never_push_one_out(
     points: list[Candidate], more: list[Candidate], rules: Retention
