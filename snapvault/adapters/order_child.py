@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drills and prunes as child processes: what one takes of memory, and leaves, goes with it."""
+"""Drills, prunes and copies as child processes: what one takes of memory goes with it."""
 
 import pickle
 import signal
@@ -14,6 +14,7 @@ from snapvault.errors import EXIT_BUG
 from snapvault.ports.orders import Ended
 
 DRILL_CHILD: Final = (sys.executable, "-m", "snapvault.daemon.drill_child")
+COPY_CHILD: Final = (sys.executable, "-m", "snapvault.daemon.copy_child")
 PRUNE_CHILD: Final = (sys.executable, "-m", "snapvault.daemon.prune_child")
 _KILL_PATIENCE: Final = 10.0  # seconds that the kernel may take to end what was killed
 

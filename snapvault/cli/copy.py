@@ -104,7 +104,7 @@ def status_of(done: "Copied") -> int:
 def copy_after(run: Session, opened: "Vault", made: "Sequence[Job]", outcomes: Outcomes) -> None:
     """Copy the sources that were backed up to where their policies want copies."""
     from snapvault.engine.copy_plan import Choice
-    from snapvault.wiring.copying import copy_vault
+    from snapvault.wiring.copying import copy_vault, note_failure
 
     targets = dict.fromkeys(to for policy, _ in made for to in policy.copy_to)
     for to in targets:
@@ -121,6 +121,7 @@ def copy_after(run: Session, opened: "Vault", made: "Sequence[Job]", outcomes: O
                 limits=jobs[0][0].limits,
             )
         except SnapVaultError as error:
+            note_failure(run.settings, to, error)
             outcomes.fail(error, about=f'could not copy to vault "{to}": ')
             continue
         complain(opened.name, to, done)

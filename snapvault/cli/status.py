@@ -74,6 +74,7 @@ def _print(run: Session, status: "Status") -> None:
         lines += ["", *_sources(rows, times, with_vault=several)]
     lines += ["", *_vaults(status)]
     lines += _verifies(status, times)
+    lines += _copies(status, times)
     lines += _drills(status, times)
     lines += _notifiers(status, times)
     lines += _alarms(status, times)
@@ -182,6 +183,23 @@ def _verifies(status: "Status", times: "Times") -> Iterator[str]:
             yield f"  {vault.name}, prune, {times.short(vault.prune.ended)}: {said}"
         elif vault.pruned_at:
             yield f"  {vault.name}, pruned {times.short(vault.pruned_at)}"
+
+
+def _copies(status: "Status", times: "Times") -> Iterator[str]:
+    """Yield how each copy stands that policies ask for."""
+    copies = [(vault.name, vault.copy) for vault in status.vaults if vault.copy]
+    if copies:
+        yield from ("", "copies:")
+    for name, copy in copies:
+        note, lacking = copy.note, copy.behind
+        at = f", copied {times.short(note.copied_at)}" if note and note.copied_at else ""
+        if lacking.since is None:
+            yield f"  {name} has all that {copy.of} has{at}"
+        else:
+            count = format_count(lacking.points, "restore point")
+            told = f": {note.message}" if note and note.message else ""
+            since = f"from {times.short(lacking.since)} on"
+            yield f"  {name} lacks {count} of {copy.of}, {since}{at}{told}"
 
 
 def _drills(status: "Status", times: "Times") -> Iterator[str]:

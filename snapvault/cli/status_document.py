@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from snapvault import clock
 
 if TYPE_CHECKING:
+    from snapvault.model.copies import CopyStatus
     from snapvault.model.drills import DrillSummary
     from snapvault.model.notices import NotifierStanding
     from snapvault.model.prunes import PruneSummary
@@ -38,6 +39,7 @@ def status_document(status: "Status") -> dict[str, Any]:
                 "verifies": [_verify(verify) for verify in vault.verifies],
                 "pruned_at": _time(vault.pruned_at),
                 "last_prune": vault.prune and _prune(vault.prune),
+                "copy": vault.copy and _copy(vault.copy),
                 "problem": vault.problem,
             }
             for vault in status.vaults
@@ -145,6 +147,18 @@ def _verify(verify: "VerifySummary") -> dict[str, Any]:
         "message": verify.message,
         "requests": verify.requests,
         "usage": usage_document(verify.usage),
+    }
+
+
+def _copy(copy: "CopyStatus") -> dict[str, Any]:
+    note = copy.note
+    return {
+        "of": copy.of,
+        "behind_points": copy.behind.points,
+        "behind_since": _time(copy.behind.since),
+        "copied_at": _time(note.copied_at if note else None),
+        "failures": note.failures if note else 0,
+        "message": note.message if note else None,
     }
 
 

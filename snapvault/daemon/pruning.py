@@ -48,17 +48,23 @@ class Prunes:
         zone_of: Callable[[str | None], tzinfo],
         host: str,
         new_id: Callable[[], str],
+        is_known: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """Have nothing to follow yet. `host` spreads what several hosts do to one vault."""
+        """Have nothing to follow yet. `host` spreads what several hosts do to one vault.
+
+        `is_known` tells of a vault that is copied to whether it is there yet.
+        """
         self._history = history
         self._pruner = pruner
         self._log = log
         self._zone_of = zone_of
         self._host = host
         self._new_id = new_id
+        self._is_known = is_known
         self._settings: Settings | None = None
         self._policies: tuple[Policy, ...] = ()
         self._planned: dict[str, _Planned] = {}
+        self._own: frozenset[str] = frozenset()
         self._begun_after: PruneSummary | None = None
         self._last: datetime | None = None
         self._attended: datetime | None = None
@@ -68,13 +74,15 @@ class Prunes:
     def follow(self, settings: Settings, policies: Sequence[Policy], now: datetime) -> None:
         """Follow these settings from now on; what runs goes on as it was begun.
 
-        Vaults in which no policy has a source are left alone. What was asked for while
+        Vaults in which no policy has a source, or a copy, are left alone. What was asked for while
         nobody looked is made up for; a schedule that is new while we look counts from now on.
         """
         is_new = self._settings is None
         before, self._planned = self._planned, {}
         self._settings, self._policies = settings, tuple(policies)
-        for name in dict.fromkeys(policy.vault for policy in policies):
+        named = (name for policy in policies for name in (policy.vault, *policy.copy_to))
+        self._own = frozenset(policy.vault for policy in policies)
+        for name in dict.fromkeys(named):
             schedule = settings.vaults[name].prune if name in settings.vaults else None
             if schedule is None:
                 continue
@@ -140,6 +148,8 @@ class Prunes:
         if plan.start is not None:
             # ORDER: before it begins: one that cannot be begun is not begun again and again.
             planned.handled = plan.start.due
+            if name not in self._own and not self._is_known(name):
+                return
         elif planned.again is None or planned.again - _PAUSE <= now < planned.again:
             return
         # A clock that was set back by more than the pause has it tried at once.

@@ -51,7 +51,8 @@ class Scheduler:
 
     `points` returns a vault's restore points, oldest first, `zone_of` a schedule's zone. `alive`
     tells whether the process of a run that an earlier scheduler or a person started is still
-    there. `grace` is how late a start may be noticed: whoever calls seldom needs more.
+    there. `copies` returns what is wrong with copies, by vault. `grace` is how late a start may be
+    noticed: whoever calls seldom needs more.
     """
 
     def __init__(  # noqa: PLR0913 - the world of a scheduler, each part given in
@@ -71,6 +72,7 @@ class Scheduler:
         alive: Callable[[Run], bool],
         grace: timedelta = GRACE,
         troubles: Callable[[], Mapping[str, Sequence[str]]] = dict,
+        copies: Callable[[], Mapping[str, Finding]] = dict,
     ) -> None:
         self._settings = settings
         self._rules: tuple[Sequence[Policy], Sequence[Problem]] | None = (policies, problems)
@@ -81,6 +83,7 @@ class Scheduler:
         self._log = log
         self._grace = grace
         self._troubles = troubles
+        self._copies = copies
         self._words = Words(host)
         self._ledger = Ledger(history)
         self._alarms = Alarms(self._ledger, tell, self._words)
@@ -364,6 +367,7 @@ class Scheduler:
             if messages
         }
         self._alarms.settle_vaults(objectives.TROUBLED, found, now)
+        self._alarms.settle_vaults(objectives.UNCOPIED, self._copies(), now)
 
     def _find_others(self, now: datetime) -> None:
         for run in self._others.find({run.id for run in self._running.values()}, now):

@@ -16,11 +16,12 @@ from snapvault.adapters.event_log import EventLog
 from snapvault.adapters.jobs import ChildJobs
 from snapvault.adapters.locks import SourceLock
 from snapvault.adapters.notifiers.opening import open_notifier
-from snapvault.adapters.order_child import DRILL_CHILD, PRUNE_CHILD, OrderChild
+from snapvault.adapters.order_child import COPY_CHILD, DRILL_CHILD, PRUNE_CHILD, OrderChild
 from snapvault.adapters.recording import is_at_work, new_run_id
 from snapvault.adapters.systemd import Systemd
 from snapvault.config.zones import zone_named
 from snapvault.daemon import rules
+from snapvault.daemon.copying import Copies
 from snapvault.daemon.expiry import expire
 from snapvault.daemon.handover import Handover
 from snapvault.daemon.learning import LookNote
@@ -43,7 +44,7 @@ from snapvault.model.settings import DaemonSettings, Settings
 from snapvault.model.status import Status
 from snapvault.ports.notifier import Notifier
 from snapvault.units import format_count
-from snapvault.wiring import catalogs, history, status
+from snapvault.wiring import catalogs, copy_notes, history, status
 
 _LONGEST_WAIT: Final = 5.0  # seconds; a clock that is set is noticed after so many
 _TELLING_SECONDS: Final = 10.0  # that a stop leaves for what is still to be told
@@ -103,7 +104,7 @@ class Service:
                 wanted = self._tick()
             self._expire()
             self._stop()
-        if self._failed or self._prunes.failed or self._rules.problems:
+        if self._failed or self._prunes.failed or self._copies.failed or self._rules.problems:
             return EXIT_PARTIAL
         return EXIT_DONE
 
@@ -124,6 +125,16 @@ class Service:
                 made, self._events, unusable=unusable, known=self._known_standings()
             )
             stack.callback(self._telling.close, _TELLING_SECONDS)
+            self._copies = Copies(
+                OrderChild(COPY_CHILD, self._jobs.wake, variables=dict(os.environ)),
+                self._events,
+                points=self._points,
+                note=lambda to: copy_notes.read(self._rules.settings, to),
+                note_failure=lambda to, reason: copy_notes.failed(
+                    self._rules.settings, to, reason, None, retryable=True
+                ),
+            )
+            self._copies.follow(settings, self._rules.policies)
             self._scheduler = self._new_scheduler(grace)
             self._rehearsals = Rehearsals(
                 self._history,
@@ -141,6 +152,7 @@ class Service:
                 zone_of=zone_named,
                 host=socket.gethostname(),
                 new_id=lambda: new_run_id(clock.now()),
+                is_known=lambda name: bool(self._points(name)),
             )
             self._prunes.follow(settings, self._rules.policies, clock.now())
             self._resets = self._history.resets
@@ -166,17 +178,21 @@ class Service:
             alive=is_at_work,
             grace=grace,
             troubles=self._troubles,
+            copies=self._copies.findings,
         )
 
     def _tick(self) -> float:
         """Do what is to be done now, and return for how many seconds to wait at most."""
         now = clock.now()
-        if any([self._rehearsals.tick(now), self._prunes.tick(now)]):
+        if any([self._rehearsals.tick(now), self._prunes.tick(now), self._copies.tick(now)]):
             self._scheduler.look_at_results()
-        return self._scheduler.tick(now)
+        wanted = self._scheduler.tick(now)
+        # Again: what has just been backed up is copied at once, and in a round before it ends.
+        self._copies.tick(now)
+        return wanted
 
     def _is_round_over(self) -> bool:
-        is_idle = self._rehearsals.is_idle and self._prunes.is_idle
+        is_idle = self._rehearsals.is_idle and self._prunes.is_idle and self._copies.is_idle
         return self._scheduler.round_over() and is_idle
 
     def _known_standings(self) -> Sequence[NotifierStanding]:
@@ -273,9 +289,11 @@ class Service:
         deadline = clock.monotonic() + patience
         self._rehearsals.ask_to_end()
         self._prunes.ask_to_end()
+        self._copies.ask_to_end()
         self._scheduler.stop(clock.now(), patience)
         self._rehearsals.stop(clock.now(), max(0.0, deadline - clock.monotonic()))
         self._prunes.stop(max(0.0, deadline - clock.monotonic()))
+        self._copies.stop(max(0.0, deadline - clock.monotonic()))
         self._events.emit("daemon.stopped")
 
     def _read_again(self) -> None:
@@ -288,6 +306,7 @@ class Service:
         )
         self._rehearsals.follow(self._rules.settings, self._rules.policies, clock.now())
         self._prunes.follow(self._rules.settings, self._rules.policies, clock.now())
+        self._copies.follow(self._rules.settings, self._rules.policies)
         self._serve_again(before.settings.daemon)
         self._say_up()
 

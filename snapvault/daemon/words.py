@@ -34,6 +34,7 @@ _TITLES: Final[Mapping[str, tuple[str, str]]] = {
     objectives.FAILED: ("backup of {} fails", "backup of {} works again"),
     objectives.MISSED: ("backup of {} was missed", "backup of {} happens again"),
     objectives.DAMAGED: ("a verify of vault {} found damage", "vault {} verifies clean again"),
+    objectives.UNCOPIED: ("copy {} is behind", "copy {} is complete again"),
     objectives.UNPRUNED: ("vault {} is not pruned", "vault {} is pruned again"),
     objectives.TROUBLED: (
         "vault {} is not as it was left",

@@ -92,8 +92,6 @@ class BackupJob:
             parent = parent if restarts_logs else None
         bad = damages.known(vault)
         avoided = {*doomed, *bad}
-        if parent is not None and _lies_in(parent, bad):
-            parent = None
         if parent is not None and any(each.name in bad for each in parent.held.point.objects):
             restarts_logs = True  # the head has what they held
         # What a record that cannot be read has doomed nobody knows: only what this run stores
@@ -105,6 +103,7 @@ class BackupJob:
             inventory.of(self.source.name),
             share=self.options.rewriting.budget_percent / 100,
             volume_size=self.options.volume_size,
+            bad=bad,
         )
         run_folder = self._clean_run_folder()
         leftovers = self._leftovers(run_folder, key_record.sha256, unusable)
@@ -300,13 +299,6 @@ def _close_after(view: View, first: BaseException) -> None:
 def _told(error: Exception) -> str:
     """Return what an error says; of one that is not ours, nobody knows what it may give away."""
     return str(error) if isinstance(error, SnapVaultError) else f"unforeseen {type(error).__name__}"
-
-
-def _lies_in(parent: Head, bad: Container[str]) -> bool:
-    """Tell whether any of a point's data lies in volumes that are not right."""
-    return any(
-        names.volume(volume) in bad for each in parent.maps.values() for volume in each.volumes
-    )
 
 
 def _marks(parent: Head | None) -> dict[str, str]:

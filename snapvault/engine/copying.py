@@ -71,6 +71,11 @@ class Copied:
     bytes: int = 0
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the copy has all that it should have."""
+        return not self.left_out and not self.problems
+
 
 def rehearse(source: Vault, target: Target, choice: Choice) -> Copied:
     """Say what a copy would do now, and write nothing.

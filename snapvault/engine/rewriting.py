@@ -6,7 +6,7 @@ points there are, and this host's copies of their lists. So there is no state to
 that follows a killed one chooses the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from snapvault.engine.commit import kept_list
 from snapvault.engine.head import Head
 from snapvault.engine.vault import Held, Vault
+from snapvault.formats import names
 from snapvault.model import rewriting
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap
 from snapvault.model.point import StreamRecord
@@ -81,18 +82,32 @@ class Rewriting:
 
 
 def plan(
-    vault: Vault, parent: Head | None, points: Sequence[Held], *, share: float, volume_size: int
+    vault: Vault,
+    parent: Head | None,
+    points: Sequence[Held],
+    *,
+    share: float,
+    volume_size: int,
+    bad: Container[str] = frozenset(),
 ) -> Rewriting:
     """Decide what the next run stores again; `points` are all there are of its source.
 
-    `share` is of what nights store, 0: nothing ever. `volume_size` is in raw bytes.
+    `share` is of what nights store, 0: nothing ever. `volume_size` is in raw bytes. `bad` are names
+    of objects that are missing or damaged: what lies in such volumes is stored again, at any cost.
     """
     if parent is None:
         return Rewriting(share)
+    lost = frozenset(
+        volume
+        for extents in parent.maps.values()
+        for volume in extents.volumes
+        if names.volume(volume) in bad
+    )
     ages = _ages(vault, parent, points)
     states = list(_states(vault, parent, ages))
     credit = parent.held.point.counters.get(CREDIT, 0) if share else 0
-    chosen = rewriting.choose(states, credit)
+    sound = [state for state in states if state.volume not in lost]
+    chosen = rewriting.choose(sound, credit) | lost
     stored = parent.held.point.counters.get("changed_bytes", 0)
     sorts = stored >= _WORTH_SORTING * volume_size
     return Rewriting(

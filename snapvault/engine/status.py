@@ -9,6 +9,7 @@ from typing import Final
 
 from snapvault.engine.troubles import Troubles
 from snapvault.model import drills, objectives, prunes
+from snapvault.model.copies import CopyStatus
 from snapvault.model.drills import DrillSummary
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import JUDGED, Drilled, Verdict, judge
@@ -38,7 +39,8 @@ class VaultPoints:
     """What is known of a vault on this host: its points, by source and time, and what is wrong.
 
     `troubles` is what else was wrong with it. `is_known` is False until the vault has been
-    opened here. `pruned_at` is when this host pruned it last.
+    opened here. `pruned_at` is when this host pruned it last. `copy` is how it
+    stands as a copy that policies ask for.
     """
 
     store: str
@@ -47,6 +49,7 @@ class VaultPoints:
     problem: str | None = None
     pruned_at: datetime | None = None
     troubles: Troubles = field(default_factory=Troubles)
+    copy: CopyStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,7 @@ def assemble(
                 verifies=last_of_levels(memory.verifies, name),
                 pruned_at=vault.pruned_at,
                 prune=prunes.newest(memory.prunes, name),
+                copy=vault.copy,
             )
             for name, vault in vaults.items()
         ),
@@ -303,7 +307,7 @@ def _verdict(
 def _of_vaults(
     memory: Memory, vaults: Mapping[str, VaultPoints]
 ) -> list[tuple[str, objectives.Finding, datetime]]:
-    """Return what verifies, prunes and looks at vaults alarm of, as (vault, what, since when)."""
+    """Return what verifies, prunes, copies and looks alarm of, as (vault, what, since when)."""
     damaged = unmended(memory.verifies).items()
     refused = prunes.unpruned(memory.prunes).items()
     found = [(vault, objectives.damaged(each), each.ended) for vault, each in damaged]
@@ -312,6 +316,8 @@ def _of_vaults(
         if vault.troubles.messages and vault.troubles.since is not None:
             finding = objectives.troubled(name, vault.troubles.messages)
             found.append((name, finding, vault.troubles.since))
+        if vault.copy is not None and vault.copy.is_alarm and (note := vault.copy.note):
+            found.append((name, objectives.uncopied(vault.copy.of, name, note), note.at))
     return [each for each in found if each[0] in vaults]
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from snapvault.model.copies import CopyNote
 from snapvault.model.drills import DrillSummary
 from snapvault.model.policy import Objectives
 from snapvault.model.prunes import PruneState, PruneSummary
@@ -26,20 +27,21 @@ MISSED = "missed"
 DAMAGED = "verify-findings"
 UNPRUNED = "not-pruned"
 TROUBLED = "vault-troubled"
+UNCOPIED = "not-copied"
 POLICY = "broken-policy"
 EMPTY = "policy-without-sources"
 DAEMON = "daemon"
 
 KINDS = (
     *(RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE),
-    *(FAILED, MISSED, DAMAGED, UNPRUNED, TROUBLED, POLICY, EMPTY, DAEMON),
+    *(FAILED, MISSED, DAMAGED, UNPRUNED, TROUBLED, UNCOPIED, POLICY, EMPTY, DAEMON),
 )
 
 JUDGED: Final = frozenset((RPO, NEVER, SMALL, DRILL, DRILL_FAILED, RTO, FUTURE))
 """The kinds that `judge` finds; whether they are over is its finding too."""
 
-OF_VAULTS: Final = frozenset((DAMAGED, UNPRUNED, TROUBLED))
-"""The kinds that are about a vault: a verify, a prune, or a look at the vault ends them."""
+OF_VAULTS: Final = frozenset((DAMAGED, UNPRUNED, TROUBLED, UNCOPIED))
+"""The kinds that are about a vault: a verify, a prune, a copy, or a look at it ends them."""
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far the clocks of two hosts may differ before a point counts as one of the future."""
@@ -265,6 +267,16 @@ def damaged(verify: VerifySummary) -> Finding:
         f'verify of vault "{verify.vault}"{part} at level {verify.level} came to'
         f" {format_count(verify.findings, 'finding')} at {_shown(verify.ended)}{first}",
         f'It is over when "snapvault verify{again}", without a sample, finds nothing.',
+    )
+
+
+def uncopied(vault: str, to: str, note: CopyNote) -> Finding:
+    """Return the alarm of a copy that does not get what its vault has."""
+    hint = f'Mend that; "snapvault copy {vault} --to {to}" tries it again now.'
+    return Finding(
+        UNCOPIED,
+        f'copy of vault "{vault}" to vault "{to}" is behind: {note.message}',
+        note.hint or hint,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from snapvault.model.copies import CopyStatus
 from snapvault.model.drills import DrillSummary
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.objectives import Verdict
@@ -81,7 +82,7 @@ class VaultStatus:
     `requests` counts what runs, verifies, restores, drills and prunes ever asked of its store,
     `usage` the same in detail, by verb, as far as it was kept. `verifies` are the last of each
     level, `pruned_at` is when it was pruned last. `prune` is the last prune that this host
-    remembers, however it ended.
+    remembers, however it ended; `copy` how it stands as a copy that policies ask for.
     """
 
     name: str
@@ -94,6 +95,7 @@ class VaultStatus:
     verifies: tuple[VerifySummary, ...] = ()
     pruned_at: datetime | None = None
     prune: PruneSummary | None = None
+    copy: CopyStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from snapvault.adapters.locks import SourceLock
 from snapvault.adapters.stores.metered import MeteredStore
 from snapvault.engine import copy_target
 from snapvault.engine.vault import Vault
-from snapvault.errors import ConfigError, LockHeldError
+from snapvault.errors import ConfigError, LockHeldError, SnapVaultError
 from snapvault.model.policy import Limits
 from snapvault.model.settings import Settings
 from snapvault.ports.events import Events
-from snapvault.wiring import runs, state, vaults, versions
+from snapvault.wiring import copy_notes, runs, state, vaults, versions
 
 if TYPE_CHECKING:
     from snapvault.engine.copy_plan import Choice
@@ -63,7 +63,19 @@ def copy_vault(
         options = Options(
             folder, chosen.prune_grace, os.uname().nodename or "unknown", versions.tool()
         )
-        return copy(source, target, choice, options)
+        done = copy(source, target, choice, options)
+    if done.is_whole:
+        copy_notes.succeeded(settings, to)
+    else:
+        reasons = [*done.problems, *(each.reason for each in done.left_out)]
+        is_damaged = done.problems or any(each.is_damaged for each in done.left_out)
+        copy_notes.failed(settings, to, reasons[0], None, retryable=not is_damaged)
+    return done
+
+
+def note_failure(settings: Settings, to: str, error: SnapVaultError) -> None:
+    """Note that a copy failed, for the status, and for who tries it again."""
+    copy_notes.failed(settings, to, str(error), error.hint, retryable=error.retryable)
 
 
 def rehearse_copy(

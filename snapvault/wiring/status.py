@@ -11,13 +11,16 @@ from typing import Final
 from snapvault import clock
 from snapvault.adapters.locks import holder_of
 from snapvault.engine import status as statuses
+from snapvault.engine.status import VaultPoints
 from snapvault.errors import SnapVaultError
+from snapvault.model.copies import CopyStatus, behind, is_alarm
 from snapvault.model.notices import NotifierStanding
 from snapvault.model.policy import Policy
 from snapvault.model.runs import Run, RunState
 from snapvault.model.settings import Settings
 from snapvault.model.status import Following, Status, Watched
 from snapvault.ports.history import History
+from snapvault.wiring import copy_notes
 from snapvault.wiring.catalogs import known_points
 from snapvault.wiring.history import open_history, run_logs
 from snapvault.wiring.versions import tool
@@ -77,11 +80,28 @@ def of_host(
             daemon_since=daemon.started if daemon else None,
         ),
         watched,
-        {name: known_points(settings, name) for name in settings.vaults},
+        _with_copies(settings, policies),
         memory,
         now=moment,
         problems=told,
     )
+
+
+def _with_copies(settings: Settings, policies: Sequence[Policy]) -> dict[str, VaultPoints]:
+    """Return what is known of each vault, and how those stand that policies have copies in."""
+    found = {name: known_points(settings, name) for name in settings.vaults}
+    asked: dict[tuple[str, str], list[Policy]] = {}
+    for policy in policies:
+        for to in policy.copy_to if policy.enabled else ():
+            asked.setdefault((policy.vault, to), []).append(policy)
+    for (vault, to), asking in asked.items():
+        if vault in found and to in found:
+            names = {source.name for policy in asking for source in policy.sources}
+            lacking = behind(found[vault].points, found[to].points, names)
+            note = copy_notes.read(settings, to)
+            is_wrong = note is not None and is_alarm(note, asking[0].retry)
+            found[to] = replace(found[to], copy=CopyStatus(vault, lacking, note, is_wrong))
+    return found
 
 
 def _followed(

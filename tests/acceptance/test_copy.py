@@ -155,3 +155,29 @@ def test_a_copy_takes_no_backups_until_it_takes_the_place_of_the_vault(
     two.does("backup", "web01")
 
     assert len(two.points("web01")) == 2
+
+
+def test_a_round_copies_what_it_backed_up_and_tells_of_a_copy_that_is_behind(
+    two: Host, tmp_path: Path
+) -> None:
+    policy = two.folder / "policies" / "nightly.yaml"
+    document = json.loads(policy.read_text())
+    policy.write_text(json.dumps({**document, "copy_to": ["second"]}))
+    two.does("list", "--vault", "offsite")
+    before = two.run("status", "--json").json["vaults"][1]["copy"]
+
+    two.does("run-due")
+
+    after = two.run("status", "--json").json["vaults"][1]["copy"]
+    assert (before["of"], before["behind_points"]) == ("offsite", 2)
+    assert (after["behind_points"], after["behind_since"], after["failures"]) == (0, None, 0)
+    assert after["copied_at"] is not None
+    two.does("backup", "shop")
+    assert len(two.points("--vault", "second")) == 3
+    (tmp_path / "second").rename(tmp_path / "away")
+    (tmp_path / "second").write_text("no folder")
+    ended = two.run("backup", "shop")
+    assert ended.status == 3
+    assert "could not copy to vault" in ended.stderr
+    shown = two.run("status").stdout
+    assert "second lacks 1 restore point of offsite" in shown

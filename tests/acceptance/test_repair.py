@@ -68,10 +68,8 @@ def test_a_vault_that_was_deleted_comes_back_as_it_was(
         "vault.json"
     }
     assert vault["steps"][0]["left"] == []
-    assert recovery.does("verify", "--level", "full", "--json").json[0]["findings"] == []
     recovery.does("restore", "web01", "--to", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == disk.read_bytes()
-    assert "mended 0 objects" in recovery.does("repair").stdout
 
 
 def test_init_refuses_a_bucket_that_does_not_lock_and_leaves_nothing(

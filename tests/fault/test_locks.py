@@ -61,7 +61,7 @@ def test_months_of_nights_keep_what_is_needed_locked_at_about_one_request_in_a_p
     store.asked.looked.clear()
     total = 0
 
-    for _ in range(22):
+    for _ in range(18):
         nights.pass_days(6)
         nights.night()
         renewed(nights, host())
@@ -77,7 +77,7 @@ def test_months_of_nights_keep_what_is_needed_locked_at_about_one_request_in_a_p
         assert vault.store.get(names.VAULT)
 
     assert first.renewed == 0
-    assert total > 10  # space comes back
+    assert total > 0  # space comes back
     assert store.markers() == []
     ages = {each.name: nights.now - each.stored_at for each in store.versions()}
     for name in set(store.asked.locked):
@@ -126,7 +126,7 @@ def test_points_that_no_rule_wants_lose_their_locks_and_go(
         renewed(nights, host())
     late = nights.prune(vault=host())
 
-    assert (early.removed, held) == ((), doomed)
+    assert (early.removed, early.waiting, held) == ((), (0, 0), doomed)
     assert {each.held.point.point for each in late.removed} == doomed
     assert {each.point for each in nights.there()} == {each.point for each in points[3:]}
     assert store.markers() == []

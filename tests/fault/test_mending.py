@@ -81,6 +81,9 @@ def test_a_damaged_volume_that_verify_found_is_stored_again(
 
     for held in (third, fourth):
         assert name not in volumes_of(kit, held.point)
+    # What lies in other volumes is not stored again.
+    assert 0 < third.point.counters["rewritten_bytes"] <= (64 << 10)
+    assert fourth.point.counters["rewritten_bytes"] == 0
     kit.store.delete([name])
     require_whole(kit, source, [third.point, fourth.point])
     told = look(kit)

@@ -262,6 +262,16 @@ _VAULTS: Final[Mapping[str, tuple[str, Callable[[VaultStatus], Number]]]] = {
         "Whether the vault could not be looked at.",
         lambda vault: vault.problem is not None,
     ),
+    "copy_behind_points": (
+        "How many of the newest restore points a vault that is copied to lacks.",
+        lambda vault: vault.copy.behind.points if vault.copy else None,
+    ),
+    "copy_behind_since_timestamp_seconds": (
+        "When the oldest of these was taken, in seconds since 1970.",
+        lambda vault: (
+            since.timestamp() if vault.copy and (since := vault.copy.behind.since) else None
+        ),
+    ),
     "last_prune_timestamp_seconds": (
         "When the vault was pruned last, in seconds since 1970.",
         lambda vault: vault.pruned_at.timestamp() if vault.pruned_at else None,

@@ -25,6 +25,7 @@ _ALARMS: Final[Mapping[str, tuple[str, str]]] = {
     objectives.MISSED: ("Missed", "missed"),
     objectives.DAMAGED: ("Damage found by a verify", "damaged"),
     objectives.UNPRUNED: ("Not pruned", "not pruned"),
+    objectives.UNCOPIED: ("Copy behind", "copy behind"),
     objectives.TROUBLED: ("Vault not as it was left", "not as it was left"),
     objectives.POLICY: ("Broken policy", "broken policy"),
     objectives.EMPTY: ("Policy without sources", "without sources"),
