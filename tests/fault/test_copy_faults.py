@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies of a vault under every fault: what shows is whole, and the next copy finishes the job."""
 
+import hashlib
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,9 @@ from snapvault.engine.vault import sync
 from snapvault.errors import ConfigError, StoreError, StoreUnavailableError
 from snapvault.formats import names
 from snapvault.formats import vault as vault_format
+from snapvault.model.notes import KeyChange
+from snapvault.model.point import ObjectRecord
+from snapvault.ports.sealer import Readers
 from snapvault.ports.store import Store
 from tests.support.copies import Copy
 from tests.support.nights import Nights
@@ -348,6 +352,25 @@ def test_holds_and_their_ends_travel_and_come_before_the_points(nights: Nights) 
     copy.copy()
     copy.prune(last=1)
     assert copy.there()[0].point == held[0].point.point
+
+
+def test_changes_of_keys_travel_with_the_keys_that_they_name(nights: Nights) -> None:
+    nights.nights(1)
+    vault = nights.kit.host()
+    data = vault.sealer.seal(bytes(32), Readers.RECOVERY_AND_HOST)
+    name = names.hash_key(vault.sealer.signer).replace(".hash", "-" + "1" * 16 + ".hash")
+    vault.store.put(name, data)
+    key = ObjectRecord(name, len(data), hashlib.sha256(data).hexdigest())
+    change = KeyChange(
+        "1" * 16, nights.now, "host", "tool", vault.sealer.signer, vault.sealer.recipients, key, ()
+    )
+    notes.put_key_change(vault, change, vault.sealer.sign)
+    copy = Copy(nights)
+
+    assert copy.copy().problems == []
+
+    assert [each.note for each in notes.key_changes(copy.host()).noted] == [change]
+    assert copy.store.get(name) == data
 
 
 def test_forged_holds_and_a_forged_script_do_not_travel(nights: Nights) -> None:

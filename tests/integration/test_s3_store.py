@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from snapvault.errors import (
     StoreUnavailableError,
 )
 from snapvault.ports.store import Store
-from tests.support import s3
+from tests.support import s3, seaweed
 from tests.support.seaweed import SeaweedServer
 from tests.support.tls_forwarder import make_authority
 
@@ -259,7 +260,7 @@ def test_the_server_ends_with_the_process_that_started_it_however_that_ends(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
 
-    deadline = clock.monotonic() + 10
+    deadline = clock.monotonic() + 60
     while _runs(int(result.stdout)) and clock.monotonic() < deadline:
         clock.sleep(0.02)
     assert not _runs(int(result.stdout))
@@ -267,6 +268,21 @@ def test_the_server_ends_with_the_process_that_started_it_however_that_ends(
     with SeaweedServer():
         assert len(list(tmp_path.iterdir())) == 1  # the next one sweeps up what was left
     assert list(tmp_path.iterdir()) == []
+
+
+def test_servers_that_start_together_do_not_take_each_others_ports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draws = iter([5, 5, 10])  # which no server has
+    monkeypatch.setattr(random, "randrange", lambda *_: next(draws))
+    monkeypatch.setattr(seaweed, "_is_free", lambda _: True)
+
+    first, one = seaweed._claim_ports()
+    second, other = seaweed._claim_ports()
+
+    one.close()
+    other.close()
+    assert (first, second) == (5, 10)
 
 
 def test_a_stopped_server_leaves_nothing_behind() -> None:

@@ -50,6 +50,7 @@ class SeaweedServer:
         self._lock = _lock(self._folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
+        self._claim: socket.socket | None = None
         atexit.register(self.stop)
         try:
             self._start()
@@ -106,6 +107,8 @@ class SeaweedServer:
         self._end_process()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._lock.close()
+        if self._claim is not None:
+            self._claim.close()
         atexit.unregister(self.stop)
 
     def __enter__(self) -> Self:
@@ -123,7 +126,7 @@ class SeaweedServer:
         program = _find_weed()
         log = self._folder / "weed.log"
         for _ in range(_STARTS):
-            self._port = _free_ports()
+            self._port, self._claim = _claim_ports()
             data = self._folder / f"data-{self._port}"
             data.mkdir()
             with log.open("wb") as output:
@@ -143,6 +146,7 @@ class SeaweedServer:
             if self._wait_until_ready():
                 return
             self._end_process()  # somebody else took one of the ports: try others
+            self._claim.close()
         tail = log.read_text(errors="replace")[-1000:]
         raise SeaweedError(f"the S3 server did not start, tried {_STARTS} times; it says: {tail}")
 
@@ -239,13 +243,24 @@ def _turns_strangers_away(port: int) -> bool:
     return False
 
 
-def _free_ports() -> int:
-    """Return the first of `_PORTS` ports that are free, below those the kernel hands out."""
+def _claim_ports() -> tuple[int, socket.socket]:
+    """Return the first of `_PORTS` free ports, below those the kernel hands out, and a claim.
+
+    As long as the claim is open no other server of tests is given these ports: the one whose
+    server comes second would take the first one's, which answers there, for its own.
+    """
     for _ in range(200):
-        first = random.randrange(11_000, 21_000)
+        first = random.randrange(11_000, 21_000, _PORTS)
+        claim = socket.socket(socket.AF_UNIX)
         ports = range(first, first + _PORTS)
+        try:
+            claim.bind(f"\0{_PREFIX}{first}")  # a name without a file: it ends with the process
+        except OSError:  # somebody else's
+            claim.close()
+            continue
         if all(_is_free(port) and _is_free(port + _GRPC_OFFSET) for port in ports):
-            return first
+            return first, claim
+        claim.close()
     raise SeaweedError("no free ports on 127.0.0.1")
 
 

@@ -82,6 +82,7 @@ class World:
     now: datetime = START
     pruner: Pruner = field(default_factory=Pruner)
     log: RecordedEvents = field(default_factory=RecordedEvents)
+    known: set[str] = field(default_factory=set)
 
     def begin(self, *policies: Policy, **schedules: Schedule | None) -> None:
         ids = count(1)
@@ -93,6 +94,7 @@ class World:
             zone_of=zone_named,
             host="host1",
             new_id=lambda: f"noted-{self.now:%d%H%M}-{next(ids)}",
+            is_known=lambda vault: vault in self.known,
         )
         self.prunes.follow(settings(**schedules), policies or [a_policy()], self.now)
 
@@ -133,6 +135,18 @@ def test_a_vault_is_pruned_once_a_day(world: World) -> None:
     world.run(3 * DAY)
 
     assert world.pruner.begun == [VAULT] * 3
+
+
+def test_a_copy_is_pruned_as_soon_as_there_is_one(world: World) -> None:
+    policy = replace(a_policy(), vault="a", copy_to=("b",))
+    world.begin(policy, a=None, b=AT_SIX)
+    world.run(DAY)
+    assert world.pruner.begun == []
+
+    world.known = {"b"}
+    world.run(DAY)
+
+    assert world.pruner.begun == ["b"]
 
 
 def test_vaults_are_pruned_one_after_the_other_and_those_that_shall_not_be_never(

@@ -208,7 +208,9 @@ def test_a_block_found_changed_against_what_the_platform_told_is_stored_as_it_is
     assert point.counters["changed_bytes"] == 4096
     assert len(kit.events.warnings) == 1
     assert kit.restored(point) == {"root": source.disks["root"].to_bytes()}
-    assert kit.night(source).point.counters["read_bytes"] >= BLOCKS * 4096
+    # At once if the sample happened upon it, or else by the next run, the disk is read as a whole.
+    both = (point, kit.night(source).point)
+    assert max(each.counters["read_bytes"] for each in both) >= BLOCKS * 4096
 
 
 @pytest.mark.parametrize("fine_hashes", [0, 1 << 20], ids=["coarse", "with finer hashes"])
