@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
-    deadline = clock.monotonic() + 30
+    deadline = clock.monotonic() + 60
     while not condition():
         assert process.poll() is None, process.communicate()
         assert clock.monotonic() < deadline, "it did not happen in time"

@@ -11,7 +11,7 @@ from tests.acceptance.program import Host, shell
 
 pytestmark = pytest.mark.integration
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 90.0  # seconds
 
 
 def note(journal: Path, script: str = "true") -> list[str]:

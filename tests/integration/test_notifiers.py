@@ -79,7 +79,7 @@ def stop() -> Iterator[Callable[[Any], Any]]:
 def no_thread_stays(stop: Callable[[Any], Any]) -> Iterator[None]:
     """Deliveries are over while their servers still go on, which are stopped after this."""
     yield
-    deadline = clock.monotonic() + 10
+    deadline = clock.monotonic() + 60
     while any(thread.name == "delivery" for thread in threading.enumerate()):
         assert clock.monotonic() < deadline, "a delivery's thread is still there"
         clock.sleep(0.01)

@@ -14,7 +14,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 STREAM_LIMIT = 1 << 20
 _TURNS = 5
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ class LoopbackServer:
         self._ready = threading.Event()
         self.port = 0
         self._thread.start()
-        if not self._ready.wait(10) or not self.port:
+        if not self._ready.wait(_PATIENCE) or not self.port:
             raise RuntimeError("could not listen on the loopback interface")
 
     def stop(self) -> None:
         """Stop listening and cut every connection; safe to repeat."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+            self._thread.join(_PATIENCE)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from snapvault import clock
 from snapvault.adapters.command import guard
 from snapvault.errors import SourceError
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 
 # A process that holds a guard over `touch MARK`, says so, and waits for its death.
 HOLDER = """

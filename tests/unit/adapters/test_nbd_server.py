@@ -21,7 +21,7 @@ from tests.support.events import RecordedEvents
 
 SIZE = 1 << 20
 CONTENT = bytes(300_000) + random.Random(1).randbytes(SIZE - 300_000)
-DEADLINE = 30.0  # seconds
+DEADLINE = 60.0  # seconds
 
 
 class MemoryDisk:

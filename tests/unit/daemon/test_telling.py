@@ -15,7 +15,7 @@ from tests.support.events import RecordedEvents
 from tests.support.notices import AT, a_notice
 
 SECRET = "s3cr3t-Zq7"
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @dataclass

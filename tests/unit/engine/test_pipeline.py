@@ -9,7 +9,7 @@ import pytest
 
 from snapvault.engine.pipeline import Broken, Crew, Handoff, ordered
 
-PATIENCE = 20  # seconds until a test that hangs fails
+PATIENCE = 60  # seconds until a test that hangs fails
 
 
 class FaultError(Exception):

@@ -35,7 +35,7 @@ from tests.support.vaults import MixedSource, SparseContent, VaultKit
 BLOCK = 512
 VOLUME = 64 << 10
 MIB = 1 << 20
-DEADLINE = 30.0  # seconds
+DEADLINE = 60.0  # seconds
 
 
 def nights(folder: Path) -> tuple[VaultKit, MixedSource, list[Point]]:

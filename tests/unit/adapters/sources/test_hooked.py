@@ -438,7 +438,7 @@ AROUND = ("before", "after")
 
 def comes(path: Path, content: list[str]) -> bool:
     """Wait until a journal has some lines, for a while."""
-    deadline = clock.monotonic() + 20
+    deadline = clock.monotonic() + 60
     while clock.monotonic() < deadline:
         if path.exists() and [line.rstrip() for line in path.read_text().splitlines()] == content:
             return True
