@@ -63,7 +63,7 @@ def lines_of(document: dict[str, Any]) -> list[str]:
         else f'vault "{name}" is not in line with the settings: run "snapvault keys apply {name}"'
     ]
     for reader in document["recipients"]:
-        since = f", since {reader['since']}" if reader["since"] else ""
+        since = f", since {_told(reader['since'])}" if reader["since"] else ""
         lines.append(f"  recipient  {_named(reader)}{since}")
         lines += _opened(reader["points"])
     for reader in document["former"]:
@@ -120,6 +120,10 @@ def _reader(key: str, shares: "Sequence[Share] | None", names: Names) -> dict[st
             for share in shares
         ]
     return {"fingerprint": key, "user_id": names.known.get(key), "points": points}
+
+
+def _told(since: str) -> str:
+    return f"{clock.from_text(since):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _since(key: str, changes: "Iterable[KeyChange]") -> str | None:

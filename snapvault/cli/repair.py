@@ -112,10 +112,11 @@ def _tell(
         points = {point for mended in outcome.mended for point in mended.points}
         helped = f", for {format_count(len(points), 'restore point')}" if points else ""
         would = "would mend" if dry_run else "mended"
-        print(
-            f"{step.name}: {would} {format_count(len(outcome.mended), 'object')}{helped} in vault "
-            f'"{name}"; {len(outcome.left) or "nothing"} cannot be mended'
-        )
+        done = f"{would} {format_count(len(outcome.mended), 'object')}{helped}"
+        if not outcome.mended and not outcome.left:
+            done = "nothing to mend"
+        lost = f"; {len(outcome.left)} cannot be mended" if outcome.left else ""
+        print(f'vault "{name}", {step.name}: {done}{lost}')
 
 
 def _document(

@@ -383,3 +383,36 @@ def test_the_schema_writes_defaults_as_policies_do() -> None:
     assert schema["properties"]["volume_size"]["default"] == "64 MiB"
     assert schema["properties"]["hints"]["default"] == {"sample": "0.1%", "full_read_every": "30d"}
     assert schema["$defs"]["EbsShape"]["properties"]["timeout"]["default"] == "6h"
+
+
+@pytest.mark.parametrize(
+    ("written", "percent"), [("{}", 15.0), ("{budget: 0%}", 0.0), ("{budget: 7.5 %}", 7.5)]
+)
+def test_a_budget_of_rewriting_is_read_and_may_be_nothing(
+    host: Settings, write: Write, written: str, percent: float
+) -> None:
+    text = "vault: offsite\nsources: {web: {image: {path: a}}}\n"
+    write("policies/p.yaml", f"{text}rewriting: {written}\n")
+
+    (policy,) = load_policies(host)
+
+    assert policy.rewriting.budget_percent == percent
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{budget: 15}", "expected a percentage .* found the number 15"),
+        ("{budget: 101%}", "expected a percentage from 0% to 100%"),
+        ("{budget: -1%}", "expected a percentage from 0% to 100%"),
+        ("{budjet: 1%}", 'unknown key "budjet"'),
+    ],
+)
+def test_a_wrong_budget_of_rewriting_is_refused(
+    host: Settings, write: Write, written: str, message: str
+) -> None:
+    text = "vault: offsite\nsources: {web: {image: {path: a}}}\n"
+    write("policies/p.yaml", f"{text}rewriting: {written}\n")
+
+    with pytest.raises(ConfigError, match=message):
+        load_policies(host)
