@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.seaweed import LASTING
+
 # Settings of the person who runs the tests that must not reach them.
 _FOREIGN_PREFIXES = ("AWS_", "GIT_", "GPG_", "SNAPVAULT_", "XDG_")
 _FOREIGN = ("CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "GNUPGHOME", "NO_COLOR", "PY_COLORS")
@@ -152,7 +154,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     """Fail a test that leaves a process behind."""
     result = yield
     if orphans := item.stash.get(_started_by_call, set()):
-        orphans &= _children()
+        orphans &= _children() - LASTING
     if orphans:
         named = ", ".join(f"{pid} ({_command_line(pid)})" for pid in sorted(orphans))
         pytest.fail(f"the test left running: {named}")

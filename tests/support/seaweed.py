@@ -23,6 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+LASTING: set[int] = set()
+"""Process ids of servers that outlive the test that was the first to ask for them."""
+
 _PREFIX = "snapvault-s3-"
 _PORTS = 5
 _GRPC_OFFSET = 10_000  # LIMIT: weed listens there too, for each of its ports (SeaweedFS)
@@ -196,7 +199,9 @@ def shared_server() -> SeaweedServer:
     Raises:
         SeaweedError: it could not be started.
     """
-    return SeaweedServer()
+    server = SeaweedServer()
+    LASTING.add(server.pid)
+    return server
 
 
 def _lock(folder: Path) -> BinaryIO:
