@@ -104,6 +104,30 @@ def test_a_copy_of_a_bucket_in_a_folder_restores_by_its_own_script(
     assert host.does("copy", "offsite", "--to", "second", "--json").json["objects"] == 0
 
 
+def test_a_copy_from_one_bucket_to_another_restores(
+    s3_store: dict[str, Any], tmp_path: Path, host_home: Path, recovery_home: Path
+) -> None:
+    endpoint_url = s3.locking_server().endpoint_url
+    second = {
+        "store": f"s3://{s3.LOCKING_BUCKET}/{s3.fresh_prefix()}",
+        "endpoint_url": endpoint_url,
+    }
+    environment = s3.server().environment()
+    host = Host(tmp_path / "host", host_home, s3_store, environment=environment).set_up()
+    with_second(host, second)
+    disk = tmp_path / "disk.img"
+    host.protect({"web01": image(disk)})
+    host.does("init", "offsite")
+    ((point, content),) = nights(host, disk, 1)
+
+    host.does("copy", "offsite", "--to", "second")
+
+    recovery = Host(tmp_path / "recovery", recovery_home, second, environment=environment)
+    target = tmp_path / "restored"
+    recovery.set_up().does("restore", "web01", "--to", str(target), "--point", point)
+    assert target.read_bytes() == content
+
+
 def test_wrong_places_are_refused_and_nothing_is_written(two: Host, tmp_path: Path) -> None:
     second = tmp_path / "second"
 
