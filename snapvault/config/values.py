@@ -7,6 +7,7 @@ Each refuses with a `ValueError` that says "expected ..., found ...".
 import re
 from collections.abc import Callable
 from datetime import time, timedelta
+from difflib import get_close_matches
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -216,6 +217,29 @@ def _storage_class(text: str) -> str:
     return text
 
 
+_CLASSES_OF_AWS: Final = (
+    "STANDARD",
+    "INTELLIGENT_TIERING",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "GLACIER_IR",
+    "GLACIER",
+    "DEEP_ARCHIVE",
+    "REDUCED_REDUNDANCY",
+)
+
+
+def _no_typo_of_class(text: str) -> str:
+    """Refuse what is nearly a storage class of AWS; other providers have others."""
+    near = get_close_matches(text, _CLASSES_OF_AWS, 1, cutoff=0.85)
+    if near and text not in _CLASSES_OF_AWS:
+        raise HintedValueError(
+            f"expected a storage class, found {quoted(text, limit=60)}",
+            hint=f"Did you mean {quoted(near[0])}?",
+        )
+    return text
+
+
 def _duration_or_never(value: object) -> timedelta | None:
     if value == "never":
         return None
@@ -396,9 +420,11 @@ Region = Annotated[
 ]
 StoreUrl = Annotated[str, AfterValidator(_store)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
-StorageClass = Annotated[str, AfterValidator(_storage_class)]
+StorageClass = Annotated[str, AfterValidator(_storage_class), AfterValidator(_no_typo_of_class)]
 AnyStorageClass = Annotated[
-    str, AfterValidator(_matching(_STORAGE_CLASS, 'a storage class such as "STANDARD_IA"'))
+    str,
+    AfterValidator(_matching(_STORAGE_CLASS, 'a storage class such as "STANDARD_IA"')),
+    AfterValidator(_no_typo_of_class),
 ]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Level = Annotated[int, Field(ge=1, le=19)]

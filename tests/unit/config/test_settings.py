@@ -144,6 +144,8 @@ def test_volumes_may_lie_in_an_archive_and_prices_be_the_vaults_own(write: Write
         (", endpoint_url: 'http://me:secret@h'", "expected an address without user and password"),
         (", storage_class: GLACIER", "expected a storage class whose objects can be read at once"),
         (", volume_storage_class: glacier", "expected a storage class such as"),
+        (", volume_storage_class: GLACIR", "expected a storage class, found"),
+        (", storage_class: STANDRD_IA", "expected a storage class, found"),
         (", prices: {egress: -1}", "egress"),
         (", prices: {classes: {STANDARD: {put: 1}}}", "storage"),
         (", prices: {classes: {standard: {storage: 1}}}", "expected a storage class such as"),
