@@ -325,3 +325,20 @@ def test_a_program_whose_start_is_interrupted_does_not_run(tmp_path: Path) -> No
 
     assert interrupted.returncode == 7
     assert not mark.exists()
+
+
+def test_a_program_that_is_run_whole_is_awaited_when_we_are_interrupted_before_we_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+
+    def interrupted(_: int) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "pidfd_open", interrupted)
+    script = 'sleep 0.2; head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; touch "$0"'
+
+    with pytest.raises(KeyboardInterrupt):
+        run_whole(["sh", "-c", script, str(mark)], timeout=60)
+
+    assert mark.exists()
