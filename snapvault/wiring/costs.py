@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from snapvault import clock
-from snapvault.engine import forecast
 from snapvault.engine.vault import Vault, sync
 from snapvault.errors import SnapVaultError
 from snapvault.formats import names
@@ -89,6 +88,8 @@ def of_vault(
         StoreError: the vault cannot be listed or read.
         IntegrityError: a list is missing or damaged.
     """
+    from snapvault.engine import forecast
+
     opening = usage_of(vault)
     chosen = settings.vaults[vault.name]
     table = table_of(chosen)
@@ -175,6 +176,8 @@ class _Look:
         *,
         is_bound: bool = False,
     ) -> Expected:
+        from snapvault.engine import forecast
+
         groups: dict[str, list[ObjectRecord]] = {}
         for each in volumes:
             groups.setdefault(self.kept_as.get(each.name, self.classes[0]), []).append(each)
@@ -208,6 +211,7 @@ def _verifies(vault: Vault, look: _Look, opening: Usage) -> list[Expected]:
     """Foresee verifies of the whole vault at the levels that need no recovery key."""
     import random
 
+    from snapvault.engine import forecast
     from snapvault.engine.verify import Level, Verification
 
     inventory = sync(vault)

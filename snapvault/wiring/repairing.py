@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `snapvault repair` does to a vault, step by step."""
 
-from snapvault.engine import mending, uncovering, underneath
+from snapvault.engine import underneath
 from snapvault.engine.repair import Step
 from snapvault.engine.vault import Vault, read_record
 from snapvault.errors import IntegrityError
@@ -14,6 +14,8 @@ from snapvault.wiring import vaults
 
 def steps_for(settings: Settings, vault: Vault) -> tuple[Step, ...]:
     """Return the steps for a vault, in their order."""
+    from snapvault.engine import mending, uncovering
+
     del settings, vault
     return (
         Step(uncovering.NAME, uncovering.uncover),
