@@ -8,23 +8,19 @@ what `run_whole` does.
 """
 
 import os
-import subprocess
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from snapvault import clock
 from snapvault.adapters.guard import guard as guard
 from snapvault.adapters.program import PIPE_SIZE
 from snapvault.adapters.program import Program as Program
-from snapvault.adapters.spawning import Process, spawn
+from snapvault.adapters.spawning import Process, let_end, spawn
 from snapvault.adapters.spawning import require as require
 from snapvault.errors import SourceError
 
-_DRAIN_GRACE = 1.0  # seconds that what a program has said may take to be read
 OUTPUT_LIMIT = 16 << 20  # bytes that `run` takes from a program's stdout
 
 
@@ -149,7 +145,7 @@ def _running(
         program = Program(process, name, stdin, deadline, finishes=finishes)
     except BaseException:
         if finishes:
-            _let_end(process, deadline)
+            let_end(process, None if deadline is None else max(0.0, deadline - clock.monotonic()))
         else:
             process.kill()
             process.wait()
@@ -158,26 +154,6 @@ def _running(
         yield program
     finally:
         program.kill()
-
-
-def _let_end(process: Process, deadline: float | None) -> None:
-    """Wait for a program that nobody listens to any more, as long as it may take."""
-
-    def drain(pipe: IO[bytes]) -> None:
-        # Somebody else may have begun to, and have closed it.
-        with suppress(OSError, ValueError), pipe:
-            while pipe.read(PIPE_SIZE):
-                pass
-
-    pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
-    threads = [threading.Thread(target=drain, args=(pipe,), daemon=True) for pipe in pipes]
-    for thread in threads:
-        thread.start()
-    left = None if deadline is None else max(0.0, deadline - clock.monotonic())
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(left)
-    for thread in threads:
-        thread.join(_DRAIN_GRACE)
 
 
 def _finished(program: Program, name: str, *, check: bool) -> Finished:

@@ -9,17 +9,21 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from snapvault.errors import SourceError
 
 Process = subprocess.Popen[bytes]
 
 _PR_SET_PDEATHSIG = 1
+_PIECE = 1 << 16  # bytes
+_DRAIN_GRACE = 1.0  # seconds that what a program has said may take to be read
 
 _prctl = ctypes.CDLL(None).prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
@@ -147,6 +151,25 @@ def cannot_start(name: str, reason: str) -> SourceError:
         f'could not start program "{name}": {reason}',
         hint="Install it, or correct its name; a bare name is looked up in PATH.",
     )
+
+
+def let_end(process: Process, seconds: float | None) -> None:
+    """Wait for a program that nobody listens to any more, for so long; None: without a limit."""
+
+    def drain(pipe: IO[bytes]) -> None:
+        # Somebody else may have begun to, and have closed it.
+        with suppress(OSError, ValueError), pipe:
+            while pipe.read(_PIECE):
+                pass
+
+    pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
+    threads = [threading.Thread(target=drain, args=(pipe,), daemon=True) for pipe in pipes]
+    for thread in threads:
+        thread.start()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    for thread in threads:
+        thread.join(_DRAIN_GRACE)
 
 
 def _started(
