@@ -112,16 +112,18 @@ class Daemon:
 
     def children(self) -> list[int]:
         """Return the processes of jobs that are at work for this host."""
-        found = []
+        found: dict[int, int] = {}
         mark = str(self.clock.file).encode()
         for folder in Path("/proc").iterdir():
             try:
                 line = (folder / "cmdline").read_bytes()
                 if b"snapvault.daemon.child" in line and mark in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
+                    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                    found[int(folder.name)] = int(parent)
             except (OSError, ValueError):
                 continue
-        return found
+        # A program that a job is starting looks like the job for a moment.
+        return [pid for pid, parent in found.items() if parent not in found]
 
     def get(self, path: str = "/") -> str:
         """Return a page that it serves."""
