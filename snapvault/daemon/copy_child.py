@@ -4,32 +4,20 @@
 `adapters.order_child` starts it, and waits for its end.
 """
 
-import os
-import pickle
-import signal
 import sys
-from types import FrameType
-from typing import Final
 
-from snapvault.adapters.event_log import EventLog
 from snapvault.daemon.child import step_back
+from snapvault.daemon.order_process import open_log, take_order
 from snapvault.engine.copy_plan import Choice
 from snapvault.errors import EXIT_DONE, IntegrityError, SnapVaultError
 from snapvault.ports.copying import CopyOrder
 from snapvault.wiring import copying, vaults
 
-_ASKED: Final = 128 + signal.SIGTERM
-
 
 def main() -> int:
     """Carry out one order; the exit status is that of `snapvault copy`."""
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the daemon, which asks us in turn
-    order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent, over a pipe of its own
-    if not isinstance(order, CopyOrder):
-        raise TypeError(f"not an order: {type(order)}")
-    as_json = os.environ.get("SNAPVAULT_LOG") == "json"
-    events = EventLog(sys.stderr, as_json=as_json, bound={"vault": order.vault, "to": order.to})
+    order = take_order(CopyOrder)
+    events = open_log({"vault": order.vault, "to": order.to})
     step_back(order.limits, order.settings.limits.each, events)
     try:
         with vaults.open_vault(order.settings, order.vault, events) as source:
@@ -49,12 +37,6 @@ def main() -> int:
     for told in (*done.problems, *(each.reason for each in done.left_out)):
         events.error("copy.incomplete", told)
     return EXIT_DONE if done.is_whole else IntegrityError.exit_status
-
-
-def _end(_number: int, _: FrameType | None) -> None:
-    # A second one finds nothing in its way, and SIGKILL is for the patient.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(_ASKED)
 
 
 if __name__ == "__main__":

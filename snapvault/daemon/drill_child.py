@@ -1,37 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process of one scheduled drill: takes an order from stdin; its exit status is what came.
 
-`adapters.drill_child` starts it, and waits for its end.
+`adapters.order_child` starts it, and waits for its end.
 """
 
-import os
-import pickle
-import signal
 import sys
-from types import FrameType
-from typing import Final
 
 from snapvault.adapters.event_log import EventLog, Field
-from snapvault.adapters.hearing import hear_signals
 from snapvault.daemon.child import step_back
+from snapvault.daemon.order_process import open_log, take_order
 from snapvault.errors import EXIT_DONE, ObjectiveMissedError, SnapVaultError
 from snapvault.model.drills import DrillReport, Verdict
 from snapvault.ports.rehearsals import DrillOrder
 from snapvault.wiring import drill_reports, drills
 
-_ASKED: Final = 128 + signal.SIGTERM
-
 
 def main() -> int:
     """Carry out one order; the report goes into the vault and into the history."""
-    hear_signals()
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the daemon, which asks us in turn
-    order = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent, over a pipe of its own
-    if not isinstance(order, DrillOrder):
-        raise TypeError(f"not an order: {type(order)}")
+    order = take_order(DrillOrder)
     bound: dict[str, Field] = {"policy": order.policy.name} if order.policy else {}
-    events = EventLog(sys.stderr, as_json=os.environ.get("SNAPVAULT_LOG") == "json", bound=bound)
+    events = open_log(bound)
     learned = _learn(order, events)
     if order.policy is None:
         return learned
@@ -68,12 +56,6 @@ def _log(report: DrillReport, events: EventLog) -> None:
         steps=len(report.steps),
         passed=sum(step.verdict is Verdict.PASSED for step in report.steps),
     )
-
-
-def _end(_number: int, _: FrameType | None) -> None:
-    # A second one finds nothing in its way: tidying up goes on, and SIGKILL is for the patient.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(_ASKED)
 
 
 if __name__ == "__main__":
