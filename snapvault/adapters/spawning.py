@@ -187,8 +187,8 @@ def _started(
             starting.add_done_callback(_end)
             starting.cancel()
         else:
-            with suppress(OSError, subprocess.TimeoutExpired):
-                starting.result().communicate(timeout=finishes_within)
+            with suppress(OSError):
+                let_end(starting.result(), finishes_within)
         raise
 
 
