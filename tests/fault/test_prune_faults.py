@@ -29,6 +29,7 @@ from tests.support.catalogs import MemoryCatalog
 from tests.support.nights import GRACE, Nights
 from tests.support.sealers import PaperSealer
 from tests.support.stores import (
+    BeforeCall,
     CrashingStore,
     FailingStore,
     ForwardingStore,
@@ -42,22 +43,6 @@ from tests.support.stores import (
 @pytest.fixture
 def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     return Nights(tmp_path, monkeypatch)
-
-
-class _BeforeCall(ForwardingStore):
-    """Does something once, before the first call that `is_it` picks."""
-
-    def __init__(
-        self, inner: Store, is_it: Callable[[Verb, str], bool], what: Callable[[], object]
-    ) -> None:
-        self._inner = inner
-        self._is_it = is_it
-        self._what: Callable[[], object] | None = what
-
-    def _gate(self, verb: Verb, name: str) -> None:
-        if self._what is not None and self._is_it(verb, name):
-            what, self._what = self._what, None
-            what()
 
 
 def _nth_call(number: int, verbs: tuple[Verb, ...] = ()) -> Callable[[Verb, str], bool]:
@@ -419,7 +404,7 @@ def test_a_backup_beside_a_prune_is_whole(tmp_path: Path, monkeypatch: pytest.Mo
         while True:
             nights = Nights(tmp_path / f"{grace.days}-{number}", monkeypatch)
             due(nights)
-            store = _BeforeCall(
+            store = BeforeCall(
                 nights.kit.store,
                 _nth_call(number),
                 nights.night,
@@ -440,7 +425,7 @@ def test_a_prune_beside_a_backup_takes_nothing_from_it(
     for number in range(8):
         nights = Nights(tmp_path / str(number), monkeypatch)
         due(nights)
-        store = _BeforeCall(
+        store = BeforeCall(
             nights.kit.store,
             _nth_call(number, ("put",)),
             partial(nights.prune, grace=timedelta(0)),
@@ -462,7 +447,7 @@ def test_two_prunes_at_once_do_what_one_does(
         other = replace(
             nights.kit.host(), catalog=MemoryCatalog(), state=tmp_path / f"{number} other host"
         )
-        store = _BeforeCall(
+        store = BeforeCall(
             nights.kit.store,
             _nth_call(number),
             partial(nights.prune, vault=other),
@@ -539,7 +524,7 @@ def test_a_run_whose_volumes_are_doomed_while_it_works_is_not_committed(nights: 
     nights.nights(2)
     killed_run(nights)
     nights.pass_days(32)
-    store = _BeforeCall(
+    store = BeforeCall(
         nights.kit.store,
         lambda verb, name: verb == "put" and name.startswith(names.META),
         nights.prune,
@@ -681,7 +666,7 @@ def test_a_hold_beside_a_prune_either_counts_or_fails(
             except NoRestorePointError as error:
                 failed.append(error)
 
-        store = _BeforeCall(
+        store = BeforeCall(
             nights.kit.store,
             _nth_call(number),
             try_to_hold,

@@ -18,7 +18,7 @@ from snapvault.errors import StoreUnavailableError
 from snapvault.formats import names
 from snapvault.model.policy import Retention
 from snapvault.ports.store import Store
-from tests.support.stores import CrashingStore, ForwardingStore, PowerCut, Verb
+from tests.support.stores import BeforeCall, CrashingStore, PowerCut, Verb
 from tests.support.vaults import MixedSource, VaultKit, require_whole
 
 GRACE = timedelta(days=7)
@@ -78,22 +78,6 @@ class Clones:
 @pytest.fixture
 def clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clones:
     return Clones(tmp_path, monkeypatch)
-
-
-class _BeforeCall(ForwardingStore):
-    """Does something once, before the first call that `is_it` picks."""
-
-    def __init__(
-        self, inner: Store, is_it: Callable[[Verb, str], bool], what: Callable[[], object]
-    ) -> None:
-        self._inner = inner
-        self._is_it = is_it
-        self._what: Callable[[], object] | None = what
-
-    def _gate(self, verb: Verb, name: str) -> None:
-        if self._what is not None and self._is_it(verb, name):
-            what, self._what = self._what, None
-            what()
 
 
 def manifest_of(source: str) -> Callable[[Verb, str], bool]:
@@ -184,7 +168,7 @@ def test_other_sources_points_that_expire_while_a_clone_is_backed_up_break_no_po
     next does without what is doomed.
     """
     clones.night(clones.first)
-    store = _BeforeCall(clones.kit.store, moment, clones.abandon)
+    store = BeforeCall(clones.kit.store, moment, clones.abandon)
 
     try:
         held = clones.night(clones.clone, store)
@@ -203,7 +187,7 @@ def test_other_sources_points_that_expire_while_a_clone_is_backed_up_break_no_po
 def test_a_run_that_lost_what_it_shared_is_resumed_with_what_it_stored(clones: Clones) -> None:
     clones.night(clones.first)
     clones.clone.disks["root"] = noise(1) + noise(2)
-    store = _BeforeCall(clones.kit.store, last_look("clone"), clones.abandon)
+    store = BeforeCall(clones.kit.store, last_look("clone"), clones.abandon)
 
     with pytest.raises(StoreUnavailableError, match="a prune is about to remove"):
         clones.night(clones.clone, store)
@@ -220,7 +204,7 @@ def test_a_point_that_was_committed_in_the_moment_of_a_prune_goes_on_for_ever(
 ) -> None:
     """The prune has doomed what the clone shares, a moment before the clone's point was there."""
     clones.night(clones.first)
-    store = _BeforeCall(clones.kit.store, manifest_of("clone"), clones.abandon)
+    store = BeforeCall(clones.kit.store, manifest_of("clone"), clones.abandon)
     held = clones.night(clones.clone, store)
     assert held.point.counters["deduplicated_bytes"] > 0
 
@@ -235,7 +219,7 @@ def test_a_point_that_was_committed_in_the_moment_of_a_prune_goes_on_for_ever(
 
 def test_a_clone_that_lost_its_parent_does_not_build_upon_what_is_doomed(clones: Clones) -> None:
     clones.night(clones.first)
-    store = _BeforeCall(clones.kit.store, manifest_of("clone"), clones.abandon)
+    store = BeforeCall(clones.kit.store, manifest_of("clone"), clones.abandon)
     lost = clones.night(clones.clone, store)
 
     def lose() -> None:
@@ -244,7 +228,7 @@ def test_a_clone_that_lost_its_parent_does_not_build_upon_what_is_doomed(clones:
     clones.clone.disks["root"] = noise(1)[:-1000] + noise(8)[:1000]
 
     with pytest.raises(StoreUnavailableError, match="a prune is about to remove"):
-        clones.night(clones.clone, _BeforeCall(clones.kit.store, last_look("clone"), lose))
+        clones.night(clones.clone, BeforeCall(clones.kit.store, last_look("clone"), lose))
 
 
 def test_a_clone_whose_run_is_killed_anywhere_comes_whole_the_next_time(

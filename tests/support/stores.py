@@ -244,3 +244,19 @@ class _Mapped:
         offset = self._offset
         self._offset += len(data)
         return self._change(data, offset)
+
+
+class BeforeCall(ForwardingStore):
+    """Does something once, before the first call that `is_it` picks."""
+
+    def __init__(
+        self, inner: Store, is_it: Callable[[Verb, str], bool], what: Callable[[], object]
+    ) -> None:
+        self._inner = inner
+        self._is_it = is_it
+        self._what: Callable[[], object] | None = what
+
+    def _gate(self, verb: Verb, name: str) -> None:
+        if self._what is not None and self._is_it(verb, name):
+            what, self._what = self._what, None
+            what()
