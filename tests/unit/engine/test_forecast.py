@@ -18,24 +18,23 @@ from snapvault.model.usage import Usage
 from tests.support.targets import MemoryTarget
 from tests.support.vaults import MixedSource, VaultKit
 
-CHANCE = random.Random(7)
-
 
 class Metered:
     """A vault of three nights, and a machine with the recovery key that counts what it asks."""
 
     def __init__(self, folder: Path) -> None:
+        chance = random.Random(7)
         self.kit = VaultKit(folder, volume_size=32 << 10)
         self.source = MixedSource(
-            disks={"root": bytearray(CHANCE.randbytes(200_000))},
-            streams={"dump": CHANCE.randbytes(50_000)},
+            disks={"root": bytearray(chance.randbytes(200_000))},
+            streams={"dump": chance.randbytes(50_000)},
         )
         for _ in range(3):
             disk = self.source.disks["root"]
             assert isinstance(disk, bytearray)
-            start = CHANCE.randrange(100_000)
-            disk[start : start + 20_000] = CHANCE.randbytes(20_000)
-            self.source.streams["dump"] = CHANCE.randbytes(50_000)
+            start = chance.randrange(100_000)
+            disk[start : start + 20_000] = chance.randbytes(20_000)
+            self.source.streams["dump"] = chance.randbytes(50_000)
             self.kit.night(self.source)
         self.store = MeteredStore(self.kit.store)
         self.vault: Vault = self.kit.recovery(self.store)
@@ -65,7 +64,7 @@ def test_a_restore_asks_what_was_foreseen(metered: Metered, wanted: list[str]) -
         restore(metered.vault, contents, [MemoryTarget(each.size) for each in streams])
 
     assert metered.asked(bring_back) == foreseen.usage
-    assert foreseen.usage.volume_gets == len(foreseen.volumes) > 2
+    assert foreseen.usage.volume_gets == len(foreseen.volumes) > 1
 
 
 def test_a_restore_of_all_is_foreseen_without_its_maps(metered: Metered) -> None:
@@ -109,7 +108,7 @@ def test_a_sample_is_foreseen_by_its_share(metered: Metered, tmp_path: Path) -> 
 
 def test_a_first_backup_sends_no_more_than_was_foreseen(tmp_path: Path) -> None:
     kit = VaultKit(tmp_path, volume_size=64 << 10)
-    source = MixedSource(disks={"root": CHANCE.randbytes(1_000_000)})
+    source = MixedSource(disks={"root": random.Random(7).randbytes(1_000_000)})
     store = MeteredStore(kit.store)
 
     kit.night(source, store)
