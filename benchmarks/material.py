@@ -9,10 +9,12 @@ import os
 import random
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.measure import BenchmarkError
 
@@ -63,6 +65,70 @@ def gather(folder: Path, size: int, *, seed: int) -> Material:
             with suppress(OSError), path.open("rb") as file:
                 shutil.copyfileobj(file, out, 1 << 20)
     return Material(tree, pool, files, taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Real files with their sizes, and bytes of others."""
+
+    files: Sequence[tuple[Path, int]]
+    pool: "Pool"
+
+
+def choose(
+    pool: Path, size: int, *, wanted: Callable[[Path], bool], pool_size: int, seed: int
+) -> Choice:
+    """Choose files of about `size` bytes, and write others into the file `pool`; fewer where few.
+
+    Raises:
+        BenchmarkError: the machine has hardly any files.
+    """
+    candidates = [each for each in _candidates(seed) if wanted(each[0])]
+    have = sum(length for _, length in candidates)
+    if have < 1 << 20:
+        raise BenchmarkError("this machine has too few files in /usr, /opt and /var/lib")
+    size = min(size, have * size // (size + pool_size))
+    taken, left, files = 0, iter(candidates), []
+    for path, length in left:
+        if taken >= size:
+            break
+        files.append((path, length))
+        taken += length
+    with pool.open("wb") as out:
+        for path, _ in left:
+            if out.tell() >= pool_size:
+                break
+            with suppress(OSError), path.open("rb") as file:
+                shutil.copyfileobj(file, out, 1 << 20)
+    return Choice(files, Pool(pool))
+
+
+class Pool:
+    """Bytes of real files that are nowhere else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size = path.stat().st_size
+        self._taken = 0
+
+    def take(self, length: int) -> bytes:
+        """Return the next bytes; nothing is given twice.
+
+        When all were given they come again, as compressible as before and each another one.
+        """
+        found = bytearray()
+        with self._path.open("rb") as file:
+            while len(found) < length:
+                turn, at = divmod(self._taken, self._size)
+                file.seek(at)
+                piece = np.frombuffer(file.read(length - len(found)), np.uint8)
+                found += (piece ^ np.uint8(turn * 0x5B & 0xFF)).tobytes()
+                self._taken += len(piece)
+        return bytes(found)
+
+    def remove(self) -> None:
+        """Remove the file; safe to repeat."""
+        self._path.unlink(missing_ok=True)
 
 
 def _candidates(seed: int) -> list[tuple[Path, int]]:
