@@ -230,7 +230,7 @@ def _run(command: Sequence[str], now: int) -> None:
     name = Path(command[0]).name
     said = done.stderr.decode(errors="replace").splitlines()
     # debugfs ends with 0 whatever happened; its first line says which version it is.
-    complaints = [line for line in said if not line.startswith(name)]
+    complaints = [line for line in said if not line.startswith(f"{name} ")]
     if done.returncode != 0 or (name == "debugfs" and complaints):
         found = complaints or done.stdout.decode(errors="replace").splitlines()
         raise BenchmarkError(f"{name}: {' '.join(found[-3:])}")
