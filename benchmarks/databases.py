@@ -175,6 +175,7 @@ class Dump:
         self.nights = nights
         self._share = share
         self._path = folder / "dump.sql"
+        self._before = folder / "before.sql"
         self._database = Database(folder, size=size, seed=seed)
         self._told: list[dict[str, int]] = []
 
@@ -194,7 +195,13 @@ class Dump:
         else:
             changed = self._database.change(number, self._share)
             self._told.append({"changed_rows": changed})
+            self._path.rename(self._before)
         self._database.dump(self._path)
+        if number:
+            level = DEFAULT_COMPRESSION_LEVEL
+            patch = differences.patch_bytes(self._before, self._path, level=level)
+            self._told[-1] |= {} if patch is None else {"patch_bytes": patch}
+            self._before.unlink()
         return self._path
 
     def facts(self) -> Mapping[str, Any]:
@@ -207,5 +214,6 @@ class Dump:
 
     def close(self) -> None:
         """Remove what was made; safe to repeat."""
-        self._path.unlink(missing_ok=True)
+        for path in (self._path, self._before):
+            path.unlink(missing_ok=True)
         self._database.remove()

@@ -2,6 +2,8 @@
 """What differs between a disk and the same disk a night before, and the least that it takes."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from benchmarks import disks
 SECTOR = 512  # bytes
 _PIECE = 4 << 20
 _FRAME = 1 << 20
+_PATCH_MEMORY = 3  # times the old file and the new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,32 @@ class Watcher:
     def close(self) -> None:
         """Remove the copy; safe to repeat."""
         self._copy.unlink(missing_ok=True)
+
+
+def patch_bytes(old: Path, new: Path, *, level: int) -> int | None:
+    """Return how long zstd's own patch from one file to the other is.
+
+    None where there is no zstd, or not the memory for it, which is several times the files.
+    """
+    program = shutil.which("zstd")
+    needed = _PATCH_MEMORY * (old.stat().st_size + new.stat().st_size)
+    if program is None or _available() < needed:
+        return None
+    words = ["-q", "-c", f"-{level}", "--long=31", f"--patch-from={old}", str(new)]
+    with subprocess.Popen([program, *words], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        size = 0
+        while piece := process.stdout.read(_FRAME):
+            size += len(piece)
+    return size if process.returncode == 0 else None
+
+
+def _available() -> int:
+    """Return how much memory programs can have before others suffer."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def _pieces(path: Path) -> Iterator[tuple[int, int]]:
