@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: no home, no network, no strangers' settings, no orphans.
+"""What holds for every test: no home, no network, no strangers' settings, no orphans, one chance.
 
 Done in hooks, not in fixtures, so that session fixtures and property tests are covered too.
 """
 
 import ipaddress
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,7 +24,15 @@ from tests.support.seaweed import LASTING
 
 # Settings of the person who runs the tests that must not reach them.
 _FOREIGN_PREFIXES = ("AWS_", "GIT_", "GPG_", "SNAPVAULT_", "XDG_")
-_FOREIGN = ("CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "GNUPGHOME", "NO_COLOR", "PY_COLORS")
+_FOREIGN = (
+    "CLICOLOR_FORCE",
+    "COLUMNS",
+    "FORCE_COLOR",
+    "GNUPGHOME",
+    "NO_COLOR",
+    "PYTHONDONTWRITEBYTECODE",  # or each of hundreds of programs compiles all that it imports
+    "PY_COLORS",
+)
 _PROXIES = ("all_proxy", "ftp_proxy", "http_proxy", "https_proxy")
 
 # Helpers that Python itself starts once and keeps.
@@ -104,6 +113,17 @@ def _new_home() -> Path:
     home = _session_folder / str(next(_homes))
     home.mkdir(mode=0o700)
     return home
+
+
+# --- chance ---------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have a module's `CHANCE` begin anew: no test's data depend on which tests ran before it."""
+    chance = getattr(getattr(item, "module", None), "CHANCE", None)
+    if isinstance(chance, random.Random):
+        chance.seed(item.nodeid)
 
 
 # --- the network ----------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_two_runs_at_once_the_second_names_the_holder(slow: Host, tmp_path: Path
     said = slow.fails(11, "backup")
 
     (tmp_path / "go").touch()
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=90)
     assert f"process {process.pid}" in said
     assert process.returncode == 0
     assert b"backed up" in out
@@ -94,7 +94,7 @@ def test_a_signal_ends_a_backup_cleanly(
     wait_until(lambda: len(volumes(tmp_path / "vault")) >= 1, process)
 
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
 
     assert process.returncode == status
     assert b"Traceback" not in said
@@ -114,7 +114,7 @@ def test_a_signal_ends_a_restore_and_leaves_nothing(used: Host, recovery: Host) 
     wait_until(recovery.state.exists, process)
 
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
 
     assert process.returncode == 143
     assert b"Traceback" not in said

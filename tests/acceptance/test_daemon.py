@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from snapvault import clock
 from snapvault.adapters.histories.sqlite import SqliteHistory
 from tests.acceptance.program import Host, image, shell
-from tests.support.daemon import Daemon, with_daemon
+from tests.support.daemon import Daemon, at, with_daemon
 from tests.support.http_sink import HttpSink, http_sink
 from tests.support.mail_server import MailServer
 from tests.support.moved_clock.moving import MovedClock
@@ -41,12 +40,6 @@ def hook() -> Iterator[HttpSink]:
     sink = http_sink()
     yield sink
     sink.server.stop()
-
-
-def at(night: int, hour: int, minute: int, second: int = 0) -> datetime:
-    """Return a time of the night of that number, from tomorrow on."""
-    first = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    return first + timedelta(days=1 + night, hours=hour, minutes=minute, seconds=second)
 
 
 def dump(folder: Path) -> dict[str, Any]:

@@ -1,23 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon rehearses what the policies say, when they say it, and tells when it goes wrong."""
 
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from snapvault import clock
 from tests.acceptance.program import Host
 from tests.support import keys
-from tests.support.daemon import Daemon, with_daemon
+from tests.support.daemon import Daemon, at, with_daemon
 from tests.support.moved_clock.moving import MovedClock
 
 pytestmark = pytest.mark.integration
-
-
-def at(day: int, hour: int, minute: int = 0) -> datetime:
-    first = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    return first + timedelta(days=1 + day, hours=hour, minutes=minute)
 
 
 def test_drills_run_by_schedule_fail_loudly_and_are_seen(

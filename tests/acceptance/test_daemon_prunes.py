@@ -2,14 +2,13 @@
 """Vaults are pruned by themselves, and whoever is at home hears when one refuses."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from snapvault import clock
 from tests.acceptance.program import Host, image
-from tests.support.daemon import Daemon, with_daemon
+from tests.support.daemon import Daemon, at, with_daemon
 from tests.support.moved_clock.moving import MovedClock
 
 pytestmark = pytest.mark.integration
@@ -17,17 +16,16 @@ pytestmark = pytest.mark.integration
 AT_SIX = {"cron": "30 6 * * *", "timezone": "UTC"}
 
 
-def at(day: int, hour: int, minute: int = 0) -> datetime:
-    """Return a time of last week: no host believes a date that its store has not seen."""
-    first = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    return first + timedelta(days=day - 7, hours=hour, minutes=minute)
+def last_week(day: int, hour: int, minute: int = 0) -> datetime:
+    """Return a time that is over: no host believes a date that its store has not seen."""
+    return at(day - 9, hour, minute)
 
 
 def test_a_vault_is_pruned_by_schedule_and_a_prune_that_refuses_is_told_once(
     tmp_path: Path, host: Host
 ) -> None:
     moved = MovedClock(tmp_path / "clock")
-    moved.move_to(at(0, 3))
+    moved.move_to(last_week(0, 3))
     daemon = Daemon(with_daemon(host, moved, prune=AT_SIX), moved, tmp_path / "daemon.log")
     disk = tmp_path / "disk.img"
     host.protect({"web01": image(disk)}, retention={"last": 2})
@@ -38,17 +36,17 @@ def test_a_vault_is_pruned_by_schedule_and_a_prune_that_refuses_is_told_once(
     first, second, third = sorted((tmp_path / "vault/points/web01").iterdir())
 
     with daemon:
-        daemon.night(at(0, 6, 31))
+        daemon.night(last_week(0, 6, 31))
         daemon.await_event("prune.over", vault="offsite")
         left = [path.exists() for path in (first, second, third)]
         second.unlink()
-        before = daemon.night(at(1, 6, 31))
+        before = daemon.night(last_week(1, 6, 31))
         told = daemon.await_event("notice.breach", after=before, alarm="not-pruned")
-        again = daemon.night(at(2, 6, 31))
+        again = daemon.night(last_week(2, 6, 31))
         daemon.await_event("prune.refused", after=again)
         metrics = daemon.get("/metrics")
         daemon.stop()
-    moved.move_to(at(3, 6, 31))
+    moved.move_to(last_week(3, 6, 31))
     round_due = host.run("run-due")
     status = host.run("status")
     host.does("prune", "--accept-gone", second.stem.rpartition("-")[2])

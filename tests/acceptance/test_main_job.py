@@ -124,7 +124,7 @@ def test_a_stream_comes_back_through_stdout_and_through_a_pipe(
     through_stdout = recovery.does("restore", "web01", "--to", "-")
     reader.start()
     recovery.does("restore", "web01", "--to", str(fifo))
-    reader.join(30)
+    reader.join(60)
 
     assert through_stdout.raw == content
     assert "of room in" in through_stdout.stderr

@@ -21,7 +21,7 @@ def backed_up_once(tmp_path_factory: pytest.TempPathFactory, host_home: Path) ->
     """Make a vault with a disk in volumes of a mebibyte, and a dump."""
     folder = tmp_path_factory.mktemp("backed-up")
     disk = folder / "disk.img"
-    disk.write_bytes(CHANCE.randbytes(4 * MIB) + bytes(MIB))
+    disk.write_bytes(random.Random(17).randbytes(4 * MIB) + bytes(MIB))
     host = Host(folder / "host", host_home, {"store": f"file://{folder}/vault"}).set_up()
     host.protect({"web01": image(disk), "shop": shell("echo dump")}, volume_size="1 MiB")
     host.does("init")

@@ -61,7 +61,9 @@ def machine_once(tmp_path_factory: pytest.TempPathFactory, host_home: Path) -> P
     """Make a vault with machines of two disks: with libvirt, without, and with a trap for XML."""
     folder = tmp_path_factory.mktemp("machine")
     for name in ("root", "ua-data"):
-        (folder / name).write_bytes(CHANCE.randbytes(3 * MIB) + bytes(2 * MIB) + b"end" * 512)
+        (folder / name).write_bytes(
+            random.Random(name).randbytes(3 * MIB) + bytes(2 * MIB) + b"end" * 512
+        )
     (folder / "web01.xml").write_text(DOMAIN.replace("FOLDER", str(folder)))
     trap = '<!DOCTYPE domain [<!ENTITY e SYSTEM "file:///etc/hostname">]><domain>&e;</domain>'
     (folder / "trap.xml").write_text(trap)

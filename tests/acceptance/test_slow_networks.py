@@ -84,7 +84,7 @@ def test_a_signal_ends_a_backup_whose_uploads_never_end_and_the_next_goes_on(
 
         process.send_signal(number)
         # A store that does not answer has a minute a try, and five minutes of tries.
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=90)
 
     sent = proxy.count(VOLUME)
     proxy.heal()

@@ -53,7 +53,7 @@ pytestmark = pytest.mark.integration
 
 SECRET = "s3cr3t-Zq7"
 SHORT = timedelta(seconds=0.4)
-MOST = 5.0  # seconds that a delivery of 0.4 s may take on a busy machine
+MOST = 60.0  # seconds that a delivery of 0.4 s may take on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -456,7 +456,7 @@ def test_a_name_server_that_never_answers_is_left_in_time(
     answered = threading.Event()
 
     def look_up(*_: object, **__: object) -> None:
-        answered.wait(30)
+        answered.wait(60)
         raise socket.gaierror(socket.EAI_AGAIN, "try again")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)

@@ -12,15 +12,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
+from snapvault import clock
 from tests.acceptance.program import ROOT, Host
 from tests.support.moved_clock.moving import MovedClock
 
 PATIENCE = 90.0
+
+# Midnight may pass while tests run: there is one first night for all of them, in the future.
+_FIRST_NIGHT = clock.now().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=2)
+
+
+def at(night: int, hour: int, minute: int = 0, second: int = 0) -> datetime:
+    """Return a time of the night of that number; negative ones are over."""
+    return _FIRST_NIGHT + timedelta(days=night, hours=hour, minutes=minute, seconds=second)
 
 
 @dataclass
@@ -79,11 +88,12 @@ class Daemon:
         """Return what it logged, it and its jobs."""
         if not self.log.exists():
             return []
-        lines = self.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        # Of a line that is being written only the beginning may be there.
+        lines = self.log.read_bytes().split(b"\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
 
     def texts(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def named(self, event: str, *, after: int = 0, **fields: str) -> list[dict[str, Any]]:
         """Return the events of that name with these fields."""
@@ -128,7 +138,7 @@ class Daemon:
     def get(self, path: str = "/") -> str:
         """Return a page that it serves."""
         address = self.named("status.served")[-1]["address"]
-        with urlopen(f"http://{address}{path}", timeout=30) as answer:
+        with urlopen(f"http://{address}{path}", timeout=PATIENCE) as answer:
             return str(answer.read().decode())
 
     def metric(self, name: str, source: str) -> float | None:

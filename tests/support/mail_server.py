@@ -95,14 +95,14 @@ class MailServer:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mail server", daemon=True)
         self._thread.start()
-        if not self._ready.wait(10) or not self.port:
+        if not self._ready.wait(60) or not self.port:
             raise RuntimeError("could not listen on the loopback interface")
 
     def stop(self) -> None:
         """Stop listening and cut every connection; safe to repeat."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+            self._thread.join(60)
 
     def __enter__(self) -> Self:
         return self

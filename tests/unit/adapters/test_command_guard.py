@@ -187,7 +187,7 @@ def test_guards_inside_one_another_do_not_hold_each_other(tmp_path: Path) -> Non
         left = watchers(inner)
 
     assert left == watchers(outer) == []
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_missing_program_is_told_before_the_context_is_entered() -> None:

@@ -116,7 +116,7 @@ def test_a_stream_that_nobody_reads_holds_up_nobody(
 
         writer = threading.Thread(target=flood, daemon=True)
         writer.start()
-        writer.join(30)
+        writer.join(60)
         assert not writer.is_alive()
 
         said = os.read(near, 1 << 24)

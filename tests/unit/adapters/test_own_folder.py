@@ -82,10 +82,10 @@ def test_nobody_who_locks_the_parent_is_waited_for(tmp_path: Path) -> None:
     making = threading.Thread(target=make, daemon=True)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     making.start()
-    making.join(30)
+    making.join(60)
     was_made = list(made)
     os.close(descriptor)
-    making.join(30)
+    making.join(60)
 
     assert len(was_made) == 1
 

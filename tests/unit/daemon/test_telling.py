@@ -89,11 +89,11 @@ def test_notices_are_delivered_in_order(log: RecordedEvents) -> None:
 
 
 def test_nobody_told_costs_no_thread(log: RecordedEvents) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     telling = Telling({"ops": Listener(), "hc": Listener()}, log)
 
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
     assert telling.close(0) == 0
 
 
@@ -129,7 +129,7 @@ def test_one_that_hangs_does_not_delay_the_others_or_who_tells(log: RecordedEven
     for notice in titled("one", "two"):
         telling.tell(notice)
 
-    assert clock.monotonic() - began < 1
+    assert clock.monotonic() - began < PATIENCE
     until(lambda: quick.heard == ["one", "two"])
     assert hanging.heard == []
     assert standing(telling, "slow").waiting == 2

@@ -15,9 +15,9 @@ def test_work_gives_its_result_or_its_error() -> None:
     def fail(line: Line) -> None:
         raise LookupError("x")
 
-    assert within(10, lambda line: 7) == 7
+    assert within(60, lambda line: 7) == 7
     with pytest.raises(LookupError):
-        within(10, fail)
+        within(60, fail)
 
 
 def test_work_that_is_late_is_left_and_its_connections_end() -> None:
@@ -32,14 +32,14 @@ def test_work_that_is_late_is_left_and_its_connections_end() -> None:
             ended.set()
 
         with pytest.raises(TimeoutError):
-            within(0.1, work)
+            within(0.5, work)
 
-        assert ended.wait(10)
+        assert ended.wait(60)
 
 
 def test_a_line_that_was_cut_connects_no_more() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        line = Line(10)
+        line = Line(60)
         line.cut()
 
         with pytest.raises(TimeoutError):
@@ -61,12 +61,12 @@ def test_an_address_that_swallows_everything_leaves_time_for_the_next(
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
         began = clock.monotonic()
 
-        line = Line(3)
+        line = Line(6)
         with closing(line.connect("host", 1)) as connection:
             assert connection.getpeername() == server.getsockname()
         line.cut()
 
-        assert 1 < clock.monotonic() - began < 3
+        assert 2 < clock.monotonic() - began < 6
 
 
 def test_a_secret_is_a_files_first_line(tmp_path: Path) -> None:

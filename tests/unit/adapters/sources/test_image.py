@@ -203,7 +203,7 @@ def test_a_failed_opening_closes_what_was_open(path: Path, tmp_path: Path) -> No
     with pytest.raises(SourceError, match="gone"):
         source.open()
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_source_without_disks_is_refused() -> None:

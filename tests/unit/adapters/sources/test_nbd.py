@@ -89,15 +89,15 @@ def server(
             yield path
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            acceptor.join(30)
+            acceptor.join(60)
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
             assert not any(thread.is_alive() for thread in [acceptor, *threads])
 
 
 def read(answer: Answer, offset: int = 0, length: int = 64) -> bytes:
     with server(answer) as path:
-        disk = nbd.Disk(path, "", 'image "x"', timeout=5)
+        disk = nbd.Disk(path, "", 'image "x"', timeout=60)
         try:
             buffer = memoryview(bytearray(length))
             disk.read_into(offset, buffer)
@@ -108,7 +108,7 @@ def read(answer: Answer, offset: int = 0, length: int = 64) -> bytes:
 
 def ranges(answer: Answer) -> list[tuple[int, int]]:
     with server(answer) as path:
-        disk = nbd.Disk(path, "", 'image "x"', timeout=5)
+        disk = nbd.Disk(path, "", 'image "x"', timeout=60)
         try:
             return list(disk.ranges(nbd.ALLOCATION, nbd.IS_ZERO, is_set=False))
         finally:
@@ -263,7 +263,7 @@ def test_a_server_that_does_not_negotiate_is_refused(
         server(options=options, hello=hello) as path,
         pytest.raises(SourceError, match=said) as caught,
     ):
-        nbd.Disk(path, "", 'image "x"', timeout=1)
+        nbd.Disk(path, "", 'image "x"', timeout=1 if "1 second" in said else 60)
 
     assert str(caught.value).startswith('could not open image "x": ')
 
@@ -273,7 +273,7 @@ def test_a_server_that_does_not_negotiate_is_refused(
 )
 def test_a_context_that_was_not_granted_is_named(granted: bytes) -> None:
     with server(options={**NEGOTIATION, 10: granted}) as path:
-        disk = nbd.Disk(path, "", 'image "x"', timeout=5)
+        disk = nbd.Disk(path, "", 'image "x"', timeout=60)
         with pytest.raises(SourceError, match=r"context|base:allocation"):
             list(disk.ranges(nbd.ALLOCATION, nbd.IS_ZERO, is_set=False))
         disk.close()

@@ -43,10 +43,10 @@ def answering(*answers: bytes) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-            thread.join(30)
+            thread.join(60)
 
 
-def ask(*answers: bytes, timeout: float = 5) -> object:
+def ask(*answers: bytes, timeout: float = 60) -> object:
     with answering(GREETING, READY, *answers) as path, Qmp(path, timeout=timeout) as qmp:
         return qmp.execute("query-status")
 
@@ -106,7 +106,7 @@ def test_an_answer_that_came_too_late_is_not_taken_for_that_to_the_next_question
         qmp._timeout = 0.2
         with pytest.raises(SourceError, match="does not answer"):
             qmp.execute("query-status")
-        qmp._timeout = 30
+        qmp._timeout = 60
         answer = qmp.execute("query-jobs")
 
     assert answer == "right"
@@ -152,7 +152,7 @@ def test_a_guest_that_is_frozen_already_is_left_alone(folder: Path) -> None:
 @pytest.mark.parametrize("command", ["guest-sync-delimited", "guest-fsfreeze-freeze"])
 def test_an_agent_that_falls_silent_leaves_nothing_frozen(folder: Path, command: str) -> None:
     with FakeAgent(folder, silent_at=command) as fake:
-        agent = Agent(fake.path, timeout=0.3)
+        agent = Agent(fake.path, timeout=1)
         with pytest.raises(QuiesceError, match="does not answer"), agent.frozen():
             pass
 
@@ -166,7 +166,7 @@ def test_a_guest_is_thawed_when_its_agent_falls_silent_after_the_moment(
     with FakeAgent(folder) as fake:
         with (
             pytest.raises(QuiesceError, match=f'does not answer "{command}"'),
-            Agent(fake.path, timeout=0.3).frozen(),
+            Agent(fake.path, timeout=1).frozen(),
         ):
             fake.silent_at = command
 
