@@ -149,7 +149,8 @@ class Teller:
                         return
                     self._changed.wait(self._until_next())
                 self._at_work = letter
-            error = self._attempt(letter)
+                notifier = self.notifier
+            error = self._attempt(letter, notifier)
             with self._changed:
                 if self._is_given_up:
                     return  # what was at work is counted as dropped
@@ -157,7 +158,7 @@ class Teller:
                 if error is None:
                     self._note_delivered(letter)
                 else:
-                    self._note_failed(letter, error)
+                    self._note_failed(letter, error, by=notifier)
             self._say_dropped()
 
     def _take(self) -> _Letter | None:
@@ -187,10 +188,10 @@ class Teller:
             return None
         return max(0.0, max(min(moments), self._rests_until) - clock.monotonic())
 
-    def _attempt(self, letter: _Letter) -> NotifyError | None:
+    def _attempt(self, letter: _Letter, notifier: Notifier) -> NotifyError | None:
         letter.attempts += 1
         try:
-            self.notifier.tell(letter.notice)
+            notifier.tell(letter.notice)
         except NotifyError as error:
             return error
         except Exception as error:  # noqa: BLE001 - the next notice may fare better
@@ -217,7 +218,7 @@ class Teller:
             for each in self._aside:
                 each.due = min(each.due, soon)
 
-    def _note_failed(self, letter: _Letter, error: NotifyError) -> None:
+    def _note_failed(self, letter: _Letter, error: NotifyError, *, by: Notifier) -> None:
         self._standing = replace(
             self._standing,
             is_up=False,
@@ -227,10 +228,12 @@ class Teller:
         )
         asked = getattr(error, "retry_after", None)
         asked = asked if isinstance(asked, float) else 0.0
-        if asked:
+        is_exchanged = by is not self.notifier  # while it tried: what it says counts no more
+        if asked and not is_exchanged:
             self._rests_until = clock.monotonic() + min(asked, _LONGEST_REST)
         if error.retryable and letter.attempts <= len(self._pauses) and not self._is_leaving:
-            letter.due = clock.monotonic() + max(self._pauses[letter.attempts - 1], asked)
+            pause = 0.0 if is_exchanged else max(self._pauses[letter.attempts - 1], asked)
+            letter.due = clock.monotonic() + pause
             self._aside.append(letter)
             if letter.attempts == 1:
                 self._log.warn(

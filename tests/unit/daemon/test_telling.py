@@ -445,13 +445,29 @@ def test_one_that_cannot_be_used_stands_there_as_such(log: RecordedEvents) -> No
     assert standing(telling, "hc").is_up
 
 
+def test_what_fails_while_its_notifier_is_exchanged_is_told_by_the_new_one_at_once(
+    log: RecordedEvents,
+) -> None:
+    first, second = Listener(errors=[AskedToWaitError("busy")]), Listener()
+    first.gate.clear()
+    telling = Telling({"ops": first}, log, pauses=(3600.0,))
+    telling.tell(a_notice(title="one"))
+    assert first.is_called.wait(PATIENCE)
+
+    telling.replace({"ops": second})
+    first.gate.set()
+
+    until(lambda: second.heard == ["one"])
+    telling.close(PATIENCE)
+
+
 def test_other_settings_take_over_what_waits(log: RecordedEvents) -> None:
     first, gone = Listener("ops", errors=[NotifyUnavailableError("busy")] * 9), Listener("gone")
     gone.errors.append(NotifyUnavailableError("busy"))
     second, new = Listener("ops"), Listener("new")
     telling = Telling({"ops": first, "gone": gone}, log, pauses=(3600.0, 3600.0))
     telling.tell(a_notice(title="one"))
-    until(lambda: first.attempts == 1 and gone.attempts == 1)
+    until(lambda: all(each.failures == 1 for each in telling.standings()))
 
     telling.replace({"ops": second, "new": new})
     telling.tell(a_notice(title="two"))
