@@ -103,10 +103,12 @@ def status_of(done: "Copied") -> int:
 
 def copy_after(run: Session, opened: "Vault", made: "Sequence[Job]", outcomes: Outcomes) -> None:
     """Copy the sources that were backed up to where their policies want copies."""
+    targets = dict.fromkeys(to for policy, _ in made for to in policy.copy_to)
+    if not targets:
+        return
     from snapvault.engine.copy_plan import Choice
     from snapvault.wiring.copying import copy_vault, note_failure
 
-    targets = dict.fromkeys(to for policy, _ in made for to in policy.copy_to)
     for to in targets:
         jobs = [(policy, spec) for policy, spec in made if to in policy.copy_to]
         run.console.subject = to

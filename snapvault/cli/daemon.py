@@ -46,7 +46,9 @@ def run_due(context: typer.Context) -> int:
 def _service(context: typer.Context) -> "Service":
     from snapvault.adapters.event_log import EventLog
     from snapvault.daemon.service import Service
+    from snapvault.wiring import start
 
+    start.lightly(is_short=False)
     _open_standard_streams()
     run = session(context)
     if run.json:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `snapvault`: from words to a command, and from what became of it to a status."""
 
-import gc
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 _WITH_VALUE = ("--config", "--log-format")
 _WITHOUT = ("--json", "--quiet", "-q", "--verbose", "-v")
@@ -17,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Ctrl-C while the rest is imported is no bug, and leaves nothing behind.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _start_lightly()
+    from snapvault.wiring import start
+
+    start.lightly()
     from snapvault.cli import boundary
 
     for stream in (sys.stdout, sys.stderr):
@@ -28,25 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return boundary.run(lambda: _dispatch(words))
 
 
-def _start_lightly() -> None:
-    """Leave out what costs a fifth of a second of CPU at every start and gains nothing here."""
-    # numpy's linear algebra, which nobody uses, has threads that spin while they wait.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Imports and extents make objects by the ten thousand, and hardly any cycles.
-    gc.set_threshold(50_000, 20, 20)
-
-
 def _dispatch(words: Sequence[str]) -> int:
     import typer
 
-    from snapvault.cli.app import app
-
     ordered = _global_first(words)
+    program = _program(_without_shared(ordered)[:1])
     try:
-        result = app(ordered, prog_name="snapvault", standalone_mode=False)
+        result = program(ordered, prog_name="snapvault", standalone_mode=False)
     except typer.TyperException as error:
         return _refuse(error, ordered)
     return result if isinstance(result, int) else 0
+
+
+def _program(command: Sequence[str]) -> "typer.Typer":
+    """Return the program, with as few of its commands as will do."""
+    from snapvault.cli import root
+
+    if command and command[0] in root.ALONE:
+        return root.program_with(command[0])
+    from snapvault.cli.app import app
+
+    return app
 
 
 def _refuse(error: Exception, words: Sequence[str]) -> int:
@@ -88,10 +94,7 @@ def _command_of(words: Sequence[str]) -> str:
 
     from snapvault.cli.app import app
 
-    left = list(words)
-    while left and left[0].startswith("-"):
-        if left.pop(0) in _WITH_VALUE:
-            del left[:1]
+    left = _without_shared(words)
     path = ["snapvault"]
     command: object = typer.main.get_group(app)
     for word in left:
@@ -100,6 +103,15 @@ def _command_of(words: Sequence[str]) -> str:
         command = command.commands[word]
         path.append(word)
     return " ".join(path)
+
+
+def _without_shared(words: Sequence[str]) -> list[str]:
+    """Return what follows the options that stand first."""
+    left = list(words)
+    while left and left[0].startswith("-"):
+        if left.pop(0) in _WITH_VALUE:
+            del left[:1]
+    return left
 
 
 def _without_guesses(message: str) -> tuple[str, str]:

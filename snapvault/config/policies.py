@@ -2,11 +2,8 @@
 """The folder of policy files, read into model values."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-
-from pydantic.json_schema import GenerateJsonSchema
 
 from snapvault.config.document import Document, read_document
 from snapvault.config.drills import drill_faults, drill_spec
@@ -20,7 +17,6 @@ from snapvault.config.shapes import (
     SettingsShape,
 )
 from snapvault.config.sources import source_spec
-from snapvault.config.strict import Shape
 from snapvault.config.validate import problem_at, validate
 from snapvault.config.values import budget, least_size, percent
 from snapvault.errors import ConfigError
@@ -35,7 +31,6 @@ from snapvault.model.policy import (
     SourceSpec,
 )
 from snapvault.model.settings import Settings
-from snapvault.units import format_duration
 
 _ENDINGS: Final = (".yaml", ".yml")
 
@@ -118,21 +113,16 @@ def select_sources(
 
 def policy_schema() -> dict[str, Any]:
     """Return the JSON schema of a policy file, for editors."""
-    return PolicyShape.model_json_schema(schema_generator=_Schema)
+    from snapvault.config.described import schema_of  # noqa: PLC0415 - no other command needs it
+
+    return schema_of(PolicyShape)
 
 
 def settings_schema() -> dict[str, Any]:
     """Return the JSON schema of the settings file, for editors."""
-    return SettingsShape.model_json_schema(schema_generator=_Schema)
+    from snapvault.config.described import schema_of  # noqa: PLC0415 - no other command needs it
 
-
-class _Schema(GenerateJsonSchema):
-    """Writes default durations as policies do, not as ISO 8601."""
-
-    def encode_default(self, dft: Any) -> Any:
-        if isinstance(dft, Shape):
-            return {key: self.encode_default(value) for key, value in dft}
-        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+    return schema_of(SettingsShape)
 
 
 def _policy_files(folder: Path) -> list[Path]:

@@ -8,13 +8,10 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from snapvault.config.problems import found
 from snapvault.config.schedules import ScheduleShape
 from snapvault.model.settings import DAILY_PRUNE
-from snapvault.units import format_duration
 
 _DAILY: Final = "daily"
 _NEVER: Final = "never"
-DAILY: Final = ScheduleShape.model_validate(
-    {"cron": DAILY_PRUNE.cron, "jitter": format_duration(DAILY_PRUNE.jitter)}
-)
+DAILY: Final = ScheduleShape.model_construct(cron=DAILY_PRUNE.cron, jitter=DAILY_PRUNE.jitter)
 
 
 def _prune(value: object) -> object:

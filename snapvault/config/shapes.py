@@ -134,7 +134,7 @@ class PolicyShape(Shape):
     """The vault of the settings to store in."""
     schedule: ScheduleShape | None = None
     """When to run; left out: only when asked."""
-    objectives: ObjectivesShape = ObjectivesShape()
+    objectives: ObjectivesShape = ObjectivesShape.model_construct()
     """What a disaster may cost at most."""
     retention: RetentionShape | None = None
     """How many restore points are kept; left out: all."""
@@ -154,15 +154,15 @@ class PolicyShape(Shape):
     """What finer hashes of a dump may take on this host, each; 0 B: none are kept."""
     enabled: bool = True
     """Whether the schedule counts."""
-    hints: HintsShape = HintsShape()
+    hints: HintsShape = HintsShape.model_construct()
     """How far a platform is trusted that tells what changed."""
-    rewriting: RewritingShape = RewritingShape()
+    rewriting: RewritingShape = RewritingShape.model_construct()
     """How much is stored again, so that old volumes can go."""
     max_jobs: JobCount | None = None
     """How many sources of the policy are backed up at one time; left out: as the host lets."""
-    retry: RetryShape = RetryShape()
+    retry: RetryShape = RetryShape.model_construct()
     """How a failed run is tried again."""
-    limits: LimitsShape = LimitsShape()
+    limits: LimitsShape = LimitsShape.model_construct()
     """What each run may take."""
     notify: Names | None = None
     """Notifiers of the settings to tell; left out: all; empty: nobody."""
@@ -244,9 +244,9 @@ class SettingsShape(Shape):
     """The folder with the policy files."""
     vaults: dict[Name, VaultShape] = Field(min_length=1)
     """Vaults by name."""
-    daemon: DaemonShape = DaemonShape()
+    daemon: DaemonShape = DaemonShape.model_construct()
     """How the daemon runs."""
-    limits: HostLimitsShape = HostLimitsShape()
+    limits: HostLimitsShape = HostLimitsShape.model_construct()
     """What all runs of the host together may take."""
     notify: dict[NotifierName, NotifierShape] = Field(default_factory=dict)
     """Whom to tell, by name."""

@@ -7,11 +7,15 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Shape(BaseModel):
-    """A mapping with known keys, read without conversions."""
+    """A mapping with known keys, read without conversions.
 
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    What pydantic makes of a shape is made when a file is first read, once for all shapes in it;
+    what only its JSON schema tells, its docstrings, is read by described.py. Both would cost every
+    start of the program. A shape whose defaults stand for a missing key is made by
+    `model_construct`: nothing is to be checked, and pydantic need make nothing of it.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
     private: ClassVar[frozenset[str]] = frozenset()
     """Keys with values below them that messages do not show."""

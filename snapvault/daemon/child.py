@@ -22,7 +22,7 @@ from snapvault.errors import SnapVaultError
 from snapvault.model.policy import Limits
 from snapvault.model.runs import Run, RunState
 from snapvault.ports.jobs import Order
-from snapvault.wiring import runs
+from snapvault.wiring import runs, start
 
 _IO_CLASSES: Final = {"best-effort": "2", "idle": "3"}
 _IONICE_SECONDS: Final = 10.0
@@ -34,6 +34,7 @@ class Asked(BaseException):
 
 def main() -> int:
     """Carry out one order; the exit status is for whoever reads logs, the report is the run."""
+    start.lightly()
     asking = _Asking()
     hear_signals()
     signal.signal(signal.SIGTERM, asking)

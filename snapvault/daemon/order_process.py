@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from snapvault.adapters.event_log import EventLog, Field
 from snapvault.adapters.hearing import hear_signals
+from snapvault.wiring import start
 
 _ASKED: Final = 128 + signal.SIGTERM
 
@@ -18,6 +19,7 @@ _Order = TypeVar("_Order")
 
 def take_order(kind: type[_Order]) -> _Order:
     """Be ready to be asked to end, and take an order from stdin."""
+    start.lightly()
     hear_signals()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the daemon, which asks us in turn

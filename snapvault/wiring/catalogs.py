@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from snapvault import clock
 from snapvault.engine import troubles
-from snapvault.engine.status import VaultPoints
 from snapvault.engine.troubles import Troubles
 from snapvault.errors import ConfigError
 from snapvault.model.runs import PointSummary
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from snapvault.adapters.catalogs.known import KnownVaults
     from snapvault.adapters.catalogs.sqlite import SqliteCatalog
     from snapvault.adapters.catalogs.summaries import CatalogPoints
+    from snapvault.engine.status import VaultPoints
 
 
 PRUNED: Final = "pruned"
@@ -48,11 +48,14 @@ def known_vaults(settings: Settings) -> "KnownVaults":
     return KnownVaults(settings.state_dir / "vaults")
 
 
-def known_points(settings: Settings, name: str) -> VaultPoints:
+def known_points(settings: Settings, name: str) -> "VaultPoints":
     """Return what this host knows of a vault's restore points, without asking store or GnuPG.
 
     That is what was there when a command last opened the vault: nothing before the first time.
     """
+    # A backup opens catalogs too, and asks for no status.
+    from snapvault.engine.status import VaultPoints
+
     chosen = settings.vaults[name]
     vault = known_vaults(settings).find(chosen)
     if vault is None:

@@ -3,12 +3,14 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import typer.core
 import typer.main
 
+from snapvault.cli import root
 from snapvault.cli.app import app
 from snapvault.cli.main import _dispatch, _global_first
 from snapvault.cli.words import table
@@ -106,6 +108,38 @@ def test_help_loads_nothing_heavy() -> None:
     )
 
     assert done.stderr.strip() == ""
+
+
+@pytest.mark.integration
+def test_a_backup_loads_no_more_than_it_needs() -> None:
+    code = (
+        "import sys; from snapvault.cli.main import main; main(['backup', '--help'])\n"
+        "import snapvault.config.policies, snapvault.config.settings, snapvault.engine.backup\n"
+        "import snapvault.wiring.runs, snapvault.wiring.vaults\n"
+        "import snapvault.adapters.recording, snapvault.adapters.stores.s3_store\n"
+        "from snapvault.config.strict import Shape\n"
+        "others = {'snapvault.cli.' + name for name in ('app', 'doctor', 'restore', 'status')}\n"
+        "heavy = {'apscheduler', 'asyncio', 'boto3', 's3transfer', 'jinja2', 'rich'} | others\n"
+        "built = {each.__name__ for each in Shape.__subclasses__() if each.__pydantic_complete__}\n"
+        "print(*sorted(heavy & set(sys.modules) | built), file=sys.stderr)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stderr.strip() == ""
+
+
+def test_a_command_alone_is_used_as_it_is_among_all(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: dict[str, set[str]] = {}
+    for program in (app, *(root.program_with(name) for name in root.ALONE)):
+        for name in root.ALONE:
+            with suppress(typer.TyperException):
+                program([name, "--help"], prog_name="snapvault", standalone_mode=False)
+                shown.setdefault(name, set()).add(capsys.readouterr().out)
+
+    assert [len(each) for each in shown.values()] == [1] * len(root.ALONE)
 
 
 def test_no_help_speaks_of_python(capsys: pytest.CaptureFixture[str]) -> None:
