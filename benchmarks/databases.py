@@ -24,6 +24,7 @@ _MIB = 1 << 20
 _SMALLEST_LOG = 8 * _MIB
 _LOG_SHARE = 16  # of the table, a sixteenth
 _POOL = ("--innodb-buffer-pool-size=256M",)
+_PAGE = 16 << 10  # bytes of InnoDB
 _DATA = "/var/lib/mysql"
 
 
@@ -137,7 +138,7 @@ class Innodb:
         """
         if number == 0:
             self._database.load()
-            ext4.make(self._image, self._size)
+            ext4.make(self._image, self._size, cluster=_PAGE)
             self._mirror.update(ext4.FIRST_DAY)
             self._watcher.first(self._image)
             return self._image

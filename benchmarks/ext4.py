@@ -31,8 +31,11 @@ _OPEN_64BITS = 0x20000
 _FILE_WRITE = 1
 
 
-def make(image: Path, size: int) -> None:
+def make(image: Path, size: int, *, cluster: int | None = None) -> None:
     """Make an empty file system of `size` bytes in a sparse file.
+
+    With a `cluster`, a length in bytes, what a file holds lies at multiples of it. A kernel lays
+    out large files so by itself; libext2fs takes the first free block.
 
     Raises:
         BenchmarkError: mkfs.ext4 is missing or failed.
@@ -40,8 +43,10 @@ def make(image: Path, size: int) -> None:
     with image.open("wb") as file:
         file.truncate(size)
     options = f"lazy_itable_init=1,lazy_journal_init=1,nodiscard,hash_seed={_UUID}"
-    format_options = ["-q", "-F", "-m", "0", "-b", str(_BLOCK), "-U", _UUID, "-E", options]
-    _run([_program("mkfs.ext4"), *format_options, str(image)], FIRST_DAY)
+    words = ["-q", "-F", "-m", "0", "-b", str(_BLOCK), "-U", _UUID, "-E", options]
+    if cluster is not None:
+        words += ["-O", "bigalloc", "-C", str(cluster)]
+    _run([_program("mkfs.ext4"), *words, str(image)], FIRST_DAY)
 
 
 def fits(path: Path) -> bool:

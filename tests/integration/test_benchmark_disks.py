@@ -40,9 +40,10 @@ def contents(image: Path, folder: Path, scratch: Path) -> dict[str, bytes]:
     return ext4.fetch(image, names, scratch)
 
 
-def test_a_disk_changes_as_the_folder_that_it_mirrors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", [None, 16 << 10])
+def test_a_disk_changes_as_the_folder_that_it_mirrors(tmp_path: Path, cluster: int | None) -> None:
     folder, image = folder_of_a_database(tmp_path / "data"), tmp_path / "disk.raw"
-    ext4.make(image, 64 * MIB)
+    ext4.make(image, 64 * MIB, cluster=cluster)
     mirror, watcher = Mirror(folder, image, "/data"), Watcher(tmp_path / "before", level=3)
     mirror.update(ext4.FIRST_DAY)
     watcher.first(image)
