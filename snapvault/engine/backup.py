@@ -155,6 +155,7 @@ class BackupJob:
                         rewritten=sum(stream.rewritten_bytes for stream in streams),
                     ),
                 },
+                prunes=records,
                 doomed=avoided,
                 deserted=_deserted(parent, inventory.of(self.source.name)),
                 restarts_logs=restarts_logs,

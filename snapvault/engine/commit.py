@@ -10,6 +10,7 @@ from pathlib import Path
 from snapvault import clock
 from snapvault.engine import fetch, notes
 from snapvault.engine.files import write_durably
+from snapvault.engine.notes import Notes
 from snapvault.engine.vault import Held, Vault
 from snapvault.errors import (
     IntegrityError,
@@ -22,6 +23,7 @@ from snapvault.formats import manifest, maps, meta, names, volume_list
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap
 from snapvault.model.logs import extend_log
+from snapvault.model.notes import PruneRecord
 from snapvault.model.point import LogEntry, ObjectRecord, ParentRecord, Point, StreamRecord
 from snapvault.ports.catalog import CatalogRow
 from snapvault.ports.sealer import Readers
@@ -73,8 +75,9 @@ class Draft:
     `base` is the point that changes refer to, `previous` the newest one there is (or none); they
     differ only when the newest could not be used. `volumes` are those stored by this run and by
     the unfinished ones before it, `shared` those that points of other sources brought. `counters`
-    are added to those that the commit makes. `doomed` are names of objects that prunes remove or
-    have removed, or that are damaged; `deserted` those of the base's metadata that no other point
+    are added to those that the commit makes. `prunes` are the records that were read before.
+    `doomed` are names of objects that prunes remove or have removed, or that are damaged;
+    `deserted` those of the base's metadata that no other point
     needs, of points that have expired. With `restarts_logs` the point refers to no map and no
     signature of an earlier one.
     """
@@ -91,6 +94,7 @@ class Draft:
     host: str
     tool: str
     counters: Mapping[str, int]
+    prunes: Notes[PruneRecord] | None = None
     doomed: Container[str] = frozenset()
     deserted: frozenset[str] = frozenset()
     restarts_logs: bool = False
@@ -156,7 +160,7 @@ def commit(vault: Vault, draft: Draft, folder: Path) -> Held:
             "stored_bytes": metadata_bytes + volume_bytes,
         },
     )
-    _require_undoomed(vault, point, volumes, added, draft.base)
+    _require_undoomed(vault, point, volumes, added, draft)
     return _put_manifest(vault, point)
 
 
@@ -165,7 +169,7 @@ def _require_undoomed(
     point: Point,
     volumes: Iterable[VolumeRecord],
     added: Iterable[VolumeRecord],
-    base: Held | None,
+    draft: Draft,
 ) -> None:
     """See to it that no prune is about to remove what the point needs.
 
@@ -181,11 +185,12 @@ def _require_undoomed(
     Raises:
         StoreUnavailableError: one is; the next run does without.
     """
-    doomed = notes.doomed(notes.prunes(vault))
+    doomed = notes.doomed(notes.prunes(vault, draft.prunes))
     if not doomed:
         return
     # ORDER: the base is looked for after the records were read: so whoever acts upon one of them
     # finds the base, or this point.
+    base = draft.base
     needed = added if base is not None and _is_there(vault, base) else volumes
     used = [record.name for record in (*point.objects, *point.lists)]
     used += [names.volume(record.volume) for record in needed]

@@ -6,7 +6,7 @@ catalog, which also remembers what was there.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,12 +62,14 @@ def holds(vault: "Vault") -> Notes[Hold]:
     return _read(vault, names.HOLDS, names.parse_hold, notes_format.decode_hold)
 
 
-def prunes(vault: "Vault") -> Notes[PruneRecord]:
-    """Return the records of prunes, oldest first.
+def prunes(vault: "Vault", known: Notes[PruneRecord] | None = None) -> Notes[PruneRecord]:
+    """Return the records of prunes, oldest first; those that are `known` are not read again.
 
     Raises: as `holds`.
     """
-    return _read(vault, names.PRUNES, names.parse_prune_record, notes_format.decode_prune)
+    return _read(
+        vault, names.PRUNES, names.parse_prune_record, notes_format.decode_prune, known=known
+    )
 
 
 def key_changes(vault: "Vault") -> Notes[KeyChange]:
@@ -96,8 +98,8 @@ def doomed(found: Notes[PruneRecord]) -> dict[str, Doom]:
     """Return the objects that prunes found to be unneeded, and when that was last."""
     result: dict[str, Doom] = {}
     for each in found.noted:
+        doom = Doom(each.note.at, each.stored_at)
         for name in each.note.doomed:
-            doom = Doom(each.note.at, each.stored_at)
             before = result.get(name)
             result[name] = doom if before is None else _later(before, doom)
     return result
@@ -177,6 +179,8 @@ def _read(
     parse: Callable[[str], str | None],
     decode: Callable[[str, bytes, str], T],
     signers: frozenset[str] | None = None,
+    *,
+    known: Notes[T] | None = None,
 ) -> Notes[T]:
     trusted = vault.sealer.trusted if signers is None else signers
     # ORDER: before the listing. What another process of this host sees meanwhile is not gone.
@@ -184,9 +188,13 @@ def _read(
     there = {
         found.name: found for found in vault.store.names(prefix) if parse(found.name) is not None
     }
-    kept = _kept(_folder(vault, prefix), there)
+    # Years of nights leave a thousand: what is here is read without threads, and once in a run.
+    notes = {each.name: each.note for each in known.noted} if known is not None else {}
+    kept = _kept(_folder(vault, prefix), [name for name in there if name not in notes])
 
     def read(found: StoredObject) -> Noted[T] | IntegrityError:
+        if found.name in notes:
+            return Noted(notes[found.name], found.name, found.stored_at)
         try:
             signer, content = kept.get(found.name) or _proven(vault, found, trusted)
             if signer not in trusted:
@@ -196,13 +204,18 @@ def _read(
             return error
         return Noted(note, found.name, found.stored_at)
 
-    noted, problems = [], []
+    fresh = [found for name, found in there.items() if name not in notes and name not in kept]
     with threads(WORKERS, "note") as pool:
-        for outcome in ordered(read, there.values(), ahead=2 * WORKERS, pool=pool):
-            if isinstance(outcome, IntegrityError):
-                problems.append(outcome)
-            else:
-                noted.append(outcome)
+        fetched = dict(
+            zip(
+                (found.name for found in fresh),
+                ordered(read, fresh, ahead=2 * WORKERS, pool=pool),
+                strict=True,
+            )
+        )
+    outcomes = [fetched.get(name) or read(found) for name, found in there.items()]
+    noted = [each for each in outcomes if not isinstance(each, IntegrityError)]
+    problems = [each for each in outcomes if isinstance(each, IntegrityError)]
     problems += [_gone(name) for name in seen if name not in there]
     return Notes(tuple(noted), tuple(problems))
 
@@ -220,7 +233,7 @@ def _seen(vault: "Vault", prefix: str, parse: Callable[[str], str | None]) -> li
     )
 
 
-def _kept(folder: Path, there: Mapping[str, StoredObject]) -> dict[str, tuple[str, bytes]]:
+def _kept(folder: Path, there: Iterable[str]) -> dict[str, tuple[str, bytes]]:
     """Return (signer, content) of what was proven here before, by name; damaged copies are not."""
     found: dict[str, tuple[str, bytes]] = {}
     for name in there:

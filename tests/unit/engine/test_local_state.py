@@ -3,17 +3,20 @@
 
 import hashlib
 import random
+import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from snapvault.engine import journal
+from snapvault.engine import journal, notes
 from snapvault.engine.files import write_durably
 from snapvault.errors import SourceError
 from snapvault.formats import names
 from snapvault.formats.volume_list import VolumeRecord
-from tests.support.stores import RecordingStore
+from snapvault.model.notes import PruneRecord
+from tests.support.stores import BeforeCall, RecordingStore
 from tests.support.vaults import MixedSource, VaultKit, require_whole
 
 Damage = Callable[[bytes], bytes]
@@ -204,6 +207,23 @@ def test_a_list_that_is_lost_on_both_sides_does_not_stop_backups(
 
     assert "parent.unusable" in kit.events.names()
     require_whole(kit, source, [held.point])
+
+
+def test_a_run_reads_the_record_of_a_prune_once(kit: VaultKit, source: MixedSource) -> None:
+    record = PruneRecord(names.new_note_id(), kit.record.created_at, "h", "t", timedelta(7), (), ())
+    notes.put_prune(kit.host(), record)
+    notes.prunes(kit.host())
+    copies = kit.host().state / names.PRUNES
+    forgetful = BeforeCall(
+        kit.store, lambda _, name: name.startswith(names.VOLUMES), lambda: shutil.rmtree(copies)
+    )
+    store = RecordingStore(forgetful)
+
+    kit.night(source, store)
+
+    assert not copies.exists()
+    assert store.called("names").count(names.PRUNES) == 2
+    assert [name for name in store.called("get") if name.startswith(names.PRUNES)] == []
 
 
 def test_two_processes_can_write_the_same_file_at_once(tmp_path: Path) -> None:
