@@ -27,7 +27,7 @@ LASTING: set[int] = set()
 """Process ids of servers that outlive the test that was the first to ask for them."""
 
 _PREFIX = "snapvault-s3-"
-_PORTS = 5
+_PORTS = 6
 _GRPC_OFFSET = 10_000  # LIMIT: weed listens there too, for each of its ports (SeaweedFS)
 _READY_SECONDS = 30.0
 _STARTS = 5
@@ -76,6 +76,11 @@ class SeaweedServer:
         """The server's process."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def metrics_url(self) -> str:
+        """Where it counts what it was asked, as text that Prometheus reads."""
+        return f"http://127.0.0.1:{self._port + 5}/metrics"
 
     def environment(self) -> dict[str, str]:
         """Return what a client needs in its environment; nothing else is looked at."""
@@ -165,6 +170,8 @@ class SeaweedServer:
             f"-master.port={port + 2}",
             f"-volume.port={port + 3}",
             f"-admin.port={port + 4}",
+            f"-metricsPort={port + 5}",
+            "-metricsIp=127.0.0.1",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-master.telemetry=false",  # on by default: it reports to the vendor
