@@ -32,7 +32,7 @@ format: setup ## Format the code and mend what ruff can mend
 demo: setup ## Back up, list, restore and verify on a throw-away S3 server
 	$(BIN)/python -m scripts.demo $(ARGS)
 
-bench: setup ## Measure CPU seconds, bytes stored and memory
+bench: setup ## Measure SnapVault beside restic, borg and duplicity
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 # PREFIX, BINDIR and DESTDIR say where to; scripts/install.sh has their defaults.

@@ -3,9 +3,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +23,11 @@ from tests.support.seaweed import SeaweedError, SeaweedServer
 
 ROOT = Path(__file__).parents[1]
 BUCKET = "bench"
+_REQUESTS = re.compile(
+    r'SeaweedFS_s3_request_total\{bucket="'
+    + BUCKET
+    + r'",.*type="(?P<method>\w+)"\} (?P<count>\S+)'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +53,10 @@ class Lab:
         """What every measured program finds: nothing of this user's own settings."""
         return {**surroundings(self.folder), **self.server.environment()}
 
-    def runner(self, *watch: Path) -> Runner:
-        """Return what runs and measures programs here."""
-        return Runner(self.environment, (*watch, self.folder / "tmp"), (self.server.pid,))
+    def runner(self, *watch: Path, more: Mapping[str, str] | None = None) -> Runner:
+        """Return what runs and measures programs here, with `more` in their environment."""
+        environment = {**self.environment, **(more or {})}
+        return Runner(environment, (*watch, self.folder / "tmp"), (self.server.pid,))
 
     def stored(self, prefix: str) -> Stored:
         """Return what the bucket holds under a prefix."""
@@ -57,9 +66,14 @@ class Lab:
         sizes = [each["Size"] for page in pages for each in page.get("Contents", ())]
         return Stored(len(sizes), sum(sizes))
 
-    def room(self) -> int:
-        """Return the bytes that are free where all this lies."""
-        return shutil.disk_usage(self.folder).free
+    def requests(self) -> Counter[str]:
+        """Return how often the server was asked so far about the bucket, by HTTP method."""
+        try:
+            with urllib.request.urlopen(self.server.metrics_url, timeout=60) as answer:
+                text = answer.read().decode()
+        except OSError as error:
+            raise BenchmarkError(f"the S3 server does not tell its counts: {error}") from error
+        return requests_in(text)
 
 
 @contextmanager
@@ -91,64 +105,22 @@ def open_lab(folder: Path) -> Iterator[Lab]:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A measured run of SnapVault: what it used and what its JSON report says."""
+    """A measured run: what it used, and what the program itself reported, if it does."""
 
     usage: Usage
-    report: Any
+    report: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Protected:
-    """One source in a vault of its own, seen from the backup host and from the recovery machine."""
+def requests_in(metrics: str) -> Counter[str]:
+    """Return the requests about the bucket, by HTTP method, that the server's metrics tell of.
 
-    lab: Lab
-    name: str
-    source: Mapping[str, Any]
-
-    def set_up(self) -> None:
-        """Write settings and policy, and create the vault."""
-        self._settings("host", self.lab.host_home, self.lab.server.endpoint_url)
-        folder = self._folder("host")
-        write_policy(folder, self.name, self.source)
-        self._run("host", "init")
-
-    def back_up(self) -> Done:
-        """Make a restore point."""
-        done = self._run("host", "backup", self.name)
-        return Done(done.usage, done.report[0])
-
-    def restore(self, point: str, target: Path, *, endpoint: str | None = None) -> Done:
-        """Restore a point on a machine that has nothing but the keys."""
-        shutil.rmtree(self._folder("recovery"), ignore_errors=True)
-        endpoint = endpoint or self.lab.server.endpoint_url
-        self._settings("recovery", self.lab.recovery_home, endpoint)
-        return self._run("recovery", "restore", self.name, "--point", point, "--to", str(target))
-
-    def stored(self) -> Stored:
-        """Return what the vault holds."""
-        return self.lab.stored(self.name)
-
-    def show(self, point: str) -> Any:
-        """Return a restore point in full."""
-        return self._run("host", "show", point).report
-
-    def _folder(self, machine: str) -> Path:
-        return self.lab.folder / machine / self.name
-
-    def _settings(self, machine: str, home: Path, endpoint: str) -> None:
-        folder = self._folder(machine)
-        folder.mkdir(parents=True)
-        store = {
-            "store": f"s3://{BUCKET}/{self.name}",
-            "endpoint_url": endpoint,
-            "region": self.lab.server.region,
-        }
-        write_settings(folder, store, home)
-
-    def _run(self, machine: str, *words: str) -> Done:
-        folder = self._folder(machine)
-        usage = self.lab.runner(folder).run(program(folder, *words), cwd=folder)
-        return Done(usage, json.loads(usage.output))
+    SeaweedFS names a listing LIST, and counts HEAD among GET.
+    """
+    found: Counter[str] = Counter()
+    for line in metrics.splitlines():
+        if told := _REQUESTS.fullmatch(line):
+            found[told["method"]] += round(float(told["count"]))
+    return found
 
 
 def make_surroundings(folder: Path) -> None:
@@ -184,8 +156,13 @@ def write_settings(folder: Path, store: Mapping[str, str], home: Path) -> None:
 
 def write_policy(folder: Path, name: str, source: Mapping[str, Any]) -> None:
     """Write the policy that protects one source."""
-    (folder / "policies").mkdir()
-    policy = {"vault": "bench", "sources": {name: source}}
+    write_policies(folder, {name: source})
+
+
+def write_policies(folder: Path, sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the policy that protects these sources, in place of one that is there."""
+    (folder / "policies").mkdir(exist_ok=True)
+    policy = {"vault": "bench", "sources": dict(sources)}
     (folder / "policies" / "bench.yaml").write_text(json.dumps(policy))
 
 

