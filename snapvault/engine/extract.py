@@ -169,10 +169,12 @@ def extract(
     *,
     at_once: int = VOLUMES_AT_ONCE,
     proves: bool = True,
+    turns: Sequence[int] | None = None,
 ) -> None:
     """Fetch every volume of a plan once and deliver every piece.
 
-    With `at_once` 1 the pieces come in the plan's order. With `proves` False the volumes' digests
+    `turns` are the numbers of the volumes if only some are wanted, or in another order. With
+    `at_once` 1 the pieces come in the plan's order. With `proves` False the volumes' digests
     are left to the caller, who proves what was delivered by the streams' own: then one that can
     be unpacked may be damaged all the same, and `require_undamaged` finds it.
 
@@ -194,7 +196,8 @@ def extract(
             raise
 
     with threads(at_once, "extract") as pool:
-        for _ in ordered(one, range(len(work.volumes)), ahead=at_once, pool=pool):
+        all_turns = range(len(work.volumes)) if turns is None else turns
+        for _ in ordered(one, all_turns, ahead=at_once, pool=pool):
             pass
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from snapvault.engine.contents import BlockDigest, Contents, require_digest, stream_digest
-from snapvault.engine.extract import Pieces, Plan, extract, require_undamaged
+from snapvault.engine.extract import Deliver, Pieces, Plan, extract, require_undamaged
+from snapvault.engine.gathering import Gathering, scattered_first
 from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError
 from snapvault.model.extents import ZERO, ExtentMap, coalesce
@@ -63,8 +64,7 @@ def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Pla
     try:
         for extents, target in zip(contents.maps, targets, strict=True):
             _prepare(extents, target)
-        # The streams' digests prove all that the volumes' would, and cost their share anyway.
-        extract(vault.store, vault.sealer, work, deliver, proves=False)
+        _extract(vault, contents, work, deliver)
     finally:
         progress.close()
     try:
@@ -77,6 +77,15 @@ def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Pla
     except IntegrityError:
         require_undamaged(vault.store, work)
         raise
+
+
+def _extract(vault: Vault, contents: Contents, work: Plan, deliver: Deliver) -> None:
+    """Extract what is scattered first, to be written together with what is around it."""
+    dumps = [number for number, each in enumerate(contents.streams) if each.engine != "blocks"]
+    gathering = Gathering(work, dumps, deliver)
+    for turns in scattered_first(work, dumps):
+        # The streams' digests prove all that the volumes' would, and cost their share anyway.
+        extract(vault.store, vault.sealer, work, gathering.take, proves=False, turns=turns)
 
 
 def _prepare(extents: ExtentMap, target: Target) -> None:

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is put together on its way to a target, and what is written as it comes."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from snapvault.engine.contents import stream_digest
+from snapvault.engine.extract import PIECE, Pieces, Plan, plan
+from snapvault.engine.gathering import Gathering, scattered_first
+from snapvault.formats.volume_list import VolumeRecord
+from snapvault.model.extents import FIRST_VOLUME, ZERO, from_rows
+
+VOLUMES = tuple(f"{number:032x}" for number in range(3))
+RECORDS = {name: VolumeRecord(name, 1, "00" * 32) for name in VOLUMES}
+BASE, NIGHT = FIRST_VOLUME, FIRST_VOLUME + 1
+UNIT = 4096
+AMPLE = 16 * PIECE
+
+Rows = Sequence[tuple[int, int, int]]
+
+
+def address_of(data: memoryview) -> int:
+    return int(np.frombuffer(data, np.uint8).ctypes.data)
+
+
+class Written:
+    """A stream in memory, and how it was written: (offset, length) of pieces, write by write."""
+
+    def __init__(self, size: int) -> None:
+        self.content = bytearray(size)
+        self.calls: list[Pieces] = []
+        self.is_aligned = True
+
+    def deliver(self, number: int, pieces: Pieces, data: memoryview) -> None:
+        assert number == 0
+        self.calls.append(list(pieces))
+        address = address_of(data)
+        self.is_aligned &= (address - pieces[0][0]) % 4096 == 0
+        at = 0
+        for offset, length in pieces:
+            self.content[offset : offset + length] = data[at : at + length]
+            at += length
+        assert at == len(data)
+
+
+def pass_on(work: Plan, gathering: Gathering, content: bytes) -> None:
+    """Give all pieces of a plan to a gathering, volume by volume, as a restore does."""
+    for turns in scattered_first(work, [0]):
+        for turn in turns:
+            for piece in work.pieces(turn):
+                length = piece.end - piece.begin
+                data = bytearray(content[piece.offset : piece.offset + length])
+                gathering.take(piece.stream, [(piece.offset, length)], memoryview(data))
+
+
+def gathered(rows: Rows, *, room: int = AMPLE) -> tuple[Written, bytes]:
+    """Pass a map's pieces through a gathering; return what came, and what the stream holds."""
+    extents = from_rows(list(rows), VOLUMES)
+    chance = random.Random(1)
+    content = b"".join(
+        bytes(length) if place == ZERO else chance.randbytes(length) for length, place, _ in rows
+    )
+    work = plan([extents], RECORDS, [1])
+    written = Written(len(content))
+    pass_on(work, Gathering(work, [0], written.deliver, room=room), content)
+    return written, content
+
+
+def changed_here_and_there(mebibytes: int, piece: int) -> list[tuple[int, int, int]]:
+    """Return a map in which each mebibyte has three pieces of a night between those of a base."""
+    rows = []
+    for number in range(mebibytes):
+        at = number * PIECE
+        for part in range(3):
+            base = PIECE // 3 - piece if part < 2 else PIECE - 2 * (PIECE // 3) - piece
+            rows.append((base, BASE, at))
+            rows.append((piece, NIGHT, 3 * number * piece + part * piece))
+            at += base + piece
+    return rows
+
+
+def test_scattered_pieces_are_written_with_what_is_around_them() -> None:
+    written, content = gathered(changed_here_and_there(5, 100))
+
+    assert written.content == content
+    assert sorted(written.calls) == [[(number * PIECE, PIECE)] for number in range(5)]
+    assert written.is_aligned
+
+
+def test_what_memory_does_not_hold_is_written_as_it_comes_from_the_end_on() -> None:
+    rows = changed_here_and_there(20, 30_000)
+
+    written, content = gathered(rows, room=2 * PIECE)
+
+    assert written.content == content
+    together = [call[0][0] // PIECE for call in written.calls if call[0][1] == PIECE]
+    assert 5 <= len(together) < 20
+    assert sorted(together) == list(range(len(together)))
+
+
+def test_memory_is_given_back_when_a_stretch_is_written() -> None:
+    rows = changed_here_and_there(1, 100)
+    for number in range(1, 9):  # each mebibyte of two volumes that are both read late
+        rows += [(PIECE // 2, BASE, number * PIECE), (PIECE // 2, FIRST_VOLUME + 2, number * PIECE)]
+
+    extents = from_rows(rows, VOLUMES)
+    content = random.Random(2).randbytes(9 * PIECE)
+    work = plan([extents], RECORDS, [1])
+    written = Written(len(content))
+    gathering = Gathering(work, [0], written.deliver, room=2 * PIECE)
+    pieces = sorted(
+        (piece.offset, piece.end - piece.begin)
+        for turn in range(len(work.volumes))
+        for piece in work.pieces(turn)
+    )
+    for offset, length in pieces:
+        data = bytearray(content[offset : offset + length])
+        gathering.take(0, [(offset, length)], memoryview(data))
+
+    assert written.content == content
+    assert len(written.calls) == 9
+
+
+def test_zeros_between_pieces_are_not_written() -> None:
+    rows = [(3000, BASE, 0), (1000, NIGHT, 0), (500, ZERO, 0), (2000, BASE, 3000)]
+
+    written, content = gathered(rows)
+
+    assert written.content == content
+    assert written.calls == [[(0, 4000)], [(4500, 2000)]]
+
+
+def test_the_pieces_of_a_disk_are_passed_on_as_they_are() -> None:
+    work = plan([from_rows([(UNIT, BASE, 0), (UNIT, NIGHT, 0)], VOLUMES)], RECORDS, [UNIT])
+    written = Written(2 * UNIT)
+
+    Gathering(work, [], written.deliver).take(0, [(0, UNIT)], memoryview(bytes(UNIT)))
+
+    assert written.calls == [[(0, UNIT)]]
+
+
+def test_volumes_whose_pieces_are_scattered_come_first() -> None:
+    work = plan([from_rows(changed_here_and_there(3, 100), VOLUMES)], RECORDS, [1])
+
+    turns = scattered_first(work, [0])
+
+    assert [record.volume for record in work.volumes] == [VOLUMES[0], VOLUMES[1]]
+    assert turns == [[1], [0]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_the_map_each_byte_comes_once(seed: int) -> None:
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(chance.randrange(1, 40)):
+        length = chance.choice((1, 100, 5000, 200_000, PIECE)) + chance.randrange(3)
+        place = chance.choice((ZERO, BASE, BASE, NIGHT, NIGHT + 1))
+        rows.append((length, place, chance.randrange(1 << 20) if place != ZERO else 0))
+
+    written, content = gathered(rows, room=chance.choice((0, 300_000, AMPLE)))
+
+    assert written.content == content
+    pieces = sorted(piece for call in written.calls for piece in call)
+    assert sum(length for _, length in pieces) == sum(
+        length for length, place, _ in rows if place != ZERO
+    )
+
+
+def test_a_dump_is_read_back_into_memory_that_starts_at_a_page() -> None:
+    places: list[int] = []
+
+    def read_into(offset: int, buffer: memoryview) -> None:
+        places.append(address_of(buffer) % 4096)
+
+    stream_digest(9 * PIECE, read_into)
+
+    assert set(places) == {0}
