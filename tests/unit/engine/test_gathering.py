@@ -31,7 +31,7 @@ class Written:
 
     def __init__(self, size: int) -> None:
         self.content = bytearray(size)
-        self.calls: list[Pieces] = []
+        self.calls: list[list[tuple[int, int]]] = []
         self.is_aligned = True
 
     def deliver(self, number: int, pieces: Pieces, data: memoryview) -> None:
@@ -151,7 +151,7 @@ def test_volumes_whose_pieces_are_scattered_come_first() -> None:
     assert turns == [[1], [0]]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_the_map_each_byte_comes_once(seed: int) -> None:
     chance = random.Random(seed)
     rows = []
