@@ -4,6 +4,7 @@
 Done in hooks, not in fixtures, so that session fixtures and property tests are covered too.
 """
 
+import compileall
 import ipaddress
 import os
 import random
@@ -69,7 +70,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 # --- the environment ------------------------------------------------------------------------
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Give the session a home of its own, and close the way out."""
     global _session_folder  # noqa: PLW0603 - a session has one, and hooks have no other place
     # LIMIT: a socket's path has at most 107 bytes (Linux), and gpg-agent's lies in its home.
@@ -84,6 +85,8 @@ def pytest_configure() -> None:
     # programs that tests interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):  # once: hundreds of programs, and guests, import it
+        compileall.compile_dir(Path(__file__).parents[1] / "snapvault", quiet=2)
     sys.addaudithook(_stay_on_this_machine)
     sys.addaudithook(_count_processes)
 

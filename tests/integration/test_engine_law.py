@@ -186,7 +186,7 @@ def require_law(kit: VaultKit, source: MixedSource, done: list[Point]) -> None:
     assert source.record.left_open == 0
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(nights, min_size=1, max_size=9))
 def test_every_committed_point_restores_to_its_bytes_whatever_happened(
     history: list[Night],
@@ -200,7 +200,7 @@ def test_every_committed_point_restores_to_its_bytes_whatever_happened(
         require_law(kit, source, done)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.lists(nights, min_size=2, max_size=6))
 def test_disks_of_several_regions_obey_the_law_too(history: list[Night]) -> None:
     with tempfile.TemporaryDirectory() as folder:
