@@ -329,7 +329,7 @@ def test_a_run_at_work_is_seen_and_a_signal_interrupts_it(host: Host, tmp_path: 
         at_work = until(lambda: of_source(status(host), "slow")["running"])
         shown = host.does("status").stdout
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
     (run,) = history(host)
     assert at_work["id"] == run.id
@@ -349,7 +349,7 @@ def test_a_run_that_was_killed_is_not_at_work_and_ended_by_the_next(
     with host.start("backup") as process:
         until(lambda: of_source(status(host), "slow")["running"])
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     host.protect({"slow": shell("echo all")})
 
     killed = status(host)

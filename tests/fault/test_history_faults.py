@@ -208,7 +208,7 @@ def test_processes_that_write_together_lose_nothing(path: Path) -> None:
     children = [
         subprocess.Popen([sys.executable, "-c", program, str(path), name]) for name in "abc"
     ]
-    statuses = [child.wait(timeout=60) for child in children]
+    statuses = [child.wait(timeout=300) for child in children]
 
     assert statuses == [0, 0, 0]
     with closing(SqliteHistory(path)) as history:

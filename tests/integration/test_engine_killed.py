@@ -90,7 +90,7 @@ def test_a_run_killed_again_and_again_sends_each_volume_once(
         assert {name: after[name] for name in kept} == kept
         kept = after
     last = start(kit, homes[0])
-    out, _ = last.communicate(timeout=60)
+    out, _ = last.communicate(timeout=300)
 
     assert out == "started\ndone\n"
     after = identities(kit)

@@ -216,7 +216,7 @@ def test_no_booking_of_any_process_is_lost(tmp_path: Path) -> None:
         )
         for _ in range(3)
     ]
-    said = [process.communicate(timeout=60)[0].decode().split(maxsplit=1) for process in processes]
+    said = [process.communicate(timeout=300)[0].decode().split(maxsplit=1) for process in processes]
 
     begun = min(float(each[0]) for each in said)
     _, free_from = _RECORD.unpack(path.read_bytes())

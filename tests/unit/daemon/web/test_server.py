@@ -437,10 +437,10 @@ def test_a_server_that_never_started_can_be_stopped(log: RecordedEvents) -> None
 
 
 def test_who_sends_a_byte_now_and_then_is_cut_off(serve: Serve) -> None:
-    server = serve(seconds=0.6)
+    server = serve(seconds=2)
+    started = clock.monotonic()
 
     with raw(server) as connection:
-        started = clock.monotonic()
         connection.sendall(b"GET / HTTP/1.1\r\n")
         ended = None
         while ended is None and clock.monotonic() - started < 60:
@@ -455,7 +455,7 @@ def test_who_sends_a_byte_now_and_then_is_cut_off(serve: Serve) -> None:
                 ended = clock.monotonic()
 
     assert ended is not None
-    assert ended - started >= 0.5
+    assert ended - started >= 1.9
     assert ask(server, "/health")[0].status == 200
 
 
