@@ -210,7 +210,7 @@ def test_wrong_credentials_are_refused_at_once(s3_host: Host) -> None:
 
     said = s3_host.fails(14, "init")
 
-    assert clock.monotonic() - started < 15
+    assert clock.monotonic() - started < 60
     assert s3.BUCKET in said
     assert "secret key is wrong" in said
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.program import Host, image
+from tests.acceptance.program import ROOT, Host, image
 from tests.support import bootable, keys
 from tests.support.mariadb import SHOP_GRANTS, MariadbServer
 from tests.support.qemu import until
@@ -329,8 +329,20 @@ def test_one_source_one_point_and_a_seed_can_be_asked_for_and_objectives_count(
 
 
 def test_without_a_drill_what_is_named_is_rehearsed(
-    rehearsed: Host, backed: Backed, recovery_home: Path
+    rehearsed: Host, backed: Backed, recovery_home: Path, tmp_path: Path
 ) -> None:
+    # Not /var/tmp itself, where drills of other tests may be at work.
+    temporary, start = tmp_path / "temporary", tmp_path / "start"
+    temporary.mkdir()
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(
+        "from pathlib import Path\nfrom snapvault.wiring import drills\n"
+        f"drills._TEMPORARY = Path({str(temporary)!r})\n"
+    )
+    rehearsed.environment = {
+        **rehearsed.environment,
+        "PYTHONPATH": os.pathsep.join([str(start), str(ROOT)]),
+    }
     rehearsed.protect(backed.sources)
     rehearsed.home = recovery_home
     rehearsed.set_up()
@@ -340,7 +352,7 @@ def test_without_a_drill_what_is_named_is_rehearsed(
 
     assert "no policy has a drill" in refusal
     assert report["steps"][0]["kind"] == "files"
-    assert list(Path("/var/tmp").glob("snapvault-drills-*")) == []
+    assert list(temporary.iterdir()) == []
 
 
 # --- that nothing is left ---------------------------------------------------------------------
