@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,9 +178,3 @@ def version_of(*command: str) -> str | None:
         return None
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
     return (done.stdout or done.stderr).decode(errors="replace").partition("\n")[0].strip()
-
-
-def programs(*names: Sequence[str]) -> dict[str, str]:
-    """Return the versions of the programs that are there, by name."""
-    found = {command[0]: version_of(*command) for command in names}
-    return {name: version for name, version in found.items() if version}

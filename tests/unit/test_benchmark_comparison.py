@@ -128,7 +128,7 @@ def test_the_short_table_has_the_median_night_and_the_least_in_bold() -> None:
     lines = tables.short(results())
 
     assert lines[2] == "| disk: first backup | **11.0** / 765 | 14.0 / **745** |"
-    assert lines[3] == "| disk: a night | **3.0** / **54.0** | 9.4 / 283 |"
+    assert lines[3] == "| disk: a night | **3.00** / **54.0** | 9.40 / 283 |"
     assert "| temporary disk for a restore, MB | **7** | **7** |" in lines
 
 
@@ -246,7 +246,7 @@ def test_publishing_replaces_what_stands_between_the_marks_alone(tmp_path: Path)
     for page in pages:
         text = page.read_text()
         assert text.startswith(f"above\n{BEGIN}\n\nMeasured 2026-11-22")
-        assert "| disk: a night | **3.0** / **54.0** | 9.4 / 283 |" in text
+        assert "| disk: a night | **3.00** / **54.0** | 9.40 / 283 |" in text
         assert text.endswith(f"\n{END}\nbelow\n")
         assert "old" not in text.split()
     assert (tmp_path / "docs" / "restore-cost.svg").exists()
