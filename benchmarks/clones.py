@@ -37,7 +37,7 @@ def measure(
     make_surroundings(folder)
     files = material.gather(folder / "material", round(size * _FULL_SHARE), seed=seed)
     first, clone, strange = (folder / f"{name}.img" for name in ("first", "clone", "strange"))
-    disks.make(first, size, files.tree)
+    disks.make(first, size, files.files)
     _copy(first, clone)
     night = disks.change(clone, files.pool, share=SHARE, seed=seed, level=3)
     _make_strange(first, strange)

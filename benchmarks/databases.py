@@ -73,7 +73,13 @@ class Database:
         return count
 
     def dump(self, path: Path) -> None:
-        """Write the database as SQL, as mariadb-dump does unless told otherwise."""
+        """Write the database as SQL, as mariadb-dump does unless told otherwise.
+
+        Raises:
+            BenchmarkError: it is missing, or failed.
+        """
+        if shutil.which("mariadb-dump") is None:
+            raise BenchmarkError("mariadb-dump is not installed: apt-get install mariadb-client")
         with self._running() as server, path.open("wb") as out:
             words = ["--no-defaults", f"--socket={server.socket}", "--user=root"]
             command = ["mariadb-dump", *words, "--skip-dump-date", "shop"]

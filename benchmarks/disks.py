@@ -3,15 +3,14 @@
 
 import os
 import random
-import shutil
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
 from blake3 import blake3
 
+from benchmarks import ext4
 from benchmarks.measure import BenchmarkError
 
 BLOCK = 16 << 10  # bytes: what a night's change is counted in
@@ -19,25 +18,23 @@ _PIECE = 1 << 20
 _GRAIN = 64 << 10  # zeros of this length count as a hole, whoever wrote them
 _LONGEST_RUN = 64  # blocks
 _SMALLEST_EDIT = 512  # bytes
-_UUID = "5f0c1f5e-6d0f-4b5f-9a43-8a0d3a7c2b11"
 
 
-def make(image: Path, size: int, tree: Path) -> None:
-    """Make an ext4 file system of `size` bytes that holds a folder's files; needs no root.
+def make(image: Path, size: int, files: Sequence[tuple[Path, int]], *others: str) -> None:
+    """Make an ext4 file system of `size` bytes that holds files of this machine under their paths.
+
+    `others` are paths of empty files.
 
     Raises:
-        BenchmarkError: mkfs.ext4 is missing or failed.
+        BenchmarkError: a program is missing or failed, or there is no room.
     """
-    program = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        raise BenchmarkError("mkfs.ext4 is not installed: apt-get install e2fsprogs")
-    with image.open("wb") as file:
-        file.truncate(size)
-    options = f"lazy_itable_init=1,lazy_journal_init=1,nodiscard,hash_seed={_UUID}"
-    command = [program, "-q", "-F", "-m", "0", "-U", _UUID, "-E", options, "-d", str(tree)]
-    done = subprocess.run([*command, str(image)], capture_output=True, check=False)
-    if done.returncode != 0:
-        raise BenchmarkError(f"mkfs.ext4: {done.stderr.decode(errors='replace').strip()}")
+    ext4.make(image, size)
+    script = ext4.Script()
+    sources = [(path, str(path)) for path, _ in files]
+    for source, path in (*sources, *((Path("/dev/null"), path) for path in others)):
+        script.folder(path.rpartition("/")[0])
+        script.write(source, path)
+    script.run(image, ext4.FIRST_DAY)
 
 
 def data_ranges(image: Path) -> Iterator[tuple[int, int]]:

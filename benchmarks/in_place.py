@@ -37,7 +37,7 @@ def main() -> None:
 def _run(folder: Path, size: int, seed: int) -> None:
     files = material.gather(folder / "material", size, seed=seed)
     disk = folder / "disk.img"
-    disks.make(disk, 2 * size, files.tree)
+    disks.make(disk, 2 * size, files.files)
     with keys.host_home() as host_home, keys.recovery_home() as recovery_home:
         store = {"store": f"file://{folder}/vault"}
         host = Host(folder / "host", host_home, store).set_up()

@@ -5,106 +5,70 @@ Which files are taken follows from a seed and from what is installed. So two mac
 different bytes; the reports say how much data there was, and figures are per GiB of it.
 """
 
+import functools
 import os
 import random
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import ext4
 from benchmarks.measure import BenchmarkError
 
 _ROOTS = (Path("/usr"), Path("/opt"), Path("/var/lib"))
 _LARGEST = 64 << 20  # a file that alone would be a good part of a disk says little
-_POOL_SHARE = 8  # nights draw their bytes from an eighth as much again
+_POOL_SHARE = 8  # nights draw their bytes from an eighth as much again, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A folder of real files, and a file with bytes of others that are not among them."""
+    """Real files with their sizes, and a file with bytes of others that are not among them."""
 
-    tree: Path
+    files: Sequence[tuple[Path, int]]
     pool: Path
-    files: int
-    size: int
+
+    @property
+    def size(self) -> int:
+        """How long all files are together."""
+        return sum(length for _, length in self.files)
 
 
-def gather(folder: Path, size: int, *, seed: int) -> Material:
-    """Copy about `size` bytes of real files to `folder`; fewer where the machine has fewer.
+def gather(folder: Path, size: int, *, seed: int, pool_size: int | None = None) -> Material:
+    """Choose files of about `size` bytes, fewer where the machine has fewer; `folder` gets a pool.
 
     Raises:
         BenchmarkError: the machine has hardly any files.
     """
-    candidates = _candidates(seed)
-    have = sum(length for _, length in candidates)
-    size = min(size, have * _POOL_SHARE // (_POOL_SHARE + 1))
+    wanted = size // _POOL_SHARE if pool_size is None else pool_size
+    candidates = [each for each in _candidates(seed) if ext4.fits(each[0])]
+    size = min(size, sum(length for _, length in candidates) * size // (size + wanted))
     if size < 1 << 20:
         raise BenchmarkError("this machine has too few files in /usr, /opt and /var/lib")
-    tree = folder / "tree"
-    tree.mkdir(parents=True)
-    taken = files = 0
-    left = iter(candidates)
+    folder.mkdir(parents=True, exist_ok=True)
+    taken, left, files = 0, iter(candidates), []
     for path, length in left:
+        files.append((path, length))
+        taken += length
         if taken >= size:
             break
-        target = tree / path.relative_to("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):
-            shutil.copyfile(path, target)
-            taken += length
-            files += 1
     pool = folder / "pool"
     with pool.open("wb") as out:
         for path, _ in left:
-            if out.tell() >= size // _POOL_SHARE:
+            if out.tell() >= wanted:
                 break
             with suppress(OSError), path.open("rb") as file:
                 shutil.copyfileobj(file, out, 1 << 20)
-    return Material(tree, pool, files, taken)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Real files with their sizes, and bytes of others."""
-
-    files: Sequence[tuple[Path, int]]
-    pool: "Pool"
-
-
-def choose(
-    pool: Path, size: int, *, wanted: Callable[[Path], bool], pool_size: int, seed: int
-) -> Choice:
-    """Choose files of about `size` bytes, and write others into the file `pool`; fewer where few.
-
-    Raises:
-        BenchmarkError: the machine has hardly any files.
-    """
-    candidates = [each for each in _candidates(seed) if wanted(each[0])]
-    have = sum(length for _, length in candidates)
-    if have < 1 << 20:
-        raise BenchmarkError("this machine has too few files in /usr, /opt and /var/lib")
-    size = min(size, have * size // (size + pool_size))
-    taken, left, files = 0, iter(candidates), []
-    for path, length in left:
-        if taken >= size:
-            break
-        files.append((path, length))
-        taken += length
-    with pool.open("wb") as out:
-        for path, _ in left:
-            if out.tell() >= pool_size:
-                break
-            with suppress(OSError), path.open("rb") as file:
-                shutil.copyfileobj(file, out, 1 << 20)
-    return Choice(files, Pool(pool))
+    # Neighbors of the machine are neighbors on the disk.
+    return Material(sorted(files), pool)
 
 
 class Pool:
-    """Bytes of real files that are nowhere else."""
+    """Gives the bytes of a file one after the other."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -126,12 +90,9 @@ class Pool:
                 self._taken += len(piece)
         return bytes(found)
 
-    def remove(self) -> None:
-        """Remove the file; safe to repeat."""
-        self._path.unlink(missing_ok=True)
 
-
-def _candidates(seed: int) -> list[tuple[Path, int]]:
+@functools.cache
+def _candidates(seed: int) -> Sequence[tuple[Path, int]]:
     """Return readable files and their sizes, shuffled, those of the first root before others."""
     chance = random.Random(seed)
     seen: set[tuple[int, int]] = set()

@@ -97,9 +97,12 @@ class Disk:
         """Remove what was made; safe to repeat."""
         self._watcher.close()
         self._image.unlink(missing_ok=True)
-        if self._pool is not None:
-            self._pool.remove()
-        shutil.rmtree(self._stage, ignore_errors=True)
+        for folder in (self._material, self._stage):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _material(self) -> Path:
+        return self._folder / f"{self.name}.material"
 
     @property
     def _stage(self) -> Path:
@@ -109,27 +112,17 @@ class Disk:
 
     def _make(self) -> None:
         pages, logs = self._pages * _PAGE, self._data // _LOG_SHARE
-        self._folder.mkdir(parents=True, exist_ok=True)
-        choice = material.choose(
-            self._folder / f"{self.name}.pool",
+        files = material.gather(
+            self._material,
             self._data - pages - logs,
-            wanted=ext4.fits,
-            pool_size=pages + self._budget * self.nights,
             seed=self._seed,
+            pool_size=pages + self._budget * self.nights,
         )
-        self._pool = choice.pool
-        ext4.make(self._image, self._size)
-        script = ext4.Script()
-        for path, size in sorted(choice.files):
-            script.folder(str(path.parent))
-            script.write(path, str(path))
-            self._files[str(path)] = size
-        for made in (*_LOGS, _PAGE_FILE):
-            script.folder(made.rpartition("/")[0])
-            script.write(Path("/dev/null"), made)
-        script.run(self._image, ext4.FIRST_DAY)
+        self._pool = material.Pool(files.pool)
+        self._files = {str(path): size for path, size in files.files}
+        disks.make(self._image, self._size, files.files, *_LOGS, _PAGE_FILE)
         with ext4.opened(self._image, ext4.FIRST_DAY) as contents:
-            contents.write(_PAGE_FILE, [(0, choice.pool.take(pages))])
+            contents.write(_PAGE_FILE, [(0, self._take(pages))])
             self._add_lines(contents, random.Random(f"{self._seed} first"), logs)
         ext4.check(self._image)
 
