@@ -38,8 +38,7 @@ class Clone:
         """
         if number == 0:
             files = material.gather(self._folder / "material", self._size, seed=self._seed)
-            disks.make(self._first, files.size + files.size // 4 + _SPARE, files.tree)
-            shutil.rmtree(files.tree)
+            disks.make(self._first, files.size + files.size // 4 + _SPARE, files.files)
             return self._first
         command = ["cp", "--sparse=always", str(self._first), str(self._clone)]
         if subprocess.run(command, check=False).returncode != 0:

@@ -62,6 +62,7 @@ def _of_workload(name: str, workload: Document, own: Document) -> Iterator[Figur
     for key, words in (
         ("alone_in_frames_bytes", "changed 16 KiB blocks compressed alone"),
         ("sectors_in_frames_bytes", "changed sectors of 512 bytes compressed alone"),
+        ("patch_bytes", "zstd's own patch of the whole dump"),
     ):
         told = [night[key] for night in workload["facts"].get("nights", ()) if key in night]
         if len(told) == len(nights):
