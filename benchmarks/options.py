@@ -47,10 +47,10 @@ FULL = Sizes(
 )
 SMALL = Sizes(
     disk=512 * MIB,
-    data=96 * MIB,
-    innodb=32 * MIB,
-    dump=48 * MIB,
-    clone=96 * MIB,
+    data=64 * MIB,
+    innodb=24 * MIB,
+    dump=32 * MIB,
+    clone=64 * MIB,
     big=20 * GIB,
     hints=256 * MIB,
     nights=2,

@@ -34,7 +34,7 @@ def publish(document: Mapping[str, Any], output: Path, root: Path) -> None:
     for name in shown:
         shutil.copyfile(output / name, root / "docs" / name)
     pictures = [f"![{_PLOTS[name]}]({name})" for name in shown]
-    _replace(root / "README.md", "\n".join([head[0], "", *tables.short(results)]))
+    _replace(root / "README.md", "\n".join([*head, "", *tables.short(results)]))
     _replace(root / "docs" / "benchmarks.md", "\n\n".join([report.markdown(document), *pictures]))
 
 

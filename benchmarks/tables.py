@@ -160,9 +160,14 @@ def better_elsewhere(results: Document) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """Return a number with three digits, or with two decimals where that is less."""
+    """Return a number with three digits, or with two decimals where that is less.
+
+    What two decimals would hardly tell from nothing has three.
+    """
     if value is None:
         return ""
+    if value < 0.1:
+        return f"{value:.3f}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
