@@ -4,16 +4,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from snapvault.model.copies import CopyStatus
 from snapvault.model.drills import DrillSummary
 from snapvault.model.notices import NotifierStanding
-from snapvault.model.objectives import Verdict
 from snapvault.model.policy import Objectives
 from snapvault.model.prunes import PruneSummary
 from snapvault.model.runs import Alarm, PointSummary, Progress, Run, SourceKey
 from snapvault.model.usage import Usage
 from snapvault.model.verifies import VerifySummary
+
+if TYPE_CHECKING:
+    # Histories name what is here, and backups have one: they judge nothing.
+    from snapvault.model.copies import CopyStatus
+    from snapvault.model.objectives import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class SourceStatus:
     kinds: tuple[str, ...]
     enabled: bool
     rpo: timedelta | None
-    verdict: Verdict
+    verdict: "Verdict"
     newest: PointSummary | None
     points: tuple[PointSummary, ...]
     last: Run | None
@@ -95,7 +99,7 @@ class VaultStatus:
     verifies: tuple[VerifySummary, ...] = ()
     pruned_at: datetime | None = None
     prune: PruneSummary | None = None
-    copy: CopyStatus | None = None
+    copy: "CopyStatus | None" = None
 
 
 @dataclass(frozen=True, slots=True)
