@@ -154,17 +154,20 @@ class BlockScan:
                 region = first // REGION_BLOCKS
                 page = parent.take_if(_of_region(region))
                 before = no_hashes(REGION_BLOCKS)
+                as_before = kept.within(first, count)
                 if page is not None:
                     page.apply(before)
-                as_before = kept.within(first, count)
-                hashes[as_before] = before[:count][as_before]
+                    hashes[as_before] = before[:count][as_before]
                 old_only = again.within(first, count)
                 columns.append(self._region(region, hashes, before, page, chunks, old_only))
                 if self.changed is not None and self.old.again:
                     is_other = is_nonzero(hashes) & differ(hashes, before[:count])
                     self._lies += int((untold.within(first, count) & is_other).sum())
-                digest.update(hashes.tobytes())
-                if found := page_of(region, hashes, is_nonzero(hashes)):
+                digest.update(hashes.view(np.uint8).data)
+                # Most of a large disk is holes: of a region of nothing else there is no page.
+                if hashes.view(np.uint64).any() and (
+                    found := page_of(region, hashes, is_nonzero(hashes))
+                ):
                     self.full_pages.write(found.encode())
         changes = concatenate(columns, tuple(self._volumes))
         return ScanResult(
