@@ -108,11 +108,37 @@ def _failure(result: int, what: str) -> SourceError:
     return SourceError(f"could not compute librsync {what}: {reason}", hint=hint)
 
 
-def _free(lib: ctypes.CDLL, job: int, sums: int | None) -> None:
+class _Sums:
+    """A signature in memory; freed when nobody refers to it any more, jobs included."""
+
+    def __init__(self, sums: int) -> None:
+        self.address = sums
+        lib = _library()
+        self._release = weakref.finalize(self, lib.rs_free_sumset, sums)
+        self._release.atexit = False
+
+
+class _Signature:
+    """A loaded signature; see `snapvault.ports.librsync.Sums`."""
+
+    def __init__(self, sums: _Sums) -> None:
+        self._sums: _Sums | None = sums
+
+    def delta(self, sink: Callable[[bytes], None]) -> "_Job":
+        """Start a delta; ValueError: the signature is closed."""
+        if self._sums is None:
+            raise ValueError("the signature is closed")
+        return _Job(_library().rs_delta_begin(self._sums.address), sink, "delta", self._sums)
+
+    def close(self) -> None:
+        """Let go of the signature; its memory is free once no job is left. Safe to repeat."""
+        self._sums = None
+
+
+def _free(lib: ctypes.CDLL, job: int, keep_alive: list[_Sums]) -> None:
     # ORDER: the job goes first, because it points into the sums.
     lib.rs_job_free(job)
-    if sums is not None:
-        lib.rs_free_sumset(sums)
+    keep_alive.clear()
 
 
 class _Job:
@@ -122,7 +148,7 @@ class _Job:
     """
 
     def __init__(
-        self, job: int, sink: Callable[[bytes], None], what: str, sums: int | None = None
+        self, job: int, sink: Callable[[bytes], None], what: str, sums: _Sums | None = None
     ) -> None:
         self._lib = _library()
         self._job = job
@@ -132,7 +158,8 @@ class _Job:
         self._input_view = memoryview(self._input).cast("B")
         self._filled = 0
         self._output = ctypes.create_string_buffer(_BUFFER_SIZE)
-        self._release = weakref.finalize(self, _free, self._lib, job, sums)
+        keep_alive = [] if sums is None else [sums]
+        self._release = weakref.finalize(self, _free, self._lib, job, keep_alive)
         self._release.atexit = False
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -211,8 +238,8 @@ class LibRsync:
         job = _library().rs_sig_begin(block_length, strong_length, RK_BLAKE2_MAGIC)
         return _Job(job, sink, "signature")
 
-    def delta(self, signature: Path, sink: Callable[[bytes], None]) -> _Job:
-        """Start a delta; the signature file is read whole before this returns.
+    def sums(self, signature: Path) -> _Signature:
+        """Load a signature file; it is read whole before this returns.
 
         Raises:
             SignatureError: the file is not a signature as `signature` writes it, or is cut short.
@@ -220,12 +247,11 @@ class LibRsync:
         """
         lib = _library()
         _check_header(signature)
-        sums = _load(lib, signature)
-        result = lib.rs_build_hash_table(sums)
+        sums = _Sums(_load(lib, signature))
+        result = lib.rs_build_hash_table(sums.address)
         if result != _DONE:
-            lib.rs_free_sumset(sums)
             raise _failure(result, "delta")
-        return _Job(lib.rs_delta_begin(sums), sink, "delta", sums)
+        return _Signature(sums)
 
 
 def _check_header(path: Path) -> None:

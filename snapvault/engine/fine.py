@@ -12,6 +12,7 @@ exactly and the linear algebra library does the work.
 """
 
 import hashlib
+import mmap
 import secrets
 import struct
 from collections.abc import Iterator, Sequence
@@ -30,13 +31,13 @@ GRAIN: Final = 128
 HASH_BYTES: Final = 12
 """What a grain takes in the file."""
 
-_MAGIC: Final = b"SVFINE1\n"
+_MAGIC: Final = b"SVFINE2\n"
 _SEED: Final = 16
 _HEADER: Final = struct.Struct(f"<8sI4x{_SEED}s")
 _WORDS: Final = GRAIN // 2
 _SHORTEST: Final = 2 * GRAIN  # bytes that are worth looking at
 _PRIME: Final = 2**31 - 1
-_CHUNK: Final = 2048  # grains hashed at once: a megabyte of doubles
+_CHUNK: Final = 512  # grains hashed at once: what fits in a core's own cache as doubles
 _TABLE_BITS: Final = 20
 
 _Hashes: TypeAlias = NDArray[np.uint32]  # rows of: weak sum, two strong sums
@@ -73,17 +74,43 @@ class _Sums:
         strong = (raw % np.uint64(_PRIME)).astype(np.float64).reshape(_WORDS, 2)
         falling = np.arange(_WORDS, 0, -1, dtype=np.float64)
         self._weights = np.column_stack([np.ones(_WORDS), falling, strong])
+        self._strong_weights = np.ascontiguousarray(self._weights[:, 2:])
+        # Used over and over again: fresh memory for each chunk would cost page faults.
+        self._doubles = np.empty((_CHUNK, _WORDS))
+        self._products = np.empty((_CHUNK, 4))
+        self._strong_products = np.empty((_CHUNK, 2))
 
     def of(self, words: NDArray[np.uint16]) -> _Hashes:
         """Hash grains, one a row."""
         hashes = np.empty((len(words), 3), dtype=np.uint32)
         for begin in range(0, len(words), _CHUNK):
-            part = words[begin : begin + _CHUNK].astype(np.float64)
-            sums = part @ self._weights
+            part = words[begin : begin + _CHUNK]
+            doubles, sums = self._doubles[: len(part)], self._products[: len(part)]
+            doubles[:] = part
+            np.matmul(doubles, self._weights, out=sums)
             plain = sums[:, :2].astype(np.uint64)
             hashes[begin : begin + _CHUNK, 0] = _weak(plain[:, 0], plain[:, 1])
-            hashes[begin : begin + _CHUNK, 1:] = sums[:, 2:].astype(np.uint64) % np.uint64(_PRIME)
+            hashes[begin : begin + _CHUNK, 1:] = _remainder(sums[:, 2:])
         return hashes
+
+    def strong_of(self, words: NDArray[np.uint16]) -> NDArray[np.uint32]:
+        """Return the two strong sums of grains, one grain a row."""
+        hashes = np.empty((len(words), 2), dtype=np.uint32)
+        for begin in range(0, len(words), _CHUNK):
+            part = words[begin : begin + _CHUNK]
+            doubles, sums = self._doubles[: len(part)], self._strong_products[: len(part)]
+            doubles[:] = part
+            np.matmul(doubles, self._strong_weights, out=sums)
+            hashes[begin : begin + _CHUNK] = _remainder(sums)
+        return hashes
+
+
+def _remainder(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sums modulo the prime. All of it is exact: the quotient is off by one at most."""
+    left: NDArray[np.float64] = sums - np.floor(sums * (1 / _PRIME)) * _PRIME
+    left += (left < 0) * float(_PRIME)
+    left -= (left >= _PRIME) * float(_PRIME)
+    return left
 
 
 def _weak(plain: U64, falling: U64) -> NDArray[np.uint32]:
@@ -105,7 +132,7 @@ class FineWriter:
         file.write(_HEADER.pack(_MAGIC, GRAIN, seed))
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes; what is left at the end and is no whole grain has no hash."""
+        """Take the next bytes."""
         if not self._left:
             return
         if self._rest:
@@ -117,12 +144,18 @@ class FineWriter:
             words = np.frombuffer(data, dtype="<u2", count=whole // 2).reshape(-1, _WORDS)
             self._file.write(self._sums.of(words).tobytes())
 
+    def finish(self) -> None:
+        """Take the end of the stream: what is left, filled with zeros, has the last hash."""
+        if self._rest and self._left:
+            words = np.frombuffer(self._rest.ljust(GRAIN, b"\0"), dtype="<u2").reshape(1, _WORDS)
+            self._file.write(self._sums.of(words).tobytes())
+
 
 class FineHashes:
     """The hashes of an old stream, in a file as `FineWriter` writes it."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file; it is mapped, not read.
+    def __init__(self, path: Path, old_size: int) -> None:
+        """Open the file; it is mapped, not read. The old stream has `old_size` bytes.
 
         Raises:
             ValueError: it is not such a file.
@@ -130,17 +163,52 @@ class FineHashes:
         """
         with path.open("rb") as file:
             header = file.read(_HEADER.size)
-        if len(header) != _HEADER.size:
-            raise ValueError("too short for fine hashes")
+            if len(header) != _HEADER.size:
+                raise ValueError("too short for fine hashes")
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         magic, grain, seed = _HEADER.unpack(header)
-        size = path.stat().st_size - _HEADER.size
+        size = len(mapped) - _HEADER.size
         if magic != _MAGIC or grain != GRAIN or size % HASH_BYTES:
             raise ValueError("not a file of fine hashes")
         self._sums = _Sums(seed)
+        self._mapped = mapped
         self._table: _Hashes = np.zeros((0, 3), dtype=np.uint32)
         if size:
-            shape = (size // HASH_BYTES, 3)
-            self._table = np.memmap(path, "<u4", "r", offset=_HEADER.size, shape=shape)
+            count = size // HASH_BYTES * 3
+            self._table = np.frombuffer(mapped, "<u4", count, _HEADER.size).reshape(-1, 3)
+        grains, self._last_size = divmod(old_size, GRAIN)
+        if len(self._table) > -(-old_size // GRAIN):
+            raise ValueError("fine hashes of a longer stream")
+        # The hash of what is no whole grain at the end, if there is such and it has a hash.
+        self._last = self._table[grains:]
+        self._table = self._table[:grains]
+
+    @property
+    def grains(self) -> int:
+        """The number of grains of the old stream that have hashes, from its start."""
+        return len(self._table)
+
+    def let_go(self) -> None:
+        """Give back the memory of what was looked at; it stays in the system's file cache."""
+        self._mapped.madvise(mmap.MADV_DONTNEED)
+
+    def ends_with(self, data: memoryview) -> bool:
+        """Tell whether `data` is what the old stream has after its last whole grain."""
+        if len(data) != self._last_size or not len(self._last):
+            return False
+        words = np.frombuffer(bytes(data).ljust(GRAIN, b"\0"), dtype="<u2").reshape(1, _WORDS)
+        return bool((self._sums.of(words) == self._last).all())
+
+    def are_old(self, data: bytes, position: I64, grain: I64) -> NDArray[np.bool_]:
+        """Tell which grains' worths of `data`, from some positions on, are those old grains."""
+        if not len(position):
+            return np.zeros(0, dtype=bool)
+        equal: NDArray[np.bool_] = np.ones(len(position), dtype=bool)
+        strong = self._sums.strong_of(_windows(data, position))
+        old = self._table[grain]
+        for column in (0, 1):
+            equal &= strong[:, column] == old[:, column + 1]
+        return equal
 
     def find(self, data: bytes, gaps: Sequence[Gap]) -> list[list[Run]]:
         """Find old bytes in literals: for each gap its runs, in order and disjoint.
@@ -178,7 +246,7 @@ class FineHashes:
         counts = np.maximum(room, 0)
         if not counts.any():
             return counts
-        number, step = _counted(counts)
+        number, step = counted(counts)
         at = position[number] + way * GRAIN * step
         old = self._table[grain[number] + way * step]
         equal = (self._sums.of(_windows(data, at)) == old).all(axis=1)
@@ -199,7 +267,7 @@ class FineHashes:
         parts = zip(start[gaps].tolist(), stop[gaps].tolist(), strict=True)
         some = b"".join([data[begin:end] for begin, end in parts])
         edges = np.cumsum(stop[gaps] - start[gaps])
-        number, step = _counted(last[gaps] - first[gaps])
+        number, step = counted(last[gaps] - first[gaps])
         grains = first[gaps][number] + step
         old = self._table[grains]
         keys = (number.astype(np.uint64) << np.uint64(32)) | old[:, 0]
@@ -225,7 +293,7 @@ def _append(runs: list[Run], run: Run) -> None:
         runs.append(run)
 
 
-def _counted(counts: I64) -> tuple[I64, I64]:
+def counted(counts: I64) -> tuple[I64, I64]:
     """Return, for that many rows of each number, the numbers, and the rows' places under them."""
     number = np.repeat(np.arange(len(counts)), counts)
     return number, np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -274,8 +342,9 @@ def _rolling(words: U64) -> NDArray[np.uint32]:
 
 def _windows(data: bytes, position: U64 | I64) -> NDArray[np.uint16]:
     """Return the grains' worth of bytes at some positions, one a row."""
-    whole = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), GRAIN)
-    rows: NDArray[np.uint16] = np.ascontiguousarray(whole[position]).view("<u2")
+    # One opaque element for each window: numpy gathers those by copying memory.
+    whole: NDArray[np.void] = np.ndarray((len(data) - GRAIN + 1,), f"V{GRAIN}", data, strides=(1,))
+    rows: NDArray[np.uint16] = whole[position].view("<u2").reshape(-1, _WORDS)
     return rows
 
 

@@ -73,6 +73,11 @@ def fine_hashes(folder: Path, stream: str) -> Path:
     return folder / f"{stream}.fine"
 
 
+def anchors(fine: Path) -> Path:
+    """Return where the anchors of a stream belong, given where its finer hashes lie."""
+    return fine.with_suffix(".anchors")
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A head as it lies in this host's cache: nothing says yet that it is whole."""

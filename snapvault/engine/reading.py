@@ -9,6 +9,7 @@ from pathlib import Path
 
 from snapvault import clock
 from snapvault.engine import head
+from snapvault.engine.anchors import AnchorIndex
 from snapvault.engine.blocks import BlockScan
 from snapvault.engine.commit import StreamDraft
 from snapvault.engine.fine import FineHashes
@@ -272,11 +273,19 @@ class Reading:
             rewritten_bytes=result.rewritten_bytes,
         )
 
-    def _fine_hashes(self, name: str) -> FineHashes | None:
+    def _fine_hashes(self, name: str, size: int) -> FineHashes | None:
         """Return the finer hashes of the parent's stream, if there are any and they are wanted."""
         path = self.parent.fine_hashes.get(name) if self.parent and self.fine_hashes else None
         try:
-            return None if path is None else FineHashes(path)
+            return None if path is None else FineHashes(path, size)
+        except (OSError, ValueError):
+            return None
+
+    def _anchors(self, name: str) -> AnchorIndex | None:
+        """Return the anchors of the parent's stream, if there are any."""
+        path = self.parent.fine_hashes.get(name) if self.parent else None
+        try:
+            return None if path is None else AnchorIndex(head.anchors(path))
         except (OSError, ValueError):
             return None
 
@@ -288,7 +297,8 @@ class Reading:
                 before.size,
                 before.block_size,
                 self.parent.signatures[before.name],
-                self._fine_hashes(before.name),
+                self._fine_hashes(before.name, before.size),
+                self._anchors(before.name),
             )
         result = Roll(
             stream=stream,
@@ -299,7 +309,8 @@ class Reading:
             folder=self.run_folder,
             on_stored=lambda volume, held: self.journal.note_bytes(stream.name, volume, held),
             on_read=progress.advance,
-            fine_hashes=head.fine_hashes(self.head_folder, stream.name),
+            fine_hashes=(fine := head.fine_hashes(self.head_folder, stream.name)),
+            anchors=head.anchors(fine),
             most_fine_hashes=self.fine_hashes,
             old=self.rewriting.of(stream.name) if old else UNKNOWN,
         ).run()

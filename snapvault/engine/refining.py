@@ -126,11 +126,15 @@ class Refiner:
 
     def _outside(self, run: Run) -> Iterator[Run]:
         """Yield the parts of a run that are not hidden."""
-        old_end = run.old + run.end - run.start
-        first = bisect_right(self._hidden, run.old, key=lambda each: each[1])
-        last = bisect_left(self._hidden, old_end, key=lambda each: each[0])
-        for begin, end in subtract([(run.old, old_end)], self._hidden[first:last]):
+        for begin, end in outside(run.old, run.old + run.end - run.start, self._hidden):
             yield Run(run.start + begin - run.old, run.start + end - run.old, begin)
+
+
+def outside(begin: int, end: int, hidden: Sequence[Range]) -> Iterator[Range]:
+    """Yield the parts of a range that are not in some others, which are sorted and disjoint."""
+    first = bisect_right(hidden, begin, key=lambda each: each[1])
+    last = bisect_left(hidden, end, key=lambda each: each[0])
+    return subtract([(begin, end)], hidden[first:last])
 
 
 def _is_worth(run: Run, gap: Gap) -> bool:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `rolling` engine: find what changed in a stream of bytes with librsync.
+"""The `rolling` engine: find what changed in a stream of bytes.
 
-The stream is matched against the parent's signature, followed by those of what an
+Where this host has kept finer hashes, the old stream is laid along the new one. What that does not
+find is matched by librsync against the parent's signature, followed by those of what an
 unfinished run has already stored, as if they were one old file. Copies from the first part become
 PARENT extents, copies from the rest point into those volumes, and only literals are stored.
 """
@@ -19,16 +20,18 @@ from typing import BinaryIO
 
 import numpy as np
 
+from snapvault.engine.aligning import Aligner
+from snapvault.engine.anchors import NO_ANCHORS, AnchorIndex, Anchors, Survey
 from snapvault.engine.fine import FineHashes, FineWriter
 from snapvault.engine.journal import PendingBytes
 from snapvault.engine.pipeline import threads
 from snapvault.engine.refining import Refiner
 from snapvault.engine.rewriting import UNKNOWN
 from snapvault.engine.rewriting import OldStream as Known
+from snapvault.engine.searching import Searcher
 from snapvault.engine.sorted_volumes import SortedVolumes
 from snapvault.engine.volumes import Piece
 from snapvault.errors import SignatureError
-from snapvault.formats.delta import Copy, DeltaReader
 from snapvault.model.extents import FIRST_VOLUME, PARENT, ExtentMap
 from snapvault.model.ranges import align
 from snapvault.ports.librsync import Rsync, SignatureJob
@@ -39,6 +42,7 @@ STRONG_LENGTH = 16
 
 _CHUNK = 1 << 20  # bytes read at once
 _SMALLEST_BLOCK = 2048
+_SMALLEST_SEARCHED = 8192  # of streams whose changes are found by finer hashes
 _MOST_BLOCKS = 1 << 20  # a loaded signature takes some 50 bytes a block
 
 # magic u32 | block length u32 | strong sum length u32, big-endian; librsync's own format
@@ -47,29 +51,39 @@ _WEAK_SIZE = 4
 _SUM_SIZE = _WEAK_SIZE + STRONG_LENGTH
 
 
-def block_length_for(size: int) -> int:
-    """Return the block length for a stream of about that many bytes; a power of two."""
-    length = _SMALLEST_BLOCK
+def block_length_for(size: int, *, has_finer: bool) -> int:
+    """Return the block length for a stream of about that many bytes; a power of two.
+
+    The signature goes into the vault every night. Where there are finer hashes, it serves what
+    they do not find, and a host that has lost them: there it can be smaller.
+    """
+    length = _SMALLEST_SEARCHED if has_finer else _SMALLEST_BLOCK
     while length * _MOST_BLOCKS < size:
         length *= 2
     return length
 
 
-FIRST_LENGTHS = (_SMALLEST_BLOCK, 64 * _SMALLEST_BLOCK)
-"""Block lengths tried at once for a stream whose size nobody knows: to 2 GiB, and beyond."""
+def first_lengths(*, has_finer: bool) -> tuple[int, int]:
+    """Return block lengths to try at once for a stream whose size nobody knows.
+
+    One is for 2 GiB, or 8 GiB, and less; the other for what is beyond.
+    """
+    smallest = block_length_for(0, has_finer=has_finer)
+    return smallest, 64 * smallest
 
 
 @dataclass(frozen=True, slots=True)
 class OldStream:
     """The parent's stream: bytes, block length, and the file with its librsync signature.
 
-    `fine` has its finer hashes, if this host has kept them.
+    `fine` has its finer hashes and `anchors` its anchors, if this host has kept them.
     """
 
     size: int
     block_length: int
     signature: Path
     fine: FineHashes | None = None
+    anchors: AnchorIndex | None = None
 
 
 @dataclass(slots=True)
@@ -162,7 +176,8 @@ class Roll:
 
     `folder` takes the signature files. `on_stored` is told when bytes go into another volume, and
     gets what will say, once that volume is complete, which of this stream's bytes it holds.
-    `fine_hashes` takes at most `most_fine_hashes` bytes of the stream's finer hashes.
+    `fine_hashes` takes at most `most_fine_hashes` bytes of the stream's finer hashes, and
+    `anchors` its anchors.
     """
 
     stream: ByteStream
@@ -174,6 +189,7 @@ class Roll:
     on_stored: Callable[[str, Callable[[], PendingBytes]], None]
     on_read: Callable[[int], None]
     fine_hashes: Path | None = None
+    anchors: Path | None = None
     most_fine_hashes: int = 0
     old: Known = UNKNOWN
     _rows: _Rows = field(default_factory=_Rows)
@@ -189,12 +205,13 @@ class Roll:
         Raises:
             SourceError: the stream broke.
         """
-        lengths = (block_length_for(self.parent.size),) if self.parent else FIRST_LENGTHS
+        lengths = self._lengths()
         sha256 = hashlib.sha256()
         size = 0
         with ExitStack() as stack:
             signatures = [self._signature(stack, length) for length in lengths]
             fine = self._fine_writer(stack)
+            survey = self._survey()
             feed, finish = self._matcher(stack)
             aside = stack.enter_context(threads(1, "signature"))
 
@@ -209,7 +226,7 @@ class Roll:
                 while data := readable.read(_CHUNK):
                     signing = aside.submit(sign, data)
                     try:
-                        feed(data)
+                        feed(data, survey.feed(data) if survey else NO_ANCHORS)
                     finally:
                         signing.result()
                     size += len(data)
@@ -217,6 +234,10 @@ class Roll:
             finish()
             for _, job in signatures:
                 job.finish()
+            if fine is not None:
+                fine.finish()
+            if survey and self.anchors:
+                survey.write(self.anchors)
         # Where a hidden block did change, it counts as stored again: what that may cost stays true.
         rewritten = min(self._hidden_bytes, self._literal_bytes)
         length = next((each for each in lengths if each * _MOST_BLOCKS >= size), lengths[-1])
@@ -244,42 +265,60 @@ class Roll:
         file = stack.enter_context(self.fine_hashes.open("wb"))
         return FineWriter(file, self.most_fine_hashes)
 
-    def _matcher(self, stack: ExitStack) -> tuple[Callable[[bytes], None], Callable[[], None]]:
-        """Return what takes the stream's bytes, and what takes its end."""
+    def _survey(self) -> Survey | None:
+        if self.anchors is None or not self.most_fine_hashes:
+            return None
+        if self.parent is None:
+            return Survey(None, 0)
+        return Survey(self.parent.anchors, self.parent.size)
+
+    def _matcher(
+        self, stack: ExitStack
+    ) -> tuple[Callable[[bytes, Anchors], None], Callable[[], None]]:
+        """Return what takes the stream's bytes with its anchors, and what takes its end."""
         old = self._old_signature()
         if old is None:
-            return lambda data: self._literal(memoryview(data)), lambda: None
-        reader = DeltaReader()
-
-        copy, literal = self._copy, self._literal
-        refiner = None
-        if self.parent and self.parent.fine:
-            refiner = Refiner(
-                self.parent.fine, self.parent.size, copy, literal, hidden=self.old.again
-            )
-            copy, literal = refiner.copy, refiner.literal
-
-        def take(delta: bytes) -> None:
-            for command in reader.feed(delta):
-                if isinstance(command, Copy):
-                    copy(command.offset, command.length)
-                else:
-                    literal(command)
-
-        job = self.rsync.delta(old, take)
-        stack.callback(job.close)
+            return lambda data, _: self._literal(memoryview(data)), lambda: None
+        if self.parent is None or self.parent.fine is None:
+            searcher = self._searcher(stack, old, self._copy, self._literal)
+            return lambda data, _: searcher.literal(memoryview(data)), searcher.finish
+        fine, hidden = self.parent.fine, self.old.again
+        refiner = Refiner(fine, self.parent.size, self._copy, self._literal, hidden=hidden)
+        searcher = self._searcher(stack, old, refiner.copy, refiner.literal)
+        aligner = Aligner(fine, self.parent.anchors, searcher.copy, searcher.literal, hidden=hidden)
 
         def finish() -> None:
-            job.finish()
-            reader.finish()
-            if refiner is not None:
-                refiner.finish()
+            aligner.finish()
+            searcher.finish()
+            refiner.finish()
 
-        return job.feed, finish
+        return aligner.feed, finish
+
+    def _searcher(
+        self,
+        stack: ExitStack,
+        old: Path,
+        copy: Callable[[int, int], None],
+        literal: Callable[[memoryview], None],
+    ) -> Searcher:
+        searcher = Searcher(lambda: self.rsync.sums(old), self._old_length, copy, literal)
+        stack.callback(searcher.close)
+        return searcher
+
+    @property
+    def _old_length(self) -> int:
+        """The block length of what the stream is matched against."""
+        return self.parent.block_length if self.parent else self._lengths()[0]
+
+    def _lengths(self) -> tuple[int, ...]:
+        has_finer = self.fine_hashes is not None and self.most_fine_hashes > 0
+        if self.parent is None:
+            return first_lengths(has_finer=has_finer)
+        return (block_length_for(self.parent.size, has_finer=has_finer),)
 
     def _old_signature(self) -> Path | None:
         """Join the signatures of the parent and of what is pending; None when there is neither."""
-        length = self.parent.block_length if self.parent else FIRST_LENGTHS[0]
+        length = self._old_length
         path = self.folder / f"{self.stream.name}.old.rsync"
         virtual = 0
         with path.open("wb") as joined:
@@ -340,8 +379,7 @@ class Roll:
         number = self._number(piece.volume)
         self._rows.add(piece.length, number, piece.offset)
         if self._held is None or self._held.volume != piece.volume:
-            length = self.parent.block_length if self.parent else FIRST_LENGTHS[0]
-            self._held = _Held(piece.volume, piece.offset, self.rsync, length)
+            self._held = _Held(piece.volume, piece.offset, self.rsync, self._old_length)
             self.on_stored(piece.volume, self._held.finish)
         self._held.add(piece.data)
 

@@ -33,7 +33,19 @@ class DeltaJob(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the job and its signature; safe to repeat, needed after a failure too."""
+        """Free the job; safe to repeat, needed after a failure too."""
+        ...
+
+
+class Sums(Protocol):
+    """A loaded signature. It takes some 50 bytes of memory a block."""
+
+    def delta(self, sink: Callable[[bytes], None]) -> DeltaJob:
+        """Start a delta against the signature; the sink gets the delta's bytes in order."""
+        ...
+
+    def close(self) -> None:
+        """Free the signature once no job needs it any more; safe to repeat."""
         ...
 
 
@@ -46,8 +58,8 @@ class Rsync(Protocol):
         """Start a signature (RabinKarp and BLAKE2); the sink gets its bytes in order."""
         ...
 
-    def delta(self, signature: Path, sink: Callable[[bytes], None]) -> DeltaJob:
-        """Start a delta against a signature file; the sink gets the delta's bytes in order.
+    def sums(self, signature: Path) -> Sums:
+        """Load a signature file.
 
         Raises:
             SignatureError: the file is not a librsync signature.

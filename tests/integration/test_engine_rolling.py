@@ -2,14 +2,16 @@
 """Streams of bytes against the night before, with real librsync."""
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from snapvault.engine.anchors import Survey
 from snapvault.engine.fine import FineWriter
-from snapvault.engine.rolling import FIRST_LENGTHS, block_length_for
+from snapvault.engine.rolling import block_length_for, first_lengths
 from snapvault.errors import SourceError
 from snapvault.formats import names
 from tests.support.stores import CrashingStore, PowerCut
@@ -30,22 +32,31 @@ def dump_of(size: int, seed: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("size", "length"),
+    ("size", "has_finer", "length"),
     [
-        (0, 2048),
-        (1, 2048),
-        (2 * GIB, 2048),
-        (2 * GIB + 1, 4096),
-        (4 * GIB, 4096),
-        (1024 * GIB, 1 << 20),
+        (0, False, 2048),
+        (1, False, 2048),
+        (2 * GIB, False, 2048),
+        (2 * GIB + 1, False, 4096),
+        (4 * GIB, False, 4096),
+        (1024 * GIB, False, 1 << 20),
+        (0, True, 8192),
+        (8 * GIB, True, 8192),
+        (8 * GIB + 1, True, 16384),
+        (1024 * GIB, True, 1 << 20),
     ],
 )
-def test_the_block_length_keeps_a_signature_to_a_million_blocks(size: int, length: int) -> None:
-    assert block_length_for(size) == length
+def test_the_block_length_keeps_a_signature_to_a_million_blocks(
+    size: int,
+    has_finer: bool,  # noqa: FBT001 - a parameter of the test, given by name
+    length: int,
+) -> None:
+    assert block_length_for(size, has_finer=has_finer) == length
 
 
 def test_a_first_stream_is_signed_with_a_length_for_small_and_one_for_large() -> None:
-    assert FIRST_LENGTHS == (2048, 128 << 10)
+    assert first_lengths(has_finer=False) == (2048, 128 << 10)
+    assert first_lengths(has_finer=True) == (8192, 512 << 10)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +185,86 @@ def test_of_a_changed_row_the_night_stores_little_more_than_the_row(kit: VaultKi
     changed_rows = 80
     for point in points[1:]:
         assert point.counters["changed_bytes"] < changed_rows * 1.5 * 384
+
+
+def spoil_by_losing_the_anchors(path: Path, _: bytes) -> None:
+    path.with_suffix(".anchors").unlink()
+
+
+def spoil_by_anchors_of_what_comes(path: Path, coming: bytes) -> None:
+    survey = Survey(None, 0)
+    survey.feed(b"(elsewhere)" * 20 + coming)
+    survey.write(path.with_suffix(".anchors"))
+
+
+@pytest.mark.parametrize("spoil", [spoil_by_losing_the_anchors, spoil_by_anchors_of_what_comes])
+def test_anchors_that_are_lost_cost_little(
+    kit: VaultKit, spoil: Callable[[Path, bytes], None]
+) -> None:
+    rows = rows_of(4000)
+    source = MixedSource(streams={"dump": b"".join(rows)})
+    first = kit.night(source)
+    (path,) = (kit.folder / "state").rglob("*.fine")
+    source.streams["dump"] = b"".join(edited(rows, 1))
+    spoil(path, source.streams["dump"])
+
+    second = kit.night(source)
+
+    require_whole(kit, source, [first.point, second.point])
+    assert second.point.counters["changed_bytes"] < 80 * 1.5 * 384 * 5
+
+
+def test_a_host_that_lost_its_state_goes_on_with_the_vaults_coarser_signature(
+    kit: VaultKit,
+) -> None:
+    rows = rows_of(4000)
+    source = MixedSource(streams={"dump": b"".join(rows)})
+    first = kit.night(source)
+    shutil.rmtree(kit.folder / "state" / "sources")
+    rows[1000] = rows[3000] = b"(changed),"
+    source.streams["dump"] = b"".join(rows)
+
+    second = kit.night(source)
+
+    rows[2000] = b"(changed too),"
+    source.streams["dump"] = b"".join(rows)
+    third = kit.night(source)
+    require_whole(kit, source, [first.point, second.point, third.point])
+    assert second.point.counters["changed_bytes"] <= 2 * 2 * 8192
+    assert third.point.counters["changed_bytes"] <= 3 * 128
+
+
+def test_a_vault_with_signatures_of_small_blocks_goes_on_with_larger_ones(kit: VaultKit) -> None:
+    options = kit.options
+    kit.options = replace(options, fine_hashes=0)
+    rows = rows_of(4000)
+    source = MixedSource(streams={"dump": b"".join(rows)})
+    points = [kit.night(source).point]
+    kit.options = options
+    for place in (1000, 2000):
+        rows[place] = b"(changed),"
+        source.streams["dump"] = b"".join(rows)
+        points.append(kit.night(source).point)
+    kit.options = replace(options, fine_hashes=0)
+    points.append(kit.night(source).point)
+
+    assert [point.streams[0].block_size for point in points] == [2048, 8192, 8192, 2048]
+    assert points[1].counters["changed_bytes"] <= 2 * 2048
+    assert points[2].counters["changed_bytes"] <= 3 * 128
+    assert points[3].counters["changed_bytes"] == 0
+    require_whole(kit, source, points)
+
+
+def test_what_a_night_uploads_of_an_unsorted_dump_is_found_where_it_went(kit: VaultKit) -> None:
+    rows = rows_of(4000)
+    source = MixedSource(streams={"dump": b"".join(rows)})
+    first = kit.night(source)
+    source.streams["dump"] = b"".join([*rows[3000:], *rows[1000:3000], *rows[:1000]])
+
+    second = kit.night(source)
+
+    require_whole(kit, source, [first.point, second.point])
+    assert second.point.counters["changed_bytes"] <= 4 * 1024
 
 
 def spoil_by_removal(path: Path, _: bytes) -> None:

@@ -43,7 +43,7 @@ def void(_: int) -> None:
 
 def delta_of(signature: Path, data: bytes, cuts: tuple[int, ...] = ()) -> list[bytes]:
     pieces: list[bytes] = []
-    job = LibRsync().delta(signature, pieces.append)
+    job = LibRsync().sums(signature).delta(pieces.append)
     bounds = sorted({0, len(data), *(cut for cut in cuts if cut <= len(data))})
     for start, end in pairwise(bounds):
         job.feed(memoryview(data)[start:end])
@@ -220,17 +220,17 @@ def test_a_file_that_is_no_signature_is_refused(
     path.write_bytes(damage(path.read_bytes()))
 
     with pytest.raises(SignatureError, match='"'):
-        LibRsync().delta(path, lambda _: None)
+        LibRsync().sums(path)
 
 
 def test_a_missing_signature_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r'missing\.sig": No such file'):
-        LibRsync().delta(tmp_path / "missing.sig", lambda _: None)
+        LibRsync().sums(tmp_path / "missing.sig")
 
 
 def test_a_job_that_is_over_takes_no_more(tmp_path: Path) -> None:
     signature = sign(tmp_path / "sig", b"old")
-    job = LibRsync().delta(signature, lambda _: None)
+    job = LibRsync().sums(signature).delta(lambda _: None)
     job.feed(b"new")
     job.close()
 
@@ -265,7 +265,7 @@ def test_jobs_dropped_on_the_way_leave_no_memory_behind(tmp_path: Path) -> None:
 
     def drop(times: int) -> int:
         for number in range(times):
-            job = LibRsync().delta(signature, lambda _: None)
+            job = LibRsync().sums(signature).delta(lambda _: None)
             job.feed(bytes(10_000))
             if number % 2:
                 job.close()

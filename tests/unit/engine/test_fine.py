@@ -20,7 +20,8 @@ def hashes_of(path: Path, old: bytes, *, most: int = 1 << 20, piece: int = 1000)
         writer = FineWriter(file, most)
         for at in range(0, len(old), piece):
             writer.feed(old[at : at + piece])
-    return FineHashes(path)
+        writer.finish()
+    return FineHashes(path, len(old))
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +136,15 @@ def test_each_file_has_a_key_of_its_own(path: Path) -> None:
     assert path.read_bytes() != first
 
 
-@pytest.mark.parametrize("content", [b"", b"SVFINE1\n", b"x" * 100, b"SVFINE1\n" + bytes(24 + 7)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"SVFINE2\n", b"x" * 100, b"SVFINE2\n" + bytes(24 + 7), b"SVFINE1\n" + bytes(24)],
+)
 def test_another_file_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
     with pytest.raises(ValueError, match="fine hashes"):
-        FineHashes(path)
+        FineHashes(path, 1000)
 
 
 # --- between copies --------------------------------------------------------------------------

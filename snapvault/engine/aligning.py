@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laying the old stream along the new one: which bytes are old ones, in place or moved.
+
+A dump is, night after night, mostly the same bytes in the same order, each time a little further
+on or back. Anchors tell how far; the finer hashes of the old grains, compared at just that
+distance, tell whether it is so. That is a few sums of whole arrays, where rolling a hash is a step
+for every byte. What is not found goes on as a literal, to be looked for in other ways.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snapvault.engine.anchors import NO_ANCHORS, AnchorIndex, Anchors
+from snapvault.engine.fine import GRAIN, FineHashes, counted
+from snapvault.engine.refining import outside
+from snapvault.model.ranges import Range
+
+_I64: TypeAlias = NDArray[np.int64]
+
+_BATCH = 1 << 20  # bytes looked at together
+_KEEP = 4096  # bytes at the end of a batch that are looked at again with the next
+_SHORTEST = 2 * GRAIN  # bytes that are worth two more extents
+
+
+class Aligner:
+    """Passes a stream on, in order, as copies of old bytes and literals.
+
+    `index` has the anchors of the old stream, if there are any. In its `hidden` ranges, sorted and
+    disjoint, nothing is found. Every copy was compared, by the hashes.
+    """
+
+    def __init__(
+        self,
+        hashes: FineHashes,
+        index: AnchorIndex | None,
+        copy: Callable[[int, int], None],
+        literal: Callable[[memoryview], None],
+        *,
+        hidden: Sequence[Range] = (),
+    ) -> None:
+        self._hashes = hashes
+        self._index = index
+        self._to_copy = copy
+        self._to_literal = literal
+        self._hidden = hidden
+        self._pieces: list[bytes] = []
+        self._anchors: list[Anchors] = []
+        self._size = 0
+        self._begin = 0  # of the pieces, in the stream
+        self._shift = 0  # from new to old places, as it was last
+
+    def feed(self, data: bytes, anchors: Anchors) -> None:
+        """Take the next bytes, and the anchors of the stream that are known since the last."""
+        self._pieces.append(data)
+        self._anchors.append(anchors)
+        self._size += len(data)
+        if self._size >= _BATCH:
+            self._look(is_last=False)
+
+    def finish(self) -> None:
+        """Take the end of the stream."""
+        self._look(is_last=True)
+
+    def _look(self, *, is_last: bool) -> None:
+        data = b"".join(self._pieces)
+        start, end, shift = self._found(data)
+        if self._hidden:
+            start, end, shift = self._outside(start, end, shift)
+        found = int(end[-1]) if len(end) else 0
+        stop = len(data) if is_last else max(found, len(data) - _KEEP)
+        view = memoryview(data)
+        at = 0
+        begin = self._begin
+        for first, last, far in zip(start.tolist(), end.tolist(), shift.tolist(), strict=True):
+            if first > at:
+                self._to_literal(view[at:first])
+            self._to_copy(first + begin + far, last - first)
+            at = last
+        if len(shift):
+            self._shift = int(shift[-1])
+        if is_last and self._is_old_end(view[at:], at):
+            self._to_copy(at + begin + self._shift, len(data) - at)
+        elif stop > at:
+            self._to_literal(view[at:stop])
+        self._pieces = [data[stop:]]
+        self._size = len(data) - stop
+        self._begin += stop
+        self._anchors = [
+            _from(self._begin, each) for each in self._anchors if _ends(each) >= self._begin
+        ]
+
+    def _is_old_end(self, data: memoryview, at: int) -> bool:
+        """Tell whether the stream ends with what the old one has after its last whole grain."""
+        is_there = at + self._begin + self._shift == self._hashes.grains * GRAIN
+        return bool(data) and is_there and self._hashes.ends_with(data) and not self._hidden
+
+    def _found(self, data: bytes) -> tuple[_I64, _I64, _I64]:
+        """Return the runs of old bytes in a batch: start, end and shift, in order, disjoint."""
+        place, shift = self._guesses()
+        # Guesses that agree are one; it holds from the last that differs to the next one.
+        turn = np.flatnonzero(shift[1:] != shift[:-1]) + 1
+        first, last = np.concatenate(([0], turn)), np.concatenate((turn - 1, [len(shift) - 1]))
+        low = np.concatenate(([0], place[last[:-1]]))
+        high = np.concatenate((place[first[1:]], [len(data)]))
+        shift = shift[first]
+        old = shift + self._begin
+        begin = np.maximum(0, -(-(low + old) // GRAIN))
+        stop = np.minimum((high + old) // GRAIN, self._hashes.grains)
+        number, step = counted(np.maximum(0, stop - begin))
+        grain = begin[number] + step
+        at = grain * GRAIN - old[number]
+        equal = np.flatnonzero(self._hashes.are_old(data, at, grain))
+        self._hashes.let_go()
+        if not len(equal):
+            return NO_ANCHORS.position, NO_ANCHORS.position, NO_ANCHORS.position
+        ends = (np.diff(equal) != 1) | np.diff(number[equal]).astype(bool)
+        heads = equal[np.concatenate(([True], ends))]
+        tails = equal[np.concatenate((ends, [True]))]
+        return _disjoint(at[heads], at[tails] + GRAIN, shift[number[heads]])
+
+    def _guesses(self) -> tuple[_I64, _I64]:
+        """Return places in the batch, rising, and how far from there the old bytes may lie."""
+        first = np.zeros(1, dtype=np.int64), np.full(1, self._shift, dtype=np.int64)
+        if self._index is None:
+            return first
+        found = [self._index.find(anchors) for anchors in self._anchors]
+        new = np.concatenate([NO_ANCHORS.position, *(each[0] for each in found)])
+        old = np.concatenate([NO_ANCHORS.position, *(each[1] for each in found)])
+        known = (old >= 0) & (old < self._hashes.grains * GRAIN)
+        new, old = new[known], old[known]
+        return np.concatenate((first[0], new - self._begin)), np.concatenate((first[1], old - new))
+
+    def _outside(self, start: _I64, end: _I64, shift: _I64) -> tuple[_I64, _I64, _I64]:
+        """Return the parts of runs that are not hidden."""
+        parts = [
+            (first - far - self._begin, last - far - self._begin, far)
+            for begin, stop, far in zip(start.tolist(), end.tolist(), shift.tolist(), strict=True)
+            for first, last in outside(
+                begin + far + self._begin, stop + far + self._begin, self._hidden
+            )
+        ]
+        columns = np.array(parts, dtype=np.int64).reshape(-1, 3)
+        return columns[:, 0], columns[:, 1], columns[:, 2]
+
+
+def _ends(anchors: Anchors) -> int:
+    return int(anchors.position[-1]) if len(anchors.position) else -1
+
+
+def _from(begin: int, anchors: Anchors) -> Anchors:
+    first = int(np.searchsorted(anchors.position, begin))
+    return Anchors(anchors.position[first:], anchors.key[first:])
+
+
+def _disjoint(start: _I64, end: _I64, shift: _I64) -> tuple[_I64, _I64, _I64]:
+    """Cut runs where they overlap, and leave out those that are too short to be worth it."""
+    order = np.argsort(start, kind="stable")
+    start, end, shift = start[order], end[order], shift[order]
+    before = np.concatenate(([0], np.maximum.accumulate(end)[:-1]))
+    cut = np.maximum(start, before)
+    good = (end - cut >= _SHORTEST) | ((cut == before) & (end > cut))
+    return cut[good], end[good], shift[good]
