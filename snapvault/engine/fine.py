@@ -151,6 +151,14 @@ class FineWriter:
             self._file.write(self._sums.of(words).tobytes())
 
 
+def is_complete(path: Path, old_size: int) -> bool:
+    """Tell whether a file has the hashes of all of a stream of so many bytes."""
+    try:
+        return path.stat().st_size == _HEADER.size + -(-old_size // GRAIN) * HASH_BYTES
+    except OSError:
+        return False
+
+
 class FineHashes:
     """The hashes of an old stream, in a file as `FineWriter` writes it."""
 
@@ -179,6 +187,7 @@ class FineHashes:
         grains, self._last_size = divmod(old_size, GRAIN)
         if len(self._table) > -(-old_size // GRAIN):
             raise ValueError("fine hashes of a longer stream")
+        self.is_complete = len(self._table) == -(-old_size // GRAIN)
         # The hash of what is no whole grain at the end, if there is such and it has a hash.
         self._last = self._table[grains:]
         self._table = self._table[:grains]

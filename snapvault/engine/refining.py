@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between two copies of librsync's: which bytes of a literal are old ones after all.
+"""Between two copies of old bytes: which bytes of a literal are old ones after all.
 
-librsync copies whole blocks of 2 KiB and more. Where a row of a dump changed, the literal
-between two copies holds that block's other rows too. The finer hashes of the old bytes that
-lie between the two copies find them.
+librsync copies whole blocks of 2 KiB and more, and what lays the streams along each other whole
+grains at distances it can guess. Where a row of a dump changed, the literal between two copies
+holds some other rows too. The finer hashes of the old bytes that lie between the two find them.
 """
 
 from bisect import bisect_left, bisect_right

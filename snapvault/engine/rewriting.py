@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snapvault.engine.commit import kept_list
+from snapvault.engine.fine import is_complete
 from snapvault.engine.head import Head
 from snapvault.engine.vault import Held, Vault
 from snapvault.formats import names
@@ -185,7 +186,7 @@ def _states(vault: Vault, parent: Head, ages: _Ages) -> Iterator[VolumeState]:
         extents = parent.maps[stream.name]
         for column, found in (
             (live, _sums(extents, extents.length)),
-            (cost, _sums(extents, _to_be_stored(extents, stream))),
+            (cost, _sums(extents, _to_be_stored(extents, _unit(parent, stream)))),
         ):
             for volume, count in found.items():
                 column[volume] = column.get(volume, 0) + count
@@ -208,11 +209,23 @@ def _sums(extents: ExtentMap, weights: U64) -> dict[str, int]:
     return {volume: int(each) for volume, each in zip(extents.volumes, sums, strict=True) if each}
 
 
-def _to_be_stored(extents: ExtentMap, stream: StreamRecord) -> U64:
-    """Return the bytes that each extent takes when it is stored again: librsync's blocks, whole."""
+def _unit(parent: Head, stream: StreamRecord) -> int:
+    """Return the unit in which a stream's bytes are stored again.
+
+    Those of a disk are whole blocks anyway. Of others it is librsync's blocks, unless this host's
+    finer hashes find what lies around.
+    """
     if stream.engine == "blocks":
+        return 1
+    fine = parent.fine_hashes.get(stream.name)
+    return 1 if fine is not None and is_complete(fine, stream.size) else stream.block_size
+
+
+def _to_be_stored(extents: ExtentMap, unit_bytes: int) -> U64:
+    """Return the bytes that each extent takes when it is stored again: units, whole."""
+    if unit_bytes == 1:
         return extents.length
-    unit = np.uint64(stream.block_size)
+    unit = np.uint64(unit_bytes)
     starts = extents.starts()
     ends = starts + extents.length
     blocks: U64 = ((ends + unit - np.uint64(1)) // unit - starts // unit) * unit
