@@ -262,7 +262,8 @@ def _main() -> NoReturn:
         importlib.import_module(library)
     for module in pkgutil.walk_packages(snapvault.__path__, "snapvault."):
         if not module.name.endswith(("emergency.restore", "__main__")):
-            importlib.import_module(module.name)
+            with contextlib.suppress(ImportError, OSError):  # what is missing is the run's matter
+                importlib.import_module(module.name)
     gc.collect()
     gc.freeze()  # so that forks share it
     request = _serve(line)
