@@ -47,11 +47,11 @@ FULL = Sizes(
 )
 SMALL = Sizes(
     disk=512 * MIB,
-    data=64 * MIB,
-    innodb=24 * MIB,
-    dump=32 * MIB,
-    clone=64 * MIB,
-    big=20 * GIB,
+    data=32 * MIB,
+    innodb=8 * MIB,
+    dump=16 * MIB,
+    clone=16 * MIB,
+    big=4 * GIB,
     hints=256 * MIB,
     nights=2,
     repeat=1,
