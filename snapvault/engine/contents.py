@@ -14,6 +14,7 @@ from snapvault.engine.buffers import dense, sparse
 from snapvault.engine.commit import cached_list
 from snapvault.engine.extract import Pieces, Plan, plan
 from snapvault.engine.key_changes import key_of
+from snapvault.engine.mixed import Whole, is_part
 from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError
 from snapvault.formats.signatures import HASH_SIZE
@@ -64,20 +65,30 @@ def look_up(vault: Vault, point: Point, streams: tuple[StreamRecord, ...]) -> Co
 class BlockDigest:
     """The content digest of a disk, from blocks that come in any order. Safe from several threads.
 
-    Takes 16 bytes of memory a block that is not zeros.
+    Takes 16 bytes of memory a block that is not zeros. `join` gets the pieces that are less than
+    whole blocks, with their offsets, and returns the block that such a piece makes whole.
     """
 
-    def __init__(self, stream: StreamRecord, key: bytes) -> None:
+    def __init__(
+        self, stream: StreamRecord, key: bytes, join: Callable[[int, memoryview], Whole | None]
+    ) -> None:
         self._stream = stream
         self._key = key
+        self._join = join
         # On a sparse disk most of this table is never written, and takes no memory.
         self._hashes = sparse(-(-stream.size // stream.block_size) * HASH_SIZE)
 
     def add(self, pieces: Pieces, data: memoryview) -> None:
-        """Take pieces of whole blocks; only the disk's last block may be short."""
+        """Take pieces: whole blocks (only the disk's last may be short), or parts of one."""
         begin = end = 0
         run: list[tuple[int, int]] = []
         for piece in pieces:
+            if is_part(self._stream, *piece):
+                self._add_run(run, data[begin:end])
+                begin, run = end + piece[1], []
+                self.add_whole(self._join(piece[0], data[end:begin]))
+                end = begin
+                continue
             run.append(piece)
             end += piece[1]
             if piece[1] % self._stream.block_size:
@@ -85,8 +96,16 @@ class BlockDigest:
                 begin, run = end, []
         self._add_run(run, data[begin:end])
 
+    def add_whole(self, block: Whole | None) -> None:
+        """Take a block that was put together, if there is one."""
+        if block is not None:
+            begin, data = block
+            self._add_run([(begin, len(data))], data)
+
     def _add_run(self, pieces: Pieces, data: memoryview) -> None:
         """Hash blocks that follow each other in memory in one go; only the last may be short."""
+        if not pieces:
+            return
         hashes = block_hashes(data, self._key, self._stream.block_size)
         taken = 0
         for offset, length in pieces:

@@ -62,7 +62,7 @@ class Plan:
     volume and then by where they end in its raw bytes: the order in which they can be had. `raw`
     is where a piece begins there, `offset` where it belongs in its stream.
     `bounds[n]:bounds[n + 1]` are the pieces of `volumes[n]`. They begin and end at multiples of
-    the stream's unit, or where an extent does.
+    the stream's unit, or where an extent does; one that is not whole units lies within one.
     """
 
     volumes: tuple[VolumeRecord, ...]
@@ -137,6 +137,9 @@ def _pieces(
     table = np.array([number[each] for each in extents.volumes], dtype=np.int64)
     volume = table[extents.place[data].astype(np.int64) - FIRST_VOLUME]
     raw, length, start = extents.offset[data], extents.length[data], extents.starts()[data]
+    if unit > 1:
+        rows, shift, length = _cut_at_units(start, length, unit, extents.size)
+        volume, raw, start = volume[rows], raw[rows] + shift, start[rows] + shift
     step = np.uint64(max(unit, PIECE - PIECE % unit))
     # A piece ends at the next multiple of the step, so that most are whole and aligned.
     first = start // step
@@ -152,6 +155,23 @@ def _pieces(
         np.full(len(row), stream, dtype=np.int64),
         begin,
     )
+
+
+def _cut_at_units(start: U64, length: U64, unit: int, size: int) -> tuple[I64, U64, U64]:
+    """Cut off what extents have of a unit at either end; the stream's last unit may be short.
+
+    Returns, for each part, its extent's row, how far into the extent it begins, and its length.
+    """
+    whole, end = np.uint64(unit), start + length
+    head = np.minimum(-(-start.astype(np.int64) // unit) * unit, end.astype(np.int64))
+    begin = head.astype(np.uint64)
+    last = np.where(end == np.uint64(size), end, np.maximum(end - end % whole, begin))
+    if (begin == start).all() and (last == end).all():
+        return np.arange(len(start)), np.zeros(len(start), dtype=np.uint64), length
+    edges = np.stack((start, begin, last, end), axis=1)
+    lengths = np.diff(edges, axis=1)
+    rows, part = np.nonzero(lengths)
+    return rows, edges[rows, part] - start[rows], lengths[rows, part]
 
 
 def _vouched(volume: str, records: Mapping[str, VolumeRecord]) -> VolumeRecord:

@@ -20,7 +20,8 @@ from snapvault.engine import metadata
 from snapvault.engine.comparing import Comparison, Difference, PresentTarget, StreamResult
 from snapvault.engine.contents import Contents, require_digest
 from snapvault.engine.excerpts import extract_parts
-from snapvault.engine.extract import Pieces, extract
+from snapvault.engine.extract import extract
+from snapvault.engine.filling import Filling
 from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError, RestoreError, SignatureError
 from snapvault.formats import signatures
@@ -127,44 +128,26 @@ def _fill(
     work = _selected(contents, found).plan()
     beginning = _Beginning(contents.streams, found, targets)
     progress = vault.events.progress("restoring", total=work.data_bytes)
-    doubtful: list[tuple[int, int]] = []
-
-    def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
-        at = 0
-        for offset, length in pieces:
-            piece = data[at : at + length]
-            at += length
-            if found[number].fits(offset, piece):
-                beginning.happen()
-                targets[number].write(offset, piece)
-            else:
-                # If its volume is damaged that fails by its own digest, which names it.
-                doubtful.append((number, offset))
-        progress.advance(len(data))
-
-    def accept(number: int, offset: int, piece: memoryview) -> bool:
-        if not found[number].fits(offset, piece):
-            return False
-        beginning.happen()
-        targets[number].write(offset, piece)
-        progress.advance(len(piece))
-        return True
-
+    filling = Filling(contents.streams, found, targets, beginning.happen, progress)
     try:
         raw_sizes = _raw_sizes(contents)
-        had = extract_parts(vault.store, vault.sealer, work, raw_sizes, accept)
-        extract(vault.store, vault.sealer, had.rest, deliver)
+        with filling.joining(work, vault.state):
+            had = extract_parts(vault.store, vault.sealer, work, raw_sizes, filling.accept)
+            extract(vault.store, vault.sealer, had.rest, filling.deliver)
+        fetched = had.fetched_bytes + sum(record.size for record in had.rest.volumes)
+        if filling.unsure and not filling.unlike:
+            # Whole volumes are right, or their digests name the one that is not.
+            again = filling.once_more(contents).plan()
+            with filling.joining(again, vault.state):
+                extract(vault.store, vault.sealer, again, filling.deliver)
+            fetched += sum(record.size for record in again.volumes)
     finally:
         progress.close()
-    if doubtful:
-        number, offset = min(doubtful)
+    if unlike := filling.unlike + filling.unsure:
+        number, offset = min(unlike)
         raise _unlike(contents.point, contents.streams[number], offset)
     beginning.happen()
-    return Result(
-        tuple(each.result for each in found),
-        len(work.volumes),
-        had.fetched_bytes + sum(record.size for record in had.rest.volumes),
-    )
+    return Result(tuple(each.result for each in found), len(work.volumes), fetched)
 
 
 def _selected(contents: Contents, found: Sequence[Difference]) -> Contents:

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restore streams of a point to targets that take bytes at any place, in any order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
+from snapvault.engine.buffers import dense
 from snapvault.engine.contents import BlockDigest, Contents, require_digest, stream_digest
 from snapvault.engine.extract import Deliver, Pieces, Plan, extract, require_undamaged
 from snapvault.engine.gathering import Gathering, scattered_first
+from snapvault.engine.mixed import Assembly, Noted, Whole
 from snapvault.engine.vault import Vault
-from snapvault.errors import IntegrityError
+from snapvault.errors import IntegrityError, RestoreError
 from snapvault.model.extents import ZERO, ExtentMap, coalesce
 from snapvault.ports.target import Target
 
@@ -45,14 +48,76 @@ def room_needed(extents: ExtentMap, grain: int) -> int:
 
 
 def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Plan) -> None:
-    digests = [
-        BlockDigest(stream, contents.hash_key) if stream.engine == "blocks" else None
-        for stream in contents.streams
-    ]
+    with ExitStack() as stack:
+        noted, digests = _digests(vault, contents, targets, work, stack)
+        _fill_all(vault, contents, targets, work, digests)
+        try:
+            for number, digest in digests.items():
+                for offset, data in _read_back(noted.get(number), targets[number]):
+                    digest.add_whole((offset, data))
+                digest.check(contents.point)
+            for number, stream in enumerate(contents.streams):
+                if number not in digests:
+                    found = stream_digest(stream.size, targets[number].read_into)
+                    require_digest(stream, contents.point, found)
+        except IntegrityError:
+            require_undamaged(vault.store, work)
+            raise
+
+
+def _digests(
+    vault: Vault,
+    contents: Contents,
+    targets: Sequence[Target],
+    work: Plan,
+    stack: ExitStack,
+) -> tuple[dict[int, Noted], dict[int, BlockDigest]]:
+    """Return the digests of the disks, and what notes the blocks to be read back for them."""
+    noted: dict[int, Noted] = {}
+    digests: dict[int, BlockDigest] = {}
+    for number, (stream, target) in enumerate(zip(contents.streams, targets, strict=True)):
+        if stream.engine != "blocks":
+            continue
+        joined: Noted | Assembly
+        if _can_be_read(target):
+            joined = noted[number] = Noted(stream)
+        else:
+            joined = stack.enter_context(Assembly(work, number, stream, vault.state))
+        digests[number] = BlockDigest(stream, contents.hash_key, joined.take)
+    return noted, digests
+
+
+def _can_be_read(target: Target) -> bool:
+    try:
+        target.read_into(0, memoryview(bytearray()))
+    except RestoreError:
+        return False
+    return True
+
+
+def _read_back(noted: Noted | None, target: Target) -> Iterator[Whole]:
+    """Yield the blocks that came in pieces, as they were written; each good until the next."""
+    if noted is None:
+        return
+    buffer = None
+    for offset, length in noted.blocks():
+        if buffer is None:
+            buffer = dense(length)
+        target.read_into(offset, buffer[:length])
+        yield offset, buffer[:length]
+
+
+def _fill_all(
+    vault: Vault,
+    contents: Contents,
+    targets: Sequence[Target],
+    work: Plan,
+    digests: Mapping[int, BlockDigest],
+) -> None:
     progress = vault.events.progress("restoring", total=work.data_bytes)
 
     def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
-        digest = digests[number]
+        digest = digests.get(number)
         if digest is not None:
             digest.add(pieces, data)
         at = 0
@@ -67,16 +132,6 @@ def _fill(vault: Vault, contents: Contents, targets: Sequence[Target], work: Pla
         _extract(vault, contents, work, deliver)
     finally:
         progress.close()
-    try:
-        for stream, digest, target in zip(contents.streams, digests, targets, strict=True):
-            if digest is not None:
-                digest.check(contents.point)
-            else:
-                found = stream_digest(stream.size, target.read_into)
-                require_digest(stream, contents.point, found)
-    except IntegrityError:
-        require_undamaged(vault.store, work)
-        raise
 
 
 def _extract(vault: Vault, contents: Contents, work: Plan, deliver: Deliver) -> None:

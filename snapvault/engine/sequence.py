@@ -14,6 +14,7 @@ import numpy as np
 
 from snapvault.engine.contents import BlockDigest, Contents, require_digest
 from snapvault.engine.extract import Pieces, Plan, extract
+from snapvault.engine.mixed import InOrder, is_part
 from snapvault.engine.vault import Vault
 from snapvault.errors import RestoreError
 from snapvault.model.extents import U64
@@ -141,8 +142,10 @@ class _Out:
         self._point = contents.point
         self._write = write
         self._spool = spool
+        self._joined = InOrder(self._stream)
         self._digest = (
-            BlockDigest(self._stream, contents.hash_key)
+            # Blocks that come in pieces are put together where their bytes go out.
+            BlockDigest(self._stream, contents.hash_key, lambda *_: None)
             if self._stream.engine == "blocks"
             else None
         )
@@ -171,13 +174,14 @@ class _Out:
             self._spool.write(int(self._spot[row]), data)
             return
         self._catch_up(row)
-        self._put(data)
+        self._put_piece(offset, data)
 
     def finish(self) -> None:
         """Write what is left and check the digest."""
         self._catch_up(len(self._offset))
         self._zeros(self._stream.size - self._at)
         if self._digest is not None:
+            self._digest.add_whole(self._joined.finish())
             self._digest.check(self._point)
         else:
             require_digest(self._stream, self._point, self._sha256.hexdigest())
@@ -189,7 +193,7 @@ class _Out:
                 start, length = int(self._offset[self._row]), int(self._length[self._row])
                 self._zeros(start - self._at)
                 spot = int(self._spot[self._row])
-                self._put(memoryview(self._spool.read(spot, length)))
+                self._put_piece(start, memoryview(self._spool.read(spot, length)))
             self._row += 1
         if row < len(self._offset):
             self._zeros(int(self._offset[row]) - self._at)
@@ -199,6 +203,11 @@ class _Out:
             take = min(length, len(_ZEROS))
             self._put(memoryview(_ZEROS)[:take])
             length -= take
+
+    def _put_piece(self, offset: int, data: memoryview) -> None:
+        if self._digest is not None and is_part(self._stream, offset, len(data)):
+            self._digest.add_whole(self._joined.take(offset, data))
+        self._put(data)
 
     def _put(self, data: memoryview) -> None:
         if self._digest is None:

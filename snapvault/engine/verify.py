@@ -5,6 +5,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 from snapvault.engine import damages, drill_reports, fetch, notes, sequence, uncovering, underneath
 from snapvault.engine.commit import cached_list
 from snapvault.engine.contents import BlockDigest, Contents, look_up
-from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, extract
+from snapvault.engine.extract import VOLUMES_AT_ONCE, Pieces, Plan, extract
 from snapvault.engine.forecast import Used, reads, scaled
+from snapvault.engine.mixed import Assembly
 from snapvault.engine.pipeline import ordered, threads
 from snapvault.engine.vault import Held, Inventory, Vault, read_record
 from snapvault.errors import (
@@ -340,26 +342,33 @@ class Verification:
         """Bring every stream of a point back to nowhere, and check its digest."""
         disks = [stream.engine == "blocks" for stream in contents.streams]
         work = contents.only(disks)
-        digests = [BlockDigest(stream, contents.hash_key) for stream in work.streams]
         plan = work.plan()
-        progress = self.vault.events.progress("verifying", total=plan.data_bytes)
-
-        def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
-            digests[number].add(pieces, data)
-            progress.advance(len(data))
-
-        try:
-            extract(self.vault.store, self.vault.sealer, plan, deliver)
-        finally:
-            progress.close()
+        self._prove_disks(work, plan)
         self._read_bytes += plan.data_bytes
-        for digest in digests:
-            digest.check(contents.point)
         for number, is_disk in enumerate(disks):
             if not is_disk:
                 one = contents.only([index == number for index in range(len(disks))])
                 sequence.stream_out(self.vault, one, sequence.arrange(one), self.folder, _nowhere)
                 self._read_bytes += one.streams[0].size
+
+    def _prove_disks(self, work: Contents, plan: Plan) -> None:
+        with ExitStack() as stack:
+            digests = []
+            for number, stream in enumerate(work.streams):
+                joined = stack.enter_context(Assembly(plan, number, stream, self.folder))
+                digests.append(BlockDigest(stream, work.hash_key, joined.take))
+            progress = self.vault.events.progress("verifying", total=plan.data_bytes)
+
+            def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
+                digests[number].add(pieces, data)
+                progress.advance(len(data))
+
+            try:
+                extract(self.vault.store, self.vault.sealer, plan, deliver)
+            finally:
+                progress.close()
+            for digest in digests:
+                digest.check(work.point)
 
 
 def _apart(records: Iterable[ObjectRecord]) -> tuple[list[ObjectRecord], list[ObjectRecord]]:
