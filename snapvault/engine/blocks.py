@@ -17,6 +17,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from snapvault.engine.buffers import dense
+from snapvault.engine.finer import Finer
 from snapvault.engine.journal import PendingBlocks
 from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.engine.rewriting import UNKNOWN, OldStream
@@ -107,6 +108,7 @@ class ScanResult:
 class BlockScan:
     """One disk to be scanned against its parent.
 
+    `finer`, if it is there, stores only grains of blocks that changed before.
     `parent_pages` are those of the parent's full signature, `parent_size` its bytes (0: none).
     `share` finds new blocks that are stored already. `full_pages` takes the new full signature,
     `changed_pages` what differs from the parent. With `changed`, blocks outside of these ranges are
@@ -127,6 +129,7 @@ class BlockScan:
     share: Callable[[Hashes, _Mask], list[Shared]]
     changed: Sequence[Range] | None = None
     old: OldStream = UNKNOWN
+    finer: Finer | None = None
     _volumes: dict[str, int] = field(default_factory=dict)
     _changed_bytes: int = 0
     _read_bytes: int = 0
@@ -200,7 +203,12 @@ class BlockScan:
             here = slice(at, at + len(chunk.hashes))
             hashes[here] = chunk.hashes
             new = is_nonzero(chunk.hashes) & (differ(chunk.hashes, before[here]) | ~inherited[here])
-            self._store(chunk, new, again[here] & is_nonzero(chunk.hashes) & ~new, place, offset)
+            same = again[here] & is_nonzero(chunk.hashes) & ~new
+            # SAFETY: nothing of what is stored again stays where the parent has it.
+            divisible = inherited[here] & ~again[here]
+            self._store(
+                chunk, new, same, _Before(before[here], inherited[here], divisible), place, offset
+            )
         same = inherited & ~differ(hashes, before[:count]) & (place == ZERO)
         place[same] = PARENT
         starts = (np.arange(count, dtype=np.uint64) + first) * np.uint64(self.block_size)
@@ -211,7 +219,10 @@ class BlockScan:
             self.changed_pages.write(changed.encode())
         length = np.full(count, self.block_size, dtype=np.uint64)
         length[-1] = min(self.block_size, self.stream.size - int(starts[-1]))
-        return coalesce(length, place, offset)
+        columns = length, place, offset
+        if self.finer is not None:
+            columns = self.finer.end_region(first, hashes, columns, self._number)
+        return coalesce(*columns)
 
     def _hole(self, first: int, count: int, *, all_inherited: bool) -> tuple[U64, U32, U64]:
         """Return the extent of a region that is, and was, nothing but zeros."""
@@ -230,7 +241,15 @@ class BlockScan:
     def _inheritable_end(self) -> int:
         return inheritable_end(self.parent_size, self.stream.size, self.block_size)
 
-    def _store(self, chunk: "_Chunk", new: _Mask, again: _Mask, place: U32, offset: U64) -> None:
+    def _store(
+        self,
+        chunk: "_Chunk",
+        new: _Mask,
+        again: _Mask,
+        before: "_Before",
+        place: U32,
+        offset: U64,
+    ) -> None:
         """Store blocks of a chunk that are new, and others again; the columns are a region's."""
         self._changed_bytes += int(new.sum()) * self.block_size
         self._rewritten_bytes += int(again.sum()) * self.block_size
@@ -250,6 +269,18 @@ class BlockScan:
             wanted[shared.index] = False
         lifetimes = self.old.lifetimes(chunk.block * self.block_size, len(wanted))
         lifetimes[again] = self.old.proven
+        if self.finer is not None:
+            taken, saved = self.finer.take(
+                chunk.block,
+                chunk.data,
+                chunk.hashes,
+                before.hashes,
+                new & before.inherited,
+                wanted & before.divisible,
+                lifetimes,
+            )
+            self._changed_bytes -= saved
+            wanted &= ~taken
         for begin, end in _runs(wanted, lifetimes):
             at = begin
 
@@ -314,7 +345,8 @@ class BlockScan:
 
     def _again(self) -> Iterator[Range]:
         """Yield what is stored again where it is as in the parent."""
-        return intersect(self.old.again, [(0, self._inheritable_end())])
+        again = align(self.old.again, self.block_size, self.parent_size)
+        return intersect(again, [(0, self._inheritable_end())])
 
     def _untold(self) -> Iterator[Range]:
         """Yield what is read although it is told not to have changed."""
@@ -350,6 +382,15 @@ class _Chunk:
     block: int
     data: memoryview
     hashes: Hashes
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What the blocks of a chunk were; of those that are `divisible` parts may stay there."""
+
+    hashes: Hashes
+    inherited: _Mask
+    divisible: _Mask
 
 
 class _Blocks:

@@ -2,7 +2,7 @@
 """The part of a run in which the source is read: from its streams to drafts of their records."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from snapvault.engine.anchors import AnchorIndex
 from snapvault.engine.blocks import BlockScan
 from snapvault.engine.commit import StreamDraft
 from snapvault.engine.fine import FineHashes
+from snapvault.engine.finer import Finer
+from snapvault.engine.grains import NewGrains, OldGrains, grains_of
 from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
 from snapvault.engine.rewriting import UNKNOWN, Rewriting
@@ -255,6 +257,7 @@ class Reading:
                 share=self.sharing.find,
                 changed=changed,
                 old=self.rewriting.of(stream.name) if before else UNKNOWN,
+                finer=self._finer(stream.name, before, writer, stack),
             )
             result = scan.run()
         if result.lies:
@@ -272,6 +275,25 @@ class Reading:
             changed_bytes=result.changed_bytes,
             rewritten_bytes=result.rewritten_bytes,
         )
+
+    def _finer(
+        self,
+        name: str,
+        before: StreamRecord | None,
+        writer: SortedVolumes,
+        stack: ExitStack,
+    ) -> Finer | None:
+        """Return what divides blocks that change again, where that is wanted."""
+        block_size = self.vault.record.block_size
+        is_wanted = self.fine_hashes and grains_of(block_size)
+        if self.parent is None or before is None or not is_wanted:
+            return None
+        old = None
+        with suppress(OSError, ValueError, KeyError):
+            old = OldGrains(self.parent.fine_hashes[name], block_size)
+        file = stack.enter_context(head.fine_hashes(self.head_folder, name).open("wb"))
+        new = NewGrains(file, block_size, self.fine_hashes, old)
+        return Finer(block_size, self.parent.maps[name], old, new, writer)
 
     def _fine_hashes(self, name: str, size: int) -> FineHashes | None:
         """Return the finer hashes of the parent's stream, if there are any and they are wanted."""

@@ -212,11 +212,11 @@ def _sums(extents: ExtentMap, weights: U64) -> dict[str, int]:
 def _unit(parent: Head, stream: StreamRecord) -> int:
     """Return the unit in which a stream's bytes are stored again.
 
-    Those of a disk are whole blocks anyway. Of others it is librsync's blocks, unless this host's
-    finer hashes find what lies around.
+    Those of a disk are its blocks. Of others it is librsync's blocks, unless this host's finer
+    hashes find what lies around.
     """
     if stream.engine == "blocks":
-        return 1
+        return stream.block_size
     fine = parent.fine_hashes.get(stream.name)
     return 1 if fine is not None and is_complete(fine, stream.size) else stream.block_size
 
@@ -228,7 +228,15 @@ def _to_be_stored(extents: ExtentMap, unit_bytes: int) -> U64:
     unit = np.uint64(unit_bytes)
     starts = extents.starts()
     ends = starts + extents.length
-    blocks: U64 = ((ends + unit - np.uint64(1)) // unit - starts // unit) * unit
+    if not ((starts % unit).any() or (ends[:-1] % unit).any()):
+        return extents.length
+    first, after = starts // unit, (ends + unit - np.uint64(1)) // unit
+    # A block that has several extents in a volume is stored again once.
+    order = np.argsort(extents.place, kind="stable")
+    before, now = order[:-1], order[1:]
+    again = (extents.place[before] == extents.place[now]) & (after[before] > first[now])
+    first[now[again]] += np.uint64(1)
+    blocks: U64 = (after - first) * unit
     return blocks
 
 

@@ -33,6 +33,10 @@ class SortedVolumes:
             writer = self._writers[lifetime] = self._new_writer(lifetime)
         writer.append(data, unit=unit, on_piece=on_piece)
 
+    def align(self, size: int, *, lifetime: Lifetime) -> None:
+        """Let what is appended next lie at a multiple of `size` in its volume."""
+        self._writers[lifetime].align(size)
+
     def finish(self) -> list[VolumeRecord]:
         """Complete all volumes, wait until they are stored, and return them.
 

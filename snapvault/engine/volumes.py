@@ -104,6 +104,12 @@ class VolumeWriter:
             if current.raw + unit > self._volume_size:
                 self._complete()
 
+    def align(self, size: int) -> None:
+        """Fill up with zeros that no map uses, to a multiple of `size` raw bytes."""
+        if self._open is not None and (pad := -self._open.raw % size):
+            self._open.raw += pad
+            self._fill(self._open, memoryview(bytes(pad)))
+
     def finish(self) -> list[VolumeRecord]:
         """Complete the last volume, wait until all are stored, and return them, oldest first.
 
