@@ -96,10 +96,10 @@ class BlockDigest:
                 begin, run = end, []
         self._add_run(run, data[begin:end])
 
-    def add_whole(self, block: Whole | None) -> None:
-        """Take a block that was put together, if there is one."""
-        if block is not None:
-            begin, data = block
+    def add_whole(self, blocks: Whole | None) -> None:
+        """Take what was put together, if there is anything."""
+        if blocks is not None:
+            begin, data = blocks
             self._add_run([(begin, len(data))], data)
 
     def _add_run(self, pieces: Pieces, data: memoryview) -> None:

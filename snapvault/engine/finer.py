@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from snapvault.engine.grains import GRAIN, NewGrains, OldGrains, Sums, grains_of
+from snapvault.engine.grains import GRAIN, NewGrains, OldGrains, Rows, Sums, grains_of
 from snapvault.engine.sorted_volumes import SortedVolumes
 from snapvault.engine.volumes import Piece
-from snapvault.formats.signatures import Hashes, differ
+from snapvault.formats.signatures import REGION_BLOCKS, Hashes, differ
 from snapvault.model.extents import PARENT, U32, U64, ExtentMap
 from snapvault.model.rewriting import Lifetime
 
@@ -93,11 +93,12 @@ class Finer:
         sums = self.new.take(block, hashes[at], content)
         if self.old is None or len(self.parent) > MOST_EXTENTS:
             return taken, 0
-        known = self._known(block, before[at])
+        old = self.old.region(first - first % REGION_BLOCKS)
+        known = self._known(old, block, before[at])
         rows = np.flatnonzero((known >= 0) & wanted[at])
         if not len(rows):
             return taken, 0
-        grains = self._differing(sums[rows], self.old.rows["sums"][known[rows]])
+        grains = self._differing(sums[rows], old["sums"][known[rows]])
         count = grains.sum(axis=1)
         # SAFETY: where the block's hash differs and no grain does, the block is stored whole.
         is_few = (count > 0) & (count <= _SHARE * grains.shape[1])
@@ -108,12 +109,14 @@ class Finer:
             self._keep(block[rows], content[rows], grains, lifetimes[at[rows]])
         return taken, (len(rows) * self.block_size) - int(count.sum()) * GRAIN
 
-    def _known(self, block: U64, before: Hashes) -> NDArray[np.int64]:
+    @staticmethod
+    def _known(old: Rows, block: U64, before: Hashes) -> NDArray[np.int64]:
         """Return the row of each block; -1 if there is none of the content that it had."""
-        if self.old is None or not len(self.old.blocks):
+        if not len(old):
             return np.full(len(block), -1, dtype=np.int64)
-        row = np.minimum(np.searchsorted(self.old.blocks, block), len(self.old.blocks) - 1)
-        same = (self.old.blocks[row] == block) & ~differ(self.old.rows["hash"][row], before)
+        blocks = np.ascontiguousarray(old["block"])
+        row = np.minimum(np.searchsorted(blocks, block), len(blocks) - 1)
+        same = (blocks[row] == block) & ~differ(old["hash"][row], before)
         return np.where(same, row, -1)
 
     @staticmethod

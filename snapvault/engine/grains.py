@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from snapvault.formats.signatures import Hashes, differ, no_hashes
+from snapvault.formats.signatures import REGION_BLOCKS, Hashes, differ, no_hashes
 from snapvault.model.extents import U64
 
 GRAIN: Final = 512
@@ -32,6 +32,7 @@ _HEADER: Final = struct.Struct(f"<8sIIQ{_SEED}s")  # magic | grain | block size 
 _PART: Final = 64  # words whose sum a double holds
 _PARTS: Final = GRAIN // 2 // _PART
 _PRIME: Final = 2**31 - 1
+_ROWS: Final = 4096  # read or written at once
 _CHUNK: Final = 1024  # grains hashed at once: two megabytes of doubles
 _FULL: Final = 7 / 8  # of the room, from which on the oldest rows go
 _KEPT: Final = 3 / 4
@@ -50,7 +51,7 @@ def grains_of(block_size: int) -> int:
 
 def _row_type(block_size: int) -> np.dtype[np.void]:
     sums = ("sums", "<u4", (grains_of(block_size), 2))
-    return np.dtype([("block", "<u8"), ("night", "<u8"), ("hash", no_hashes(0).dtype), sums])
+    return np.dtype([("block", "<u8"), ("night", "<u4"), ("hash", no_hashes(0).dtype), sums])
 
 
 class _Weights:
@@ -74,37 +75,60 @@ class _Weights:
 
 
 class OldGrains:
-    """The hashes of a parent's blocks, in a file as `NewGrains` writes it."""
+    """The hashes of a parent's blocks, in a file as `NewGrains` writes it.
+
+    Memory holds twelve bytes for each row, and the rows of one region.
+    """
 
     def __init__(self, path: Path, block_size: int) -> None:
-        """Open the file; it is mapped, not read.
+        """Look through the file.
 
         Raises:
             ValueError: it is not such a file, or is of other blocks.
             OSError: it could not be read.
         """
+        self._path = path
+        self._type = _row_type(block_size)
+        blocks, nights = [], []
         with path.open("rb") as file:
             header = file.read(_HEADER.size)
-        if len(header) != _HEADER.size:
-            raise ValueError("too short for hashes of grains")
-        magic, grain, size, self.night, self.seed = _HEADER.unpack(header)
-        row_type = _row_type(block_size)
-        count, rest = divmod(path.stat().st_size - _HEADER.size, row_type.itemsize)
-        if (magic, grain, size, rest) != (_MAGIC, GRAIN, block_size, 0):
-            raise ValueError("not a file of hashes of grains")
-        self.rows: Rows = np.zeros(0, dtype=row_type)
-        if count:
-            self.rows = np.memmap(path, row_type, "r", offset=_HEADER.size, shape=(count,))
-        self.blocks = np.ascontiguousarray(self.rows["block"])
-        if (self.blocks[1:] <= self.blocks[:-1]).any():
+            if len(header) != _HEADER.size:
+                raise ValueError("too short for hashes of grains")
+            magic, grain, size, self.night, self.seed = _HEADER.unpack(header)
+            if (magic, grain, size) != (_MAGIC, GRAIN, block_size):
+                raise ValueError("not a file of hashes of grains")
+            while raw := file.read(_ROWS * self._type.itemsize):
+                rows = np.frombuffer(raw, self._type)  # a ValueError if one is cut short
+                blocks.append(rows["block"].astype(np.uint64))
+                nights.append(rows["night"].astype(np.uint32))
+        self._blocks = np.concatenate([np.zeros(0, np.uint64), *blocks])
+        self.nights = np.concatenate([np.zeros(0, np.uint32), *nights])
+        if (self._blocks[1:] <= self._blocks[:-1]).any():
             raise ValueError("hashes of grains are in disorder")
+        self._first = -1
+        self._region = self.none()
 
-    def within(self, first: int, count: int) -> Rows:
-        """Return the rows of some blocks, in order."""
-        edges = np.array([first, first + count], dtype=np.uint64)
-        begin, end = np.searchsorted(self.blocks, edges).tolist()
-        found: Rows = self.rows[begin:end]
-        return found
+    def none(self) -> Rows:
+        """Return no rows."""
+        return np.zeros(0, dtype=self._type)
+
+    def region(self, first: int) -> Rows:
+        """Return the rows of the region that begins with a block, by block."""
+        if first != self._first:
+            self._first = first
+            edges = np.array([first, first + REGION_BLOCKS], dtype=np.uint64)
+            begin, end = np.searchsorted(self._blocks, edges).tolist()
+            self._region = self._read(begin, end)
+        return self._region
+
+    def _read(self, begin: int, end: int) -> Rows:
+        at = _HEADER.size + begin * self._type.itemsize
+        try:
+            rows = np.fromfile(self._path, self._type, end - begin, offset=at)
+        except OSError:
+            return self.none()
+        is_as_before = np.array_equal(rows["block"], self._blocks[begin:end])
+        return rows if is_as_before else self.none()
 
 
 class NewGrains:
@@ -128,12 +152,12 @@ class NewGrains:
 
     def _oldest_kept(self) -> int:
         """Return the night from which on old rows are kept."""
-        if self._old is None or len(self._old.rows) <= _FULL * self._room:
+        if self._old is None or len(self._old.nights) <= _FULL * self._room:
             return 0
         kept = int(_KEPT * self._room)
         if not kept:
             return self._night
-        nights = np.sort(self._old.rows["night"])
+        nights = np.sort(self._old.nights)
         return int(nights[-kept]) + 1
 
     def take(self, block: U64, hashes: Hashes, data: NDArray[np.uint8]) -> Sums:
@@ -149,7 +173,8 @@ class NewGrains:
         parts = self._new
         self._new = []
         if self._old is not None:
-            old = self._old.within(first, len(hashes))
+            old = self._old.region(first)
+            old = old[: np.searchsorted(old["block"], np.uint64(first + len(hashes)))]
             now = hashes[(old["block"] - np.uint64(first)).astype(np.int64)]
             # SAFETY: a row is kept only with a block that still has the content it was made of.
             same = ~differ(now, old["hash"])
@@ -158,6 +183,7 @@ class NewGrains:
             return
         rows = np.concatenate(parts)
         _, order = np.unique(rows["block"], return_index=True)
-        rows = rows[order][: self._left]
-        self._left -= len(rows)
-        self._file.write(rows.tobytes())
+        order = order[: self._left]
+        self._left -= len(order)
+        for at in range(0, len(order), _ROWS):
+            self._file.write(rows[order[at : at + _ROWS]].tobytes())

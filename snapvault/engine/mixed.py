@@ -17,14 +17,14 @@ from typing import Final, Self
 import numpy as np
 
 from snapvault.engine import buffers
-from snapvault.engine.extract import Plan
+from snapvault.engine.extract import PIECE, Plan
 from snapvault.model.point import StreamRecord
 
 IN_MEMORY: Final = 16 << 20
 """Bytes of blocks in the making that memory holds; more of them lie in a file."""
 
 Whole = tuple[int, memoryview]
-"""A block that is whole now: its offset, and its bytes."""
+"""Blocks that are whole now: the offset of the first, and their bytes."""
 
 
 def is_part(stream: StreamRecord, offset: int, length: int) -> bool:
@@ -111,9 +111,19 @@ class Noted:
         self._begins.add(block_of(self._stream, offset)[0])
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        """Yield offset and length of the blocks, in order."""
-        for begin in sorted(self._begins):
-            yield block_of(self._stream, begin)
+        """Yield offset and length of runs of these blocks, in order, of a mebibyte at the most."""
+        most = max(PIECE, self._stream.block_size)
+        begin = end = 0
+        for block in sorted(self._begins):
+            length = block_of(self._stream, block)[1]
+            if block == end and block + length - begin <= most:
+                end += length
+                continue
+            if end > begin:
+                yield begin, end - begin
+            begin, end = block, block + length
+        if end > begin:
+            yield begin, end - begin
 
 
 class InOrder:

@@ -99,9 +99,9 @@ def _read_back(noted: Noted | None, target: Target) -> Iterator[Whole]:
     """Yield the blocks that came in pieces, as they were written; each good until the next."""
     if noted is None:
         return
-    buffer = None
+    buffer = memoryview(b"")
     for offset, length in noted.blocks():
-        if buffer is None:
+        if length > len(buffer):
             buffer = dense(length)
         target.read_into(offset, buffer[:length])
         yield offset, buffer[:length]

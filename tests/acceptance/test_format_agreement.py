@@ -23,6 +23,7 @@ from tests.support.vaults import MixedSource, VaultKit, gnupg_sealers
 pytestmark = pytest.mark.integration
 
 NIGHTS = 5
+BLOCK = 4096
 
 
 def test_the_script_restores_what_the_engine_stored(tmp_path: Path) -> None:
@@ -31,18 +32,23 @@ def test_the_script_restores_what_the_engine_stored(tmp_path: Path) -> None:
     disk = bytearray(chance.randbytes(200_000) + bytes(100_000) + chance.randbytes(30_001))
     source = MixedSource(disks={"root": disk}, streams={"dump": chance.randbytes(60_000)})
     with gnupg_sealers() as sealers:
-        kit = VaultKit(tmp_path / "host", store=DirectoryStore(folder), sealers=sealers)
+        store = DirectoryStore(folder)
+        kit = VaultKit(tmp_path / "host", store=store, sealers=sealers, block_size=BLOCK)
         points = []
         for _ in range(NIGHTS):
             points.append(kit.night(source).point)
             at = chance.randrange(190_000)
             disk[at : at + 3_000] = chance.randbytes(3_000)
             disk[at // 2 : at // 2 + 2_000] = bytes(2_000)
+            # These blocks change every night, so that only grains of them are stored.
+            disk[195_000:195_010] = disk[320_000:320_010] = chance.randbytes(10)
             disk += chance.randbytes(700)
             source.disks = {"root": disk}
             dump = source.streams["dump"]
             source.streams = {"dump": dump[:30_000] + chance.randbytes(123) + dump[30_050:]}
         assert len(points[-1].streams[0].map_log) > 1
+        starts = kit.contents(points[-1]).maps[0].starts()
+        assert (starts % BLOCK != 0).any()
 
         with keys.recovery_home() as home:
             for point in points:
