@@ -32,7 +32,7 @@ class BackupOptions:
 
     `hints` says how far a platform is trusted that tells what changed, `rewriting` how much is
     stored again so that old volumes can go. With `is_full` everything is, and no volume that is
-    there is used. Finer hashes of a stream of bytes take at most `fine_hashes` bytes on this host;
+    there is used. Finer hashes of a stream take at most `fine_hashes` bytes on this host;
     0: there are none.
     """
 

@@ -180,12 +180,13 @@ def test_what_follows_grains_in_a_volume_lies_at_a_page_of_it(tmp_path: Path) ->
     region = 2048 << 16
     content = SparseContent(region + BLOCK)
     source = MixedSource(disks={"root": content})
+    points = []
     for text in (b"a", b"b", b"c"):
         content.write(0, text)
         content.write(region, text * BLOCK)
-        point = kit.night(source).point
+        points.append(kit.night(source).point)
 
-    (extents,) = kit.contents(point).maps
+    (extents,) = kit.contents(points[-1]).maps
     rows = np.flatnonzero(extents.starts() >= region)
     assert extents.length[0] == GRAIN
     assert extents.offset[rows].tolist() == [BLOCK]
