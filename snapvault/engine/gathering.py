@@ -7,7 +7,7 @@ would be tens of thousands of small writes, which cost the kernel more than unpa
 the volumes whose pieces are scattered come first, their pieces wait in memory, and each mebibyte is
 written at once. What memory does not hold is written as it comes: only time depends on this.
 
-Disks do without: their pieces are whole blocks, most of them many, that go past the cache from
+Disks do without: most of their pieces are many whole blocks, that go past the cache from
 where they were unpacked to. To copy all of a disk once more costs as much as its small writes.
 """
 
