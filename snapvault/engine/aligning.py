@@ -129,7 +129,8 @@ class Aligner:
         found = [self._index.find(anchors) for anchors in self._anchors]
         new = np.concatenate([NO_ANCHORS.position, *(each[0] for each in found)])
         old = np.concatenate([NO_ANCHORS.position, *(each[1] for each in found)])
-        known = (old >= 0) & (old < self._hashes.grains * GRAIN)
+        # An anchor is known once its bytes are: what it lies in may have been passed on before.
+        known = (new >= self._begin) & (old >= 0) & (old < self._hashes.grains * GRAIN)
         new, old = new[known], old[known]
         return np.concatenate((first[0], new - self._begin)), np.concatenate((first[1], old - new))
 

@@ -26,6 +26,9 @@ _SPACING: Final = 700  # bytes between two anchors, about
 _SAMPLE: Final = 1 << 20
 _DENSEST: Final = 16  # a byte that comes up more often makes no anchors
 _MOST: Final = 1 << 20  # anchors kept of a stream: 16 MiB
+_MOST_THINNED: Final = 40  # bits of keys: more only where keys are the same
+_MOST_PARTS: Final = 1 << 10  # arrays they are kept in: each takes some hundred bytes of its own
+_MOST_AT_ONCE: Final = 1 << 16  # anchors found in one piece: as many as a mebibyte should have
 _ENOUGH: Final = 1 << 16  # bytes to choose by
 _POOREST: Final = 1 << 14  # bytes for each anchor; with fewer anchors another byte is chosen
 
@@ -88,7 +91,7 @@ class Scanner:
             return NO_ANCHORS
         position = np.flatnonzero(
             np.frombuffer(data, dtype=np.uint8, count=room) == self._choice.byte
-        )
+        )[:_MOST_AT_ONCE]
         # One opaque element for each window: numpy gathers those by copying memory.
         windows: NDArray[np.void] = np.ndarray((room,), f"V{WIDTH}", data, strides=(1,))
         sums = windows[position].view("<u8").reshape(-1, WIDTH // 8) * _FACTORS
@@ -115,16 +118,27 @@ class AnchorWriter:
         """Add what comes next in the stream."""
         self._parts.append(_thin(anchors, self._thinned))
         self._count += len(self._parts[-1].key)
-        while self._count > _MOST:
+        if self._count <= _MOST and len(self._parts) < _MOST_PARTS:
+            return
+        part = self._joined()
+        while len(part.key) > _MOST:
+            # Keys that no thinning tells apart were made to be so, and are of no use.
             self._thinned += 1
-            self._parts = [_thin(part, self._thinned) for part in self._parts]
-            self._count = sum(len(part.key) for part in self._parts)
+            part = _thin(part, self._thinned) if self._thinned < _MOST_THINNED else NO_ANCHORS
+        self._parts = [part]
+        self._count = len(part.key)
 
-    def write(self, path: Path) -> None:
-        """Write what was gathered, without those that have a key in common."""
+    def _joined(self) -> Anchors:
         key = np.concatenate([NO_ANCHORS.key, *(part.key for part in self._parts)])
         position = np.concatenate([NO_ANCHORS.position, *(part.position for part in self._parts)])
         self._parts.clear()
+        return Anchors(position, key)
+
+    def write(self, path: Path) -> None:
+        """Write what was gathered, without those that have a key in common."""
+        every = self._joined()
+        key, position = every.key, every.position
+        del every
         order = np.argsort(key, kind="stable")
         key = key[order]
         is_double = np.zeros(len(key), dtype=bool)
@@ -160,7 +174,7 @@ class AnchorIndex:
             magic != _MAGIC
             or not 0 <= byte < 256
             or bits > 20
-            or thinned > 60
+            or thinned > _MOST_THINNED
             or len(raw) != _HEADER.size + 16 * count
         ):
             raise ValueError("not a file of anchors")

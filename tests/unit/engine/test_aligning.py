@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from snapvault.engine import anchors
 from snapvault.engine.aligning import Aligner
@@ -191,6 +192,42 @@ def test_anchors_that_tell_nonsense_cost_bytes_alone(folder: Path, seed: int) ->
     night.read(OLD[:300] + b"," + OLD[300:])
 
 
+class Told(AnchorIndex):
+    """Takes anchors' keys for their places in the old stream."""
+
+    def __init__(self) -> None:
+        pass
+
+    def find(self, anchors: Anchors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return anchors.position, anchors.key.astype(np.int64)
+
+
+def anchors_at(*pairs: tuple[int, int]) -> Anchors:
+    """Return anchors: places in the new stream, and in the old one."""
+    position, key = zip(*pairs, strict=True)
+    return Anchors(np.array(position, dtype=np.int64), np.array(key, dtype=np.uint64))
+
+
+@pytest.mark.parametrize("size", [5_000, 127])
+def test_anchors_in_what_was_passed_on_already_are_of_no_use(night: Night, size: int) -> None:
+    seam, grain = 1 << 20, 500
+    first = text_of(seam - 4 * GRAIN, 6) + OLD[: 4 * GRAIN]
+    # Five bytes before the seam begins an old grain, if one believes the last anchor. Its bytes
+    # are there, but five before where the last window of the second piece begins.
+    second = bytearray(text_of(size, 7))
+    begin = max(0, size - GRAIN + 1 - 5)
+    second[begin : begin + GRAIN] = OLD[grain * GRAIN : (grain + 1) * GRAIN][: size - begin]
+    rebuilt = Rebuilt(OLD)
+    aligner = Aligner(night.hashes, Told(), rebuilt.copy, rebuilt.literal)
+
+    aligner.feed(first, anchors_at((seam - 4 * GRAIN, 0)))
+    late = anchors_at((seam - 20, 77_777), (seam - 10, grain * GRAIN - 5))
+    aligner.feed(bytes(second), late)
+    aligner.finish()
+
+    assert rebuilt.out.getvalue() == first + bytes(second)
+
+
 def test_bytes_without_hashes_are_not_copied(folder: Path) -> None:
     night = Night(folder, OLD, most=32 + 100 * 12)
 
@@ -252,6 +289,37 @@ def test_of_too_many_anchors_every_other_one_is_kept(
     assert 40 <= len(new) <= 100
     assert new == old
     assert not index.is_poor(len(OLD))
+
+
+def test_keys_made_to_outlast_any_thinning_are_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anchors, "_MOST", 100)
+    writer = AnchorWriter(Choice(65, 0))
+    writer.add(Anchors(np.arange(101, dtype=np.int64), np.zeros(101, dtype=np.uint64)))
+
+    writer.write(folder / "zeros")
+
+    assert not len(AnchorIndex(folder / "zeros")._key)
+
+
+def test_anchors_take_little_memory_however_small_the_pieces_of_a_stream_are(folder: Path) -> None:
+    writer = AnchorWriter(Choice(65, 0))
+    for at in range(5000):
+        place = np.array([at], dtype=np.int64)
+        writer.add(Anchors(place, place.astype(np.uint64)))
+    parts = len(writer._parts)
+
+    writer.write(folder / "many")
+
+    assert parts <= 1024
+    assert len(AnchorIndex(folder / "many")._key) == 5000
+
+
+def test_a_byte_that_is_everywhere_all_at_once_makes_few_anchors() -> None:
+    found = Scanner(Choice(ord("x"), 0)).feed(b"x" * (1 << 20))
+
+    assert len(found.key) <= 1 << 16
 
 
 def test_keys_that_come_twice_tell_nothing(folder: Path) -> None:
