@@ -6,6 +6,7 @@ a nameless file; where the pieces were written to a target that can be read, tha
 """
 
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +19,9 @@ import numpy as np
 
 from snapvault.engine import buffers
 from snapvault.engine.extract import PIECE, Plan
+from snapvault.errors import RestoreError
 from snapvault.model.point import StreamRecord
+from snapvault.units import format_size
 
 IN_MEMORY: Final = 16 << 20
 """Bytes of blocks in the making that memory holds; more of them lie in a file."""
@@ -47,6 +50,11 @@ class Assembly:
     """
 
     def __init__(self, work: Plan, number: int, stream: StreamRecord, folder: Path) -> None:
+        """Take room for all of these blocks.
+
+        Raises:
+            RestoreError: there is none.
+        """
         self._stream = stream
         size = np.uint64(stream.block_size)
         of_it = work.stream == number
@@ -61,10 +69,7 @@ class Assembly:
         if room <= IN_MEMORY:
             self._room = buffers.sparse(room)
             return
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.truncate(room)
-            self._map = mmap.mmap(file.fileno(), room)
+        self._map = _file_of(room, folder)
         self._room = memoryview(self._map)
 
     def __enter__(self) -> Self:
@@ -96,6 +101,22 @@ class Assembly:
     def _row(self, begin: int) -> int:
         # QUIRK: looking for any other type, numpy first copies the whole column to one of both.
         return int(np.searchsorted(self._blocks, np.uint64(begin // self._stream.block_size)))
+
+
+def _file_of(size: int, folder: Path) -> mmap.mmap:
+    """Return the memory of a file without a name, whose room is taken."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # SAFETY: a write to memory for which the file system has no room kills the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise RestoreError(
+            f'could not take {format_size(size)} in folder "{folder}", to put blocks together that'
+            f" lie in several volumes: {error.strerror}",
+            hint="Make room there, or move state_dir.",
+        ) from error
 
 
 class Noted:
