@@ -24,7 +24,7 @@ PLACES: Final = 1 / 2
 """Places that a block's bytes may lie in, for each of its grains."""
 
 MOST_EXTENTS: Final = 2 << 20
-"""Extents of a disk's map from which on no block is divided any more."""
+"""Extents of a disk's map, with those that tonight adds, from which on no block is divided."""
 
 _SHARE: Final = 1 / 2  # of a block's grains, from which on it is stored whole
 _WAITING: Final = 1 << 20  # bytes of grains that wait to be appended together
@@ -59,6 +59,7 @@ class Finer:
     new: NewGrains
     writer: SortedVolumes
     _starts: U64 = field(init=False)
+    _extents: int = field(init=False)
     _divided: list[_Divided] = field(default_factory=list)
     _waiting: dict[Lifetime, list[tuple[_Divided, int, bytes]]] = field(default_factory=dict)
     _waiting_bytes: int = 0
@@ -66,6 +67,7 @@ class Finer:
 
     def __post_init__(self) -> None:
         self._starts = self.parent.starts()
+        self._extents = len(self.parent)
 
     def take(
         self,
@@ -91,7 +93,7 @@ class Finer:
         content = whole.reshape(blocks, self.block_size)[at]
         block = at.astype(np.uint64) + np.uint64(first)
         sums = self.new.take(block, hashes[at], content)
-        if self.old is None or len(self.parent) > MOST_EXTENTS:
+        if self.old is None or self._extents > MOST_EXTENTS:
             return taken, 0
         old = self.old.region(first - first % REGION_BLOCKS)
         known = self._known(old, block, before[at])
@@ -102,7 +104,9 @@ class Finer:
         count = grains.sum(axis=1)
         # SAFETY: where the block's hash differs and no grain does, the block is stored whole.
         is_few = (count > 0) & (count <= _SHARE * grains.shape[1])
-        is_few &= self._places(block[rows], grains) <= PLACES * grains.shape[1]
+        were, places = self._places(block[rows], grains)
+        is_few &= places <= PLACES * grains.shape[1]
+        self._extents += int((places - were)[is_few].sum())
         rows, grains, count = rows[is_few], grains[is_few], count[is_few]
         if len(rows):
             taken[at[rows]] = True
@@ -126,8 +130,8 @@ class Finer:
         grains[:, 1:-1] |= grains[:, :-2] & grains[:, 2:]
         return grains
 
-    def _places(self, block: U64, grains: Mask) -> NDArray[np.int64]:
-        """Return in how many places each block would lie."""
+    def _places(self, block: U64, grains: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return in how many places each block lies in the parent, and would lie now."""
         size = np.uint64(self.block_size)
         begin = block * size
         first = np.searchsorted(self._starts, begin, side="right")
@@ -140,8 +144,7 @@ class Finer:
         was_cut[row, (inside // np.uint64(GRAIN)).astype(np.int64)] = True
         both_old = ~grains[:, 1:] & ~grains[:, :-1]
         cut = (grains[:, 1:] != grains[:, :-1]) | (was_cut[:, 1:] & both_old)
-        places: NDArray[np.int64] = 1 + cut.sum(axis=1)
-        return places
+        return 1 + count, 1 + cut.sum(axis=1)
 
     def _keep(
         self, block: U64, content: NDArray[np.uint8], grains: Mask, lifetimes: NDArray[np.uint8]

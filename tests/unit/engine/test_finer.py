@@ -228,6 +228,24 @@ def test_a_map_that_has_very_many_extents_gets_no_more(
     assert point.counters["changed_bytes"] == BLOCK
 
 
+def test_a_night_that_would_give_a_map_very_many_extents_divides_no_more_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snapvault.engine.blocks._CHUNK", BLOCK)
+    monkeypatch.setattr(finer, "MOST_EXTENTS", 10)
+    kit, disk = a_kit(tmp_path), a_disk(1)
+    source = MixedSource(disks={"root": disk})
+    for text in (b"1", b"2", b"3"):
+        kit.night(source)
+        for block in range(20):
+            disk[block * BLOCK + 700] = text[0]
+    point = kit.night(source).point
+
+    # Each block that is divided adds two to a handful.
+    assert 1 <= len(divided(kit, point)) <= 5
+    require_whole(kit, source, [point])
+
+
 def test_a_block_that_changes_at_other_places_every_night_does_not_get_ever_finer(
     tmp_path: Path,
 ) -> None:
