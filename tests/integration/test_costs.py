@@ -47,8 +47,8 @@ AT_MOST = {
     "disk: restore of the first point": Cost(9_440_000, 6, volumes=3),
     # What did not change of a block that changed again stays in the volume of the night before.
     "disk: restore of the last point": Cost(11_375_000, 12, volumes=6),
-    "dump: first backup": Cost(1_879_000, 11),
-    "dump: night": Cost(79_900, 11),
+    "dump: first backup": Cost(1_858_000, 11),
+    "dump: night": Cost(58_200, 11),
     "dump: night without changes": Cost(2_500, 7),
     "dump: restore of the first point": Cost(1_848_000, 4, volumes=1),
     "dump: restore of the last point": Cost(1_946_000, 9, volumes=3),

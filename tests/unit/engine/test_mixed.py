@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file in which blocks are put together: its room is there, or a restore says that it is not."""
+"""The file in which blocks are put together: its room is there, or a restore says what it lacks."""
 
-import os
 import resource
 import signal
 from contextlib import closing, suppress
@@ -41,9 +40,8 @@ def test_without_room_it_says_how_much_is_needed_and_where(tmp_path: Path) -> No
 def sizes_of_open_files(folder: Path) -> list[int]:
     """Return the bytes that files of a folder take on the disk which this process has open."""
     found = []
-    for number in os.listdir("/proc/self/fd"):
+    for path in list(Path("/proc/self/fd").iterdir()):
         with suppress(FileNotFoundError):  # that of the listing itself
-            path = f"/proc/self/fd/{number}"
-            if os.readlink(path).startswith(f"{folder}/"):
-                found.append(os.stat(path).st_blocks * 512)
+            if str(path.readlink()).startswith(f"{folder}/"):
+                found.append(path.stat().st_blocks * 512)
     return found
