@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ _WORDS: Final = GRAIN // 2
 _SHORTEST: Final = 2 * GRAIN  # bytes that are worth looking at
 _PRIME: Final = 2**31 - 1
 _CHUNK: Final = 512  # grains hashed at once: what fits in a core's own cache as doubles
+_HELD: Final = 1 << 13  # windows copied, and rows of numbers, at once
 _TABLE_BITS: Final = 20
 
 _Hashes: TypeAlias = NDArray[np.uint32]  # rows of: weak sum, two strong sums
@@ -285,7 +286,11 @@ class FineHashes:
         position, key = _matching(some, edges.astype(np.uint64), keys)
         if not len(position):
             return
-        new = self._sums.of(_windows(some, position))
+        # Where bytes repeat themselves each place is a match: not all windows are held at once.
+        slices = (position[at : at + _HELD] for at in range(0, len(position), _HELD))
+        new = np.concatenate([self._sums.of(_windows(some, each)) for each in slices])
+        likely = _are_likely(key, new, keys, old)
+        position, key, new = position[likely], key[likely], new[likely]
         # From places among the parts to places in `data`.
         shift = (stop[gaps] - edges).tolist()
         names = gaps.tolist()
@@ -357,6 +362,21 @@ def _windows(data: bytes, position: U64 | I64) -> NDArray[np.uint16]:
     return rows
 
 
+def _are_likely(key: U64, new: _Hashes, keys: U64, old: _Hashes) -> NDArray[np.bool_]:
+    """Tell which windows have the strong sums of an old grain of their gap, most likely.
+
+    Whoever writes the streams can have any number of grains with one weak sum, and each window
+    would be held against all of them. Strong sums nobody can choose.
+    """
+    return np.isin(_mixed(key, new), _mixed(keys, old))
+
+
+def _mixed(key: U64, hashes: _Hashes) -> U64:
+    strong = hashes[:, 1].astype(np.uint64) | (hashes[:, 2].astype(np.uint64) << np.uint64(31))
+    mixed: U64 = strong + key * np.uint64(0x9E3779B97F4A7C15)
+    return mixed
+
+
 def _proven(
     position: U64, key: U64, new: _Hashes, keys: U64, grains: I64, old: _Hashes
 ) -> Iterator[tuple[int, int, int]]:
@@ -372,9 +392,7 @@ def _proven(
     rows = np.flatnonzero(is_first | ~is_only)
     columns = (position, key >> np.uint64(32), first, last, is_only)
     free, wanted = 0, -1
-    for row, at, gap, begin, end, is_clear in zip(
-        rows.tolist(), *(column[rows].tolist() for column in columns), strict=True
-    ):
+    for row, at, gap, begin, end, is_clear in _numbers(rows, columns):
         if at < free:
             continue
         if is_clear:
@@ -387,3 +405,10 @@ def _proven(
             grain = wanted if wanted in some else some[0]
         yield at, gap, grain
         free, wanted = at + GRAIN, grain + 1
+
+
+def _numbers(rows: I64, columns: Sequence[NDArray[Any]]) -> Iterator[tuple[int, ...]]:
+    """Yield some rows of columns, as numbers: not all of them are objects at once."""
+    for at in range(0, len(rows), _HELD):
+        part = rows[at : at + _HELD]
+        yield from zip(part.tolist(), *(column[part].tolist() for column in columns), strict=True)

@@ -2,15 +2,22 @@
 """Finer hashes: what is found are old bytes, and what matters is found."""
 
 import io
+import operator
 import random
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapvault.engine import fine as fine_module
 from snapvault.engine.fine import GRAIN, HASH_BYTES, FineHashes, FineWriter, Gap
 from snapvault.engine.refining import Refiner
+from snapvault.model.extents import U64
 
 OLD = random.Random(1).randbytes(40 * GRAIN + 77)
 
@@ -118,6 +125,68 @@ def test_words_that_change_places_or_cancel_out_differ(path: Path) -> None:
     new = b"".join(word.to_bytes(2, "little") for word in swapped)
 
     assert fine.find(new, [Gap(0, GRAIN, 0, GRAIN)]) == [[]]
+
+
+def test_grains_made_to_have_one_weak_sum_are_not_tried_one_by_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(3)
+    grains = []
+    for _ in range(300):
+        words = [1000] * 64
+        at, by = chance.randrange(62), chance.randrange(1, 400)
+        words[at : at + 3] = 1000 + by, 1000 - 2 * by, 1000 + by
+        grains.append(b"".join(word.to_bytes(2, "little") for word in words))
+    old = b"".join(grains)
+    fine = hashes_of(path, old)
+    tried: list[int] = []
+    proven = fine_module._proven
+
+    def counted(position: U64, *rest: Any) -> Iterator[tuple[int, int, int]]:
+        tried.append(len(position))
+        return proven(position, *rest)
+
+    monkeypatch.setattr(fine_module, "_proven", counted)
+    same = (1000).to_bytes(2, "little") * 5000
+
+    (runs,) = fine.find(same + grains[7] + same, [Gap(0, 20_128, 0, len(old))])
+
+    assert [run.end - run.start for run in runs] == [GRAIN]
+    assert tried[0] < 20
+
+
+def test_what_matches_everywhere_takes_little_memory(path: Path) -> None:
+    old = b"a" * (128 << 10)
+    fine = hashes_of(path, old)
+    new = b"x" + old + b"x"
+    tracemalloc.start()
+    try:
+        fine.find(new, [Gap(0, len(new), 1, len(old) - 1)])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 120 * len(new)
+
+
+def test_the_sums_are_exact_for_the_largest_words_and_weights() -> None:
+    chance = random.Random(4)
+    rows = [b"\xff" * GRAIN, bytes(GRAIN), *(chance.randbytes(GRAIN) for _ in range(30))]
+    words = np.frombuffer(b"".join(rows), dtype="<u2").reshape(-1, 64)
+    prime = 2**31 - 1
+    for largest in (False, True):
+        sums = fine_module._Sums(b"0123456789abcdef")
+        if largest:
+            sums._weights[:, 2:] = prime - 1
+            sums._strong_weights[:] = prime - 1
+        weights = sums._strong_weights.astype(np.int64).T.tolist()
+        exact = [
+            [sum(map(operator.mul, row, column)) % prime for column in weights]
+            for row in words.tolist()
+        ]
+
+        assert sums.of(words)[:, 1:].tolist() == exact
+        assert sums.strong_of(words).tolist() == exact
 
 
 def test_what_has_no_room_goes_without(path: Path) -> None:
