@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import IO, Final
 
 from snapvault.engine.contents import Contents
 from snapvault.engine.drill_choice import chance
 from snapvault.engine.drill_notes import NOT_RESTORED, Notes, Tools, origin_of
 from snapvault.engine.drill_restore import bring_back, without_key
+from snapvault.engine.extract import Plan
+from snapvault.engine.mixed import is_part
 from snapvault.engine.random_access import Disk, open_point
 from snapvault.errors import DrillError, KeyMissingError
 from snapvault.model.drills import Phase, Result, Verdict
@@ -27,6 +30,7 @@ from snapvault.model.rehearsal import FilesDrill
 from snapvault.units import format_count, format_size
 
 _CACHE: Final = 4 << 30  # bytes of volumes
+_PARTS: Final = 64  # of blocks that lie in other volumes too, proven of each volume
 _PIECE: Final = 1 << 20
 _NAMED: Final = 3  # files, in a message
 _LIVE: Final = "files are as they are in the live folder"
@@ -90,13 +94,8 @@ def _sample(notes: Notes, contents: Contents, percent: float, seed: int) -> None
         open_point(notes.vault, contents, folder=folder, limit=_CACHE) as served,
     ):
         for number in picked:
-            rows = slice(int(plan.bounds[number]), int(plan.bounds[number + 1]))
-            for stream, offset, length in zip(
-                plan.stream[rows].tolist(),
-                plan.offset[rows].tolist(),
-                plan.length[rows].tolist(),
-                strict=True,
-            ):
+            pick = chance(seed, f"{notes.source.name}/{plan.volumes[number].volume}")
+            for stream, offset, length in _of_volume(plan, number, contents.streams, pick):
                 _prove(notes, served.disks[stream], offset, length)
                 proven += length
     said = (
@@ -108,6 +107,27 @@ def _sample(notes: Notes, contents: Contents, percent: float, seed: int) -> None
         notes.add(_data_name(each), Verdict.PASSED, said)
     if notes.restored is None:
         notes.restored = Result(Verdict.PASSED, f"a sample: {said}")
+
+
+def _of_volume(
+    plan: Plan, number: int, streams: Sequence[StreamRecord], pick: Random
+) -> Iterator[tuple[int, int, int]]:
+    """Yield stream, offset and length of what is proven of a volume.
+
+    A block is proven as a whole: where a part of one lies here, the rest is fetched from other
+    volumes. A night's volume may hold parts of blocks that lie all over the disk, so of these only
+    some are proven.
+    """
+    rows = plan.rows(number)
+    columns = plan.stream[rows], plan.offset[rows], plan.length[rows]
+    parts = []
+    for piece in zip(*(column.tolist() for column in columns), strict=True):
+        stream, offset, length = piece
+        if is_part(streams[stream], offset, length):
+            parts.append(piece)
+        else:
+            yield piece
+    yield from sorted(pick.sample(parts, min(len(parts), _PARTS)))
 
 
 def _prove(notes: Notes, disk: Disk, offset: int, length: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from snapvault.adapters.targets.in_place import open_in_place
-from snapvault.engine import damages, finer, grains
+from snapvault.engine import damages, drill_files, finer, grains
 from snapvault.engine.head import _digest
 from snapvault.engine.in_place import Result, restore_in_place
 from snapvault.engine.restore import restore
@@ -425,6 +425,30 @@ def test_a_target_that_cannot_be_read_back_is_proven_all_the_same(
 
     assert divided(kit, point) == {0, 9}
     assert target.content == source.at(point)["root"]
+
+
+def test_a_drill_of_a_sample_proves_only_some_of_the_blocks_that_lie_in_other_volumes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drill_files, "_PARTS", 2)
+    kit, disk = a_kit(tmp_path, volume_size=1 << 20), a_disk(1)
+    source = MixedSource(disks={"root": disk})
+    for text in (b"1", b"2"):
+        kit.night(source)
+        for block in range(10):
+            disk[block * BLOCK + 700 : block * BLOCK + 708] = text * 8
+    contents = kit.contents(kit.night(source).point)
+    plan = contents.plan()
+
+    found = [
+        list(drill_files._of_volume(plan, number, contents.streams, random.Random(1)))
+        for number in range(3)
+    ]
+
+    # What the second night stored of ten blocks, the grain of each that the third did, the rest.
+    assert [len(pieces) for pieces in found] == [2, 2, 1]
+    assert {length for _, _, length in found[1]} == {GRAIN}
+    assert found[2] == [(0, 10 * BLOCK, SIZE - 10 * BLOCK)]
 
 
 def test_a_damaged_part_of_a_block_is_never_written_in_place_and_its_volume_is_named(
