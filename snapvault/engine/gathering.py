@@ -27,6 +27,7 @@ ROOM: Final = 48 << 20
 """Bytes that wait in memory, at most, but for one call's."""
 
 _OBJECT = 200  # bytes that a waiting piece takes beside its own
+_SPARE = 1000  # keys that are kept of stretches that wait no more
 _BUFFERS_AT_ONCE = 8  # mebibytes that memory is taken for
 
 
@@ -148,6 +149,10 @@ class Gathering:
         if left.bytes[row] == 0:
             del self._stretches[key]
             whole.append((index, stretch))
+            if len(self._last) > 2 * len(self._stretches) + _SPARE:
+                # Else a dump of a tebibyte leaves a million keys, some 130 bytes each.
+                self._last = list(self._stretches)
+                heapq.heapify(self._last)
         else:
             self._held += stretch.weight
         return True

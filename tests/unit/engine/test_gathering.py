@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from snapvault.engine import gathering as gathering_module
 from snapvault.engine.contents import stream_digest
 from snapvault.engine.extract import PIECE, Pieces, Plan, plan
 from snapvault.engine.gathering import Gathering, scattered_first
@@ -122,6 +123,19 @@ def test_memory_is_given_back_when_a_stretch_is_written() -> None:
 
     assert written.content == content
     assert len(written.calls) == 9
+
+
+def test_nothing_is_kept_of_stretches_that_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering_module, "_SPARE", 2)
+    work = plan([from_rows(changed_here_and_there(12, 100), VOLUMES)], RECORDS, [1])
+    content = random.Random(3).randbytes(12 * PIECE)
+    written = Written(len(content))
+    gathering = Gathering(work, [0], written.deliver, room=AMPLE)
+
+    pass_on(work, gathering, content)
+
+    assert written.content == content
+    assert len(gathering._last) <= 2
 
 
 def test_zeros_between_pieces_are_not_written() -> None:
