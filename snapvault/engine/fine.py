@@ -38,6 +38,7 @@ _WORDS: Final = GRAIN // 2
 _SHORTEST: Final = 2 * GRAIN  # bytes that are worth looking at
 _PRIME: Final = 2**31 - 1
 _CHUNK: Final = 512  # grains hashed at once: what fits in a core's own cache as doubles
+_STROKE: Final = 1 << 13  # grains: a mebibyte, in which blocks of any length fit
 _HELD: Final = 1 << 13  # windows copied, and rows of numbers, at once
 _TABLE_BITS: Final = 20
 
@@ -128,7 +129,9 @@ class FineWriter:
         seed = secrets.token_bytes(_SEED)
         self._sums = _Sums(seed)
         self._file = file
-        self._left = max(0, most - _HEADER.size) // HASH_BYTES
+        left = max(0, most - _HEADER.size) // HASH_BYTES
+        # What follows is found by blocks: they should begin where these end.
+        self._left = left - left % _STROKE if left > _STROKE else left
         self._rest = b""
         file.write(_HEADER.pack(_MAGIC, GRAIN, seed))
 

@@ -236,6 +236,15 @@ def test_bytes_without_hashes_are_not_copied(folder: Path) -> None:
     assert rebuilt.copied == [(0, 100 * GRAIN)]
 
 
+def test_hashes_of_a_part_of_a_stream_end_where_its_blocks_do(folder: Path) -> None:
+    old = text_of(2_500_000, 2)
+    night = Night(folder, old, most=32 + 17_000 * 12)
+
+    rebuilt = night.read(old)
+
+    assert rebuilt.copied[-1][1] == 2 << 20
+
+
 def test_an_end_that_differs_behind_the_last_whole_grain_is_new(night: Night) -> None:
     rebuilt = night.read(OLD[:-1] + b"?")
 
