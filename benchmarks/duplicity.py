@@ -5,14 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.lab import BUCKET, ROOT, Done, Lab, Stored
-from benchmarks.measure import BenchmarkError, Usage, folder_size
+from benchmarks.lab import BUCKET, ROOT, Done, Lab
+from benchmarks.measure import BenchmarkError, Usage
+from benchmarks.peers import OnS3
 from benchmarks.workloads import Kind
 from tests.support import keys
 
@@ -55,11 +55,9 @@ def install() -> None:
 
 
 @dataclass(slots=True)
-class Duplicity:
+class Duplicity(OnS3):
     """duplicity with GnuPG, for the same recovery key, into the same S3 server."""
 
-    lab: Lab
-    what: str
     name: str = "duplicity"
     options: Sequence[str] = ()
     gpg_options: str = _GPG
@@ -87,26 +85,6 @@ class Duplicity:
         wanted = ["--time", str(when), "--path-to-restore", path.name]
         words = ["restore", *wanted, self._url(path), str(target)]
         return Done(self._run("cold", self.lab.recovery_home, *words)), target
-
-    def stored(self) -> Stored:
-        """Return what the repository holds."""
-        return self.lab.stored(self._prefix)
-
-    def requests(self) -> Counter[str]:
-        """Return how often the S3 server was asked so far, by method."""
-        return self.lab.requests()
-
-    def kept(self) -> int:
-        """Return the bytes of its cache, which holds the signatures."""
-        return folder_size(self._folder / "cache")
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self.name.replace(' ', '-')}-{self.what}"
-
-    @property
-    def _folder(self) -> Path:
-        return self.lab.folder / self._prefix
 
     def _url(self, path: Path) -> str:
         return f"boto3+s3://{BUCKET}/{self._prefix}/{path.stem}"

@@ -41,11 +41,38 @@ def install(programs: Sequence[str]) -> None:
 
 
 @dataclass(slots=True)
-class Restic:
-    """restic with its default settings (zstd, its cache), into the same S3 server."""
+class OnS3:
+    """A program with a repository of its own on the S3 server, and a cache in a folder."""
 
     lab: Lab
     what: str
+    name: str
+
+    def stored(self) -> Stored:
+        """Return what the repository holds."""
+        return self.lab.stored(self._prefix)
+
+    def requests(self) -> Counter[str]:
+        """Return how often the S3 server was asked so far, by method."""
+        return self.lab.requests()
+
+    def kept(self) -> int:
+        """Return the bytes of its cache."""
+        return folder_size(self._folder / "cache")
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name.replace(' ', '-')}-{self.what}"
+
+    @property
+    def _folder(self) -> Path:
+        return self.lab.folder / self._prefix
+
+
+@dataclass(slots=True)
+class Restic(OnS3):
+    """restic with its default settings (zstd, its cache), into the same S3 server."""
+
     name: str = "restic"
     _backups: list[tuple[str, Path]] = field(default_factory=list)
 
@@ -70,26 +97,6 @@ class Restic:
         shutil.rmtree(self._folder / "cold", ignore_errors=True)
         usage = self._run("restore", snapshot, *sparse, "--target", str(folder), cache="cold")
         return Done(usage), folder / path.relative_to("/")
-
-    def stored(self) -> Stored:
-        """Return what the repository holds."""
-        return self.lab.stored(self._prefix)
-
-    def requests(self) -> Counter[str]:
-        """Return how often the S3 server was asked so far, by method."""
-        return self.lab.requests()
-
-    def kept(self) -> int:
-        """Return the bytes of its cache."""
-        return folder_size(self._folder / "cache")
-
-    @property
-    def _prefix(self) -> str:
-        return f"restic-{self.what}"
-
-    @property
-    def _folder(self) -> Path:
-        return self.lab.folder / self._prefix
 
     def _run(self, *words: str, cache: str = "cache") -> Usage:
         environment = {
