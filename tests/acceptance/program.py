@@ -137,6 +137,14 @@ class Host:
         found: list[dict[str, Any]] = self.does("list", "--json", *words).json
         return found
 
+    def ids(self, source: str) -> list[str]:
+        """Return the ids of a source's restore points, oldest first.
+
+        The names of their objects tell seconds alone; several points can be of the same one.
+        """
+        found = sorted(self.points(source), key=lambda point: str(point["taken_at"]))
+        return [str(point["id"]) for point in found]
+
 
 def image(path: Path) -> dict[str, Any]:
     """Return a source that is one disk."""

@@ -33,7 +33,8 @@ def test_a_vault_is_pruned_by_schedule_and_a_prune_that_refuses_is_told_once(
     for night in range(3):
         disk.write_bytes(bytes([night + 1]) * 50_000)
         host.does("backup")
-    first, second, third = sorted((tmp_path / "vault/points/web01").iterdir())
+    points = {path.stem[-16:]: path for path in (tmp_path / "vault/points/web01").iterdir()}
+    first, second, third = (points[each] for each in host.ids("web01"))
 
     with daemon:
         daemon.night(last_week(0, 6, 31))

@@ -148,12 +148,8 @@ def nights(two_nights: Path, recovery: Host, tmp_path: Path) -> Host:
     return recovery
 
 
-def ids(host: Host, source: str) -> list[str]:
-    return [str(point["id"]) for point in sorted(host.points(source), key=lambda p: p["taken_at"])]
-
-
 def test_the_programs_of_qemu_and_libnbd_see_the_disk(nights: Host, tmp_path: Path) -> None:
-    first, _ = ids(nights, "web01")
+    first, _ = nights.ids("web01")
     reference, copy = tmp_path / "reference", tmp_path / "copy"
     reference.write_bytes(DISK)
 
@@ -181,7 +177,7 @@ def test_the_programs_of_qemu_and_libnbd_see_the_disk(nights: Host, tmp_path: Pa
 
 
 def test_two_serve_at_once_the_newest_point_and_the_one_at_a_time(nights: Host) -> None:
-    first, second = ids(nights, "web01")
+    first, second = nights.ids("web01")
     taken = next(p["taken_at"] for p in nights.points("web01") if p["id"] == first)
 
     with serving(nights, "web01") as one, serving(nights, "web01", "--at", taken) as other:
