@@ -16,7 +16,7 @@ setup: ## Make .venv; install what is missing (or say what to install)
 	@PYTHON="$(PYTHON)" scripts/setup.sh
 
 test: setup ## Run every test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 check: setup ## Check format, style, types, layers and spelling
 	$(BIN)/ruff format --check .
