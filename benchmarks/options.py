@@ -74,6 +74,7 @@ class Options:
     seed: int
     folder: Path
     output: Path
+    add: bool
     readme: bool
     publish: bool
 
@@ -117,6 +118,9 @@ def parse(
     parser.add_argument("--output", type=Path, default=output)
     after = parser.add_mutually_exclusive_group()
     after.add_argument(
+        "--add", action="store_true", help="keep what the last run measured of other workloads"
+    )
+    after.add_argument(
         "--readme", action="store_true", help="run nothing, print the last run's short table"
     )
     after.add_argument(
@@ -143,6 +147,7 @@ def parse(
         seed=given.seed,
         folder=given.folder,
         output=given.output,
+        add=given.add,
         readme=given.readme,
         publish=given.publish,
     )

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib import metadata
@@ -49,19 +49,30 @@ def main(words: Sequence[str] | None = None) -> int:
         if options.publish:
             publish(_last(options.output), options.output, ROOT)
             return 0
-        document = _measure(options)
+        before = _last(options.output) if options.add else None
+        head = _head(options)
+        if before is not None:
+            _require_same(before, head)
+        page = ""
+        for results in _measure(options):
+            # After each workload: what takes hours should not be lost by what fails at the end.
+            page = _write(_report(options, head, results, before), options.output)
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    page = report.markdown(document)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
-    (options.output / "results.md").write_text(page)
-    for name, picture in plots.pictures(document["results"]).items():
-        (options.output / name).write_text(picture)
     print(page)
     print(f"written to {options.output}: results.md, results.json and the plots")
     return 0
+
+
+def _write(document: Document, output: Path) -> str:
+    page = report.markdown(document)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    (output / "results.md").write_text(page)
+    for name, picture in plots.pictures(document["results"]).items():
+        (output / name).write_text(picture)
+    return page
 
 
 def _last(output: Path) -> Document:
@@ -77,7 +88,8 @@ def _last(output: Path) -> Document:
     return document
 
 
-def _measure(options: Options) -> Document:
+def _measure(options: Options) -> Iterator[Document]:
+    """Yield what was measured until then after each workload, by the workloads' names."""
     compared = [name for name in options.workloads if name in registry.COMPARED]
     if compared:
         registry.install(options.programs)
@@ -85,7 +97,6 @@ def _measure(options: Options) -> Document:
         if name in registry.ALONE:
             registry.ALONE[name].require()
     _require_room(options)
-    revision = _revision()
     results: Document = {}
     with tempfile.TemporaryDirectory(prefix="snapvault-bench-", dir=options.folder) as place:
         for name in options.workloads:
@@ -98,20 +109,45 @@ def _measure(options: Options) -> Document:
             else:
                 results[name] = _compare(name, folder, work, options)
             shutil.rmtree(folder)
-    cores = os.cpu_count() or 1
+            yield results
+
+
+def _head(options: Options) -> Document:
+    """Return what is the same for everything that one table may show."""
     return {
-        "date": f"{clock.now():%Y-%m-%d}",
         "tool": tool(),
-        "revision": revision,
-        "machine": _machine(cores),
-        "programs": _versions(options),
+        "revision": _revision(),
+        "machine": _machine(),
         "plan": {
             "is_full": options.is_full,
             "seed": options.seed,
             "repeat": options.sizes.repeat,
             "level": DEFAULT_COMPRESSION_LEVEL,
         },
-        "noise_share": report.noise_share(results, cores),
+    }
+
+
+def _require_same(before: Document, head: Document) -> None:
+    for key, value in head.items():
+        if before[key] != value:
+            raise BenchmarkError(
+                f"nothing can be added to the last run: its {key} was {before[key]}, "
+                f"and now it is {value}"
+            )
+
+
+def _report(
+    options: Options, head: Document, measured: Document, before: Document | None
+) -> Document:
+    """Return the report of what was measured, and of what an earlier run measured beside it."""
+    told = before or {"results": {}, "programs": {}}
+    found = {**told["results"], **measured}
+    results = {name: found[name] for name in (*registry.COMPARED, *registry.ALONE) if name in found}
+    return {
+        "date": f"{clock.now():%Y-%m-%d}",
+        **head,
+        "programs": {**told["programs"], **_versions(options)},
+        "noise_share": report.noise_share(results, head["machine"]["cores"]),
         "results": results,
     }
 
@@ -188,7 +224,7 @@ def _revision() -> str:
     return done.stdout.decode().strip() or "unknown"
 
 
-def _machine(cores: int) -> Document:
+def _machine() -> Document:
     processor = next(
         (
             line.partition(":")[2].strip()
@@ -199,7 +235,7 @@ def _machine(cores: int) -> Document:
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cores": cores,
+        "cores": os.cpu_count() or 1,
         "processor": processor,
         "memory_gib": round(memory / GIB),
         "kernel": platform.release(),
