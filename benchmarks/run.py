@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ _RESTORE = 2  # what duplicity takes for a restore, times the disk or dump
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for; 1 if something did not work at all."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmark: told to end"))
     options = parse(
         words,
         "Measure SnapVault beside restic, borg and duplicity.",
@@ -60,6 +62,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(page)
     print(f"written to {options.output}: results.md, results.json and the plots")
     return 0
