@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snapvault.engine.anchors import NO_ANCHORS, AnchorIndex, Anchors
-from snapvault.engine.fine import GRAIN, FineHashes, counted
+from snapvault.engine.fine import FineHashes
+from snapvault.engine.fine_search import counted
+from snapvault.engine.fine_sums import GRAIN
 from snapvault.engine.refining import outside
 from snapvault.model.ranges import Range
 

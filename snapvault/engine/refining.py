@@ -10,7 +10,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from snapvault.engine.fine import GRAIN, FineHashes, Gap, Run
+from snapvault.engine.fine import FineHashes
+from snapvault.engine.fine_search import Gap, Run, find
+from snapvault.engine.fine_sums import GRAIN
 from snapvault.model.ranges import Range, subtract
 
 _BATCH = 1 << 20  # bytes of literals looked at together
@@ -101,7 +103,7 @@ class Refiner:
         """Pass on what is closed; tell whether old bytes were found in the last literal."""
         gaps = [each for each in self._queue if isinstance(each, Gap)]
         data = bytes(self._data)
-        found = iter(self._hashes.find(data, gaps))
+        found = iter(find(self._hashes, data, gaps))
         view = memoryview(data)
         is_found = False
         for each in self._queue:

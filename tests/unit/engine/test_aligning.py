@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from snapvault.engine import anchors
 from snapvault.engine.aligning import Aligner
 from snapvault.engine.anchors import AnchorIndex, Anchors, AnchorWriter, Choice, Scanner, Survey
-from snapvault.engine.fine import GRAIN, FineHashes, FineWriter
+from snapvault.engine.fine import FineHashes, FineWriter
+from snapvault.engine.fine_sums import GRAIN
 from snapvault.model.ranges import Range
 
 

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapvault.engine import fine as fine_module
-from snapvault.engine.fine import GRAIN, HASH_BYTES, FineHashes, FineWriter, Gap
+from snapvault.engine import fine_search
+from snapvault.engine.fine import HASH_BYTES, FineHashes, FineWriter
+from snapvault.engine.fine_search import Gap, find
+from snapvault.engine.fine_sums import GRAIN, Sums
 from snapvault.engine.refining import Refiner
 from snapvault.model.extents import U64
 
@@ -38,7 +40,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def old_bytes(fine: FineHashes, new: bytes, begin: int, end: int) -> int:
     """Return how many bytes of a literal are found to be old ones, having checked each."""
-    (runs,) = fine.find(new, [Gap(0, len(new), begin, end)])
+    (runs,) = find(fine, new, [Gap(0, len(new), begin, end)])
     at = 0
     for run in runs:
         assert at <= run.start < run.end <= len(new)
@@ -99,7 +101,7 @@ def test_of_bytes_that_repeat_themselves_any_grain_will_do(
     fine = hashes_of(path, old)
     new = old[:at] + b"other" + old[at:3000]
 
-    (runs,) = fine.find(new, [Gap(0, len(new), 0, len(old))])
+    (runs,) = find(fine, new, [Gap(0, len(new), 0, len(old))])
 
     for run in runs:
         assert new[run.start : run.end] == old[run.old : run.old + run.end - run.start]
@@ -111,7 +113,7 @@ def test_grains_that_differ_in_one_bit_differ(path: Path) -> None:
 
     for bit in range(8 * GRAIN):
         grain[bit // 8] ^= 1 << bit % 8
-        assert fine.find(bytes(grain), [Gap(0, GRAIN, 0, GRAIN)]) == [[]]
+        assert find(fine, bytes(grain), [Gap(0, GRAIN, 0, GRAIN)]) == [[]]
         grain[bit // 8] ^= 1 << bit % 8
 
 
@@ -124,7 +126,7 @@ def test_words_that_change_places_or_cancel_out_differ(path: Path) -> None:
     fine = hashes_of(path, b"".join(word.to_bytes(2, "little") for word in words))
     new = b"".join(word.to_bytes(2, "little") for word in swapped)
 
-    assert fine.find(new, [Gap(0, GRAIN, 0, GRAIN)]) == [[]]
+    assert find(fine, new, [Gap(0, GRAIN, 0, GRAIN)]) == [[]]
 
 
 def test_grains_made_to_have_one_weak_sum_are_not_tried_one_by_one(
@@ -140,16 +142,16 @@ def test_grains_made_to_have_one_weak_sum_are_not_tried_one_by_one(
     old = b"".join(grains)
     fine = hashes_of(path, old)
     tried: list[int] = []
-    proven = fine_module._proven
+    proven = fine_search._proven
 
     def counted(position: U64, *rest: Any) -> Iterator[tuple[int, int, int]]:
         tried.append(len(position))
         return proven(position, *rest)
 
-    monkeypatch.setattr(fine_module, "_proven", counted)
+    monkeypatch.setattr(fine_search, "_proven", counted)
     same = (1000).to_bytes(2, "little") * 5000
 
-    (runs,) = fine.find(same + grains[7] + same, [Gap(0, 20_128, 0, len(old))])
+    (runs,) = find(fine, same + grains[7] + same, [Gap(0, 20_128, 0, len(old))])
 
     assert [run.end - run.start for run in runs] == [GRAIN]
     assert tried[0] < 20
@@ -161,7 +163,7 @@ def test_what_matches_everywhere_takes_little_memory(path: Path) -> None:
     new = b"x" + old + b"x"
     tracemalloc.start()
     try:
-        fine.find(new, [Gap(0, len(new), 1, len(old) - 1)])
+        find(fine, new, [Gap(0, len(new), 1, len(old) - 1)])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -175,7 +177,7 @@ def test_the_sums_are_exact_for_the_largest_words_and_weights() -> None:
     words = np.frombuffer(b"".join(rows), dtype="<u2").reshape(-1, 64)
     prime = 2**31 - 1
     for largest in (False, True):
-        sums = fine_module._Sums(b"0123456789abcdef")
+        sums = Sums(b"0123456789abcdef")
         if largest:
             sums._weights[:, 2:] = prime - 1
             sums._strong_weights[:] = prime - 1
