@@ -17,8 +17,9 @@ from snapvault.engine.finer import Finer
 from snapvault.engine.grains import NewGrains, OldGrains, grains_of
 from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
+from snapvault.engine.old_file import OldStream
 from snapvault.engine.rewriting import UNKNOWN, Rewriting
-from snapvault.engine.rolling import OldStream, Roll
+from snapvault.engine.rolling import Roll
 from snapvault.engine.sampling import Sample
 from snapvault.engine.sharing import Sharing
 from snapvault.engine.sorted_volumes import SortedVolumes

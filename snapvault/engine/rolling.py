@@ -8,10 +8,7 @@ PARENT extents, copies from the rest point into those volumes, and only literals
 """
 
 import hashlib
-import secrets
-import struct
 from array import array
-from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,9 +18,10 @@ from typing import BinaryIO
 import numpy as np
 
 from snapvault.engine.aligning import Aligner
-from snapvault.engine.anchors import NO_ANCHORS, AnchorIndex, Anchors, Survey
-from snapvault.engine.fine import FineHashes, FineWriter
+from snapvault.engine.anchors import NO_ANCHORS, Anchors, Survey
+from snapvault.engine.fine import FineWriter
 from snapvault.engine.journal import PendingBytes
+from snapvault.engine.old_file import STRONG_LENGTH, OldFile, OldStream
 from snapvault.engine.pipeline import threads
 from snapvault.engine.refining import Refiner
 from snapvault.engine.rewriting import UNKNOWN
@@ -31,24 +29,14 @@ from snapvault.engine.rewriting import OldStream as Known
 from snapvault.engine.searching import Searcher
 from snapvault.engine.sorted_volumes import SortedVolumes
 from snapvault.engine.volumes import Piece
-from snapvault.errors import SignatureError
-from snapvault.model.extents import FIRST_VOLUME, PARENT, ExtentMap
-from snapvault.model.ranges import align
+from snapvault.model.extents import FIRST_VOLUME, ExtentMap
 from snapvault.ports.librsync import Rsync, SignatureJob
 from snapvault.ports.source import ByteStream
-
-STRONG_LENGTH = 16
-"""Bytes kept of a strong sum: two blocks that collide on purpose cost 2^64 tries."""
 
 _CHUNK = 1 << 20  # bytes read at once
 _SMALLEST_BLOCK = 2048
 _SMALLEST_SEARCHED = 8192  # of streams whose changes are found by finer hashes
 _MOST_BLOCKS = 1 << 20  # a loaded signature takes some 50 bytes a block
-
-# magic u32 | block length u32 | strong sum length u32, big-endian; librsync's own format
-_HEADER = struct.Struct(">III")
-_WEAK_SIZE = 4
-_SUM_SIZE = _WEAK_SIZE + STRONG_LENGTH
 
 
 def block_length_for(size: int, *, has_finer: bool) -> int:
@@ -72,20 +60,6 @@ def first_lengths(*, has_finer: bool) -> tuple[int, int]:
     return smallest, 64 * smallest
 
 
-@dataclass(frozen=True, slots=True)
-class OldStream:
-    """The parent's stream: bytes, block length, and the file with its librsync signature.
-
-    `fine` has its finer hashes and `anchors` its anchors, if this host has kept them.
-    """
-
-    size: int
-    block_length: int
-    signature: Path
-    fine: FineHashes | None = None
-    anchors: AnchorIndex | None = None
-
-
 @dataclass(slots=True)
 class RollResult:
     """What a stream brought: the changes to the parent's map (a full map when there is none).
@@ -100,16 +74,6 @@ class RollResult:
     signature: Path
     changed_bytes: int
     rewritten_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """A part of the virtual old file: where it begins there, and where its bytes really lie."""
-
-    start: int
-    length: int
-    place: int
-    offset: int
 
 
 class _Rows:
@@ -194,9 +158,8 @@ class Roll:
     old: Known = UNKNOWN
     _rows: _Rows = field(default_factory=_Rows)
     _volumes: dict[str, int] = field(default_factory=dict)
-    _spans: list[_Span] = field(default_factory=list)
+    _joined: OldFile = field(init=False)
     _literal_bytes: int = 0
-    _hidden_bytes: int = 0
     _held: _Held | None = None
 
     def run(self) -> RollResult:
@@ -206,6 +169,14 @@ class Roll:
             SourceError: the stream broke.
         """
         lengths = self._lengths()
+        self._joined = OldFile(
+            self.folder / f"{self.stream.name}.old.rsync",
+            self._old_length,
+            self.parent,
+            self.pending,
+            self._number,
+            self.old.again,
+        )
         sha256 = hashlib.sha256()
         size = 0
         with ExitStack() as stack:
@@ -239,7 +210,7 @@ class Roll:
             if survey and self.anchors:
                 survey.write(self.anchors)
         # Where a hidden block did change, it counts as stored again: what that may cost stays true.
-        rewritten = min(self._hidden_bytes, self._literal_bytes)
+        rewritten = min(self._joined.hidden_bytes, self._literal_bytes)
         length = next((each for each in lengths if each * _MOST_BLOCKS >= size), lengths[-1])
         return RollResult(
             self._rows.to_map(tuple(self._volumes)),
@@ -276,7 +247,7 @@ class Roll:
         self, stack: ExitStack
     ) -> tuple[Callable[[bytes, Anchors], None], Callable[[], None]]:
         """Return what takes the stream's bytes with its anchors, and what takes its end."""
-        old = self._old_signature()
+        old = self._joined.signature
         if old is None:
             return lambda data, _: self._literal(memoryview(data)), lambda: None
         if self.parent is None or self.parent.fine is None:
@@ -316,65 +287,9 @@ class Roll:
             return first_lengths(has_finer=has_finer)
         return (block_length_for(self.parent.size, has_finer=has_finer),)
 
-    def _old_signature(self) -> Path | None:
-        """Join the signatures of the parent and of what is pending; None when there is neither."""
-        length = self._old_length
-        path = self.folder / f"{self.stream.name}.old.rsync"
-        virtual = 0
-        with path.open("wb") as joined:
-            if self.parent:
-                with self.parent.signature.open("rb") as file:
-                    header = file.read(_HEADER.size)
-                    if _HEADER.unpack(header)[1:] != (length, STRONG_LENGTH):
-                        raise SignatureError("signature has other block lengths than its manifest")
-                    joined.write(header)
-                    while data := file.read(_CHUNK):
-                        joined.write(data)
-                self._hide(joined, length)
-                self._spans.append(_Span(0, self.parent.size, PARENT, 0))
-                virtual = -(-self.parent.size // length) * length
-            for held in self.pending:
-                header = held.signature[: _HEADER.size]
-                if _HEADER.unpack(header)[1:] != (length, STRONG_LENGTH):
-                    continue
-                if not joined.tell():
-                    joined.write(header)
-                joined.write(held.signature[_HEADER.size :])
-                self._spans.append(
-                    _Span(virtual, held.length, self._number(held.volume), held.offset)
-                )
-                virtual += -(-held.length // length) * length
-        return path if self._spans else None
-
-    def _hide(self, joined: BinaryIO, length: int) -> None:
-        """Let nothing match the blocks that are to be stored again."""
-        if self.parent is None:
-            return
-        end = joined.tell()
-        # With finer hashes what lies around in the same blocks is found all the same.
-        is_exact = self.parent.fine is not None and self.parent.fine.is_complete
-        blocks = align(self.old.again, length, self.parent.size)
-        for begin, stop in blocks:
-            for block in range(begin // length, -(-stop // length)):
-                joined.seek(_HEADER.size + block * _SUM_SIZE + _WEAK_SIZE)
-                joined.write(secrets.token_bytes(STRONG_LENGTH))
-            if not is_exact:
-                self._hidden_bytes += stop - begin
-        if is_exact:
-            self._hidden_bytes = sum(stop - begin for begin, stop in self.old.again)
-        joined.seek(end)
-
     def _copy(self, offset: int, length: int) -> None:
-        while length:
-            number = bisect_right(self._spans, offset, key=lambda span: span.start) - 1
-            span = self._spans[number] if number >= 0 else None
-            if span is None or offset >= span.start + span.length:
-                raise SignatureError("delta copies from beyond the end of the old stream")
-            skip = offset - span.start
-            take = min(length, span.length - skip)
-            self._rows.add(take, span.place, span.offset + skip)
-            offset += take
-            length -= take
+        for extent in self._joined.find(offset, length):
+            self._rows.add(*extent)
 
     def _literal(self, data: memoryview) -> None:
         self._literal_bytes += len(data)
