@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from snapvault.engine.spare_file import SpareFile
 from snapvault.model.extents import U64
 
 WIDTH: Final = 32
@@ -145,7 +146,7 @@ class AnchorWriter:
         is_double[1:] |= key[1:] == key[:-1]
         is_double[:-1] |= key[1:] == key[:-1]
         key, order = key[~is_double], order[~is_double]
-        with path.open("wb") as file:
+        with SpareFile(path) as file:
             file.write(
                 _HEADER.pack(_MAGIC, self._choice.byte, self._choice.bits, self._thinned, len(key))
             )

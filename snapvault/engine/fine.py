@@ -10,12 +10,13 @@ import mmap
 import secrets
 import struct
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snapvault.engine.fine_sums import GRAIN, I64, WORDS, Hashes, Sums, windows
+from snapvault.engine.spare_file import Sink
 
 HASH_BYTES: Final = 12
 """What a grain takes in the file."""
@@ -32,7 +33,7 @@ class FineWriter:
     What would make the file longer than `most` bytes goes without.
     """
 
-    def __init__(self, file: BinaryIO, most: int) -> None:
+    def __init__(self, file: Sink, most: int) -> None:
         seed = secrets.token_bytes(_SEED)
         self._sums = Sums(seed)
         self._file = file

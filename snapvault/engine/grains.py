@@ -15,11 +15,12 @@ import hashlib
 import secrets
 import struct
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snapvault.engine.spare_file import Sink
 from snapvault.formats.signatures import REGION_BLOCKS, Hashes, differ, no_hashes
 from snapvault.model.extents import U64
 
@@ -141,7 +142,7 @@ class NewGrains:
     The file takes `most` bytes. Once it is nearly full, blocks that changed longest ago go.
     """
 
-    def __init__(self, file: BinaryIO, block_size: int, most: int, old: OldGrains | None) -> None:
+    def __init__(self, file: Sink, block_size: int, most: int, old: OldGrains | None) -> None:
         self._file = file
         self._block_size = block_size
         self._type = _row_type(block_size)

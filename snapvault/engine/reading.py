@@ -23,6 +23,7 @@ from snapvault.engine.rolling import Roll
 from snapvault.engine.sampling import Sample
 from snapvault.engine.sharing import Sharing
 from snapvault.engine.sorted_volumes import SortedVolumes
+from snapvault.engine.spare_file import SpareFile
 from snapvault.engine.vault import Vault
 from snapvault.engine.volumes import VOLUMES_AT_ONCE, Piece, VolumeWriter
 from snapvault.formats import signatures
@@ -292,7 +293,7 @@ class Reading:
         old = None
         with suppress(OSError, ValueError, KeyError):
             old = OldGrains(self.parent.fine_hashes[name], block_size)
-        file = stack.enter_context(head.fine_hashes(self.head_folder, name).open("wb"))
+        file = stack.enter_context(SpareFile(head.fine_hashes(self.head_folder, name)))
         new = NewGrains(file, block_size, self.fine_hashes, old)
         return Finer(block_size, self.parent.maps[name], old, new, writer)
 

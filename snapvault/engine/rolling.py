@@ -28,6 +28,7 @@ from snapvault.engine.rewriting import UNKNOWN
 from snapvault.engine.rewriting import OldStream as Known
 from snapvault.engine.searching import Searcher
 from snapvault.engine.sorted_volumes import SortedVolumes
+from snapvault.engine.spare_file import SpareFile
 from snapvault.engine.volumes import Piece
 from snapvault.model.extents import FIRST_VOLUME, ExtentMap
 from snapvault.ports.librsync import Rsync, SignatureJob
@@ -233,7 +234,7 @@ class Roll:
     def _fine_writer(self, stack: ExitStack) -> FineWriter | None:
         if self.fine_hashes is None or not self.most_fine_hashes:
             return None
-        file = stack.enter_context(self.fine_hashes.open("wb"))
+        file = stack.enter_context(SpareFile(self.fine_hashes))
         return FineWriter(file, self.most_fine_hashes)
 
     def _survey(self) -> Survey | None:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only saves work never fails a backup for want of room."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from snapvault.engine.spare_file import SpareFile
+
+
+@pytest.fixture
+def little_room() -> Iterator[int]:
+    """Let no file of this process grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield 10_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_it_holds_what_was_written(tmp_path: Path) -> None:
+    numbers = np.arange(3, dtype="<u8")
+
+    with SpareFile(tmp_path / "file") as file:
+        file.write(b"head")
+        file.write(numbers.data)
+
+    assert (tmp_path / "file").read_bytes() == b"head" + numbers.tobytes()
+
+
+@pytest.mark.parametrize("fits", ["nothing of it", "a part of it"])
+def test_what_has_no_room_leaves_an_empty_file(fits: str, tmp_path: Path, little_room: int) -> None:
+    size = little_room if fits == "nothing of it" else little_room - 1
+
+    with SpareFile(tmp_path / "file") as file:
+        file.write(bytes(size))
+        file.write(b"more")
+        file.write(b"")
+        file.write(b"m")
+
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_file_that_cannot_be_made_takes_everything(tmp_path: Path) -> None:
+    with SpareFile(tmp_path / "missing" / "file") as file:
+        file.write(b"data")
+
+    assert not (tmp_path / "missing").exists()
