@@ -24,12 +24,13 @@ from snapvault.adapters.machines.running import QemuMachine
 from snapvault.errors import MachineError
 from snapvault.ports.machine import Bus, Firmware, MachineDisk, MachineSpec
 from tests.support import booting
+from tests.support.qemu import until
 
 pytestmark = pytest.mark.integration
 
 MIB = 1 << 20
 SOON = timedelta(milliseconds=100)
-LATER = timedelta(seconds=120)
+LATER = timedelta(seconds=300)
 DATA = b"what was backed up"
 WAITS = "echo GRUB waits here\nsleep 100000\n"
 
@@ -93,6 +94,9 @@ def test_a_machine_with_a_bios_starts_answers_and_is_cut_off(folder: Path, tmp_p
         picture = machine.screenshot()
         machine.type(b"poweroff -f\n")
         has_ended = machine.wait(LATER.total_seconds())
+        for _ in until():  # its last words may come after the news of its end
+            if "Power down" in machine.console():
+                break
         with pytest.raises(MachineError, match=r'powered off; its last line: ".*Power down"'):
             machine.wait_for_console("never", LATER)
 
@@ -188,15 +192,15 @@ def test_a_machine_that_hangs_is_told_by_its_last_line_and_waits_end_when_it_is_
     booting.bios_disk(disk, grub=WAITS)
 
     with started(folder, disk, memory=128 * MIB) as machine:
-        machine.wait_for_console("GRUB waits", LATER)
-        closer = threading.Timer(0.3, machine.close)
-        closer.start()
+        machine.wait_for_console("GRUB waits her", LATER)
         with pytest.raises(MachineError, match=r"its last line: .GRUB waits her"):
             machine.wait_for_console("login:", SOON)
         with pytest.raises(MachineError, match="no guest agent that answers"):
             machine.wait_for_agent(SOON)
         with pytest.raises(MachineError, match="port 22 of the machine cannot be reached"):
             machine.wait_for_port(22, SOON)
+        closer = threading.Timer(0.3, machine.close)
+        closer.start()
         with pytest.raises(MachineError, match=r"was ended|ended with QEMU"):
             machine.wait_for_console("login:", LATER)
         closer.join()
