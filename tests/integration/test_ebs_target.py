@@ -191,7 +191,7 @@ def test_the_callers_buffer_may_be_used_again_once_write_returns(
 
 
 def test_many_blocks_are_under_way_at_once(cloud: EbsFake, spool: Path) -> None:
-    cloud.delay["PutSnapshotBlock"] = 0.2
+    cloud.together["PutSnapshotBlock"] = 16
     content = CHANCE.randbytes(BLOCK)
 
     with opened(cloud) as service:

@@ -51,6 +51,7 @@ from tests.support.ebs_fake_world import (
 from tests.support.loopback import LoopbackServer
 
 STRANGER = "999988887777"
+_TOGETHER_SECONDS = 60.0
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request,\s*"
     r"SignedHeaders=([^,]+),\s*Signature=([0-9a-f]{64})"
@@ -159,7 +160,8 @@ class EbsFake:
     through `advance`. `inject`, `throttle`, `limit`, `deny`, `expire_credentials` are faults.
     `calls` counts by name, `log` has every call, `refused` counts (name, error code),
     `most_in_flight` is how many calls of a name were being answered at once.
-    `delay` makes calls of a name take so many seconds; `before` is run ahead of a call.
+    `delay` makes calls of a name take so many seconds; with `together`, those of a name are
+    answered once so many of them were under way at once; `before` is run ahead of a call.
     """
 
     def __init__(self) -> None:
@@ -173,6 +175,7 @@ class EbsFake:
         self.refused: Counter[tuple[str, str]] = Counter()
         self.log: list[Call] = []
         self.delay: dict[str, float] = {}
+        self.together: dict[str, int] = {}
         self.before: dict[str, Callable[[], None]] = {}
         self.in_flight: Counter[str] = Counter()
         self.most_in_flight: Counter[str] = Counter()
@@ -318,6 +321,7 @@ class EbsFake:
         try:
             if name in self.delay:
                 await asyncio.sleep(self.delay[name])
+            await self._company(name)
             fault = self._due(name)
             if isinstance(fault, Cut):
                 return None
@@ -351,6 +355,14 @@ class EbsFake:
             return _refusal(service, error)
         finally:
             self.in_flight[name] -= 1
+
+    async def _company(self, name: str) -> None:
+        """Wait for other calls of the name; who waits in vain is answered in the end."""
+        deadline = time.monotonic() + _TOGETHER_SECONDS
+        while self.most_in_flight[name] < self.together.get(name, 0):
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.005)
 
     def _due(self, name: str) -> Fault | None:
         for rule in self._rules[name]:
