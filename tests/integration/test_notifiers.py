@@ -44,7 +44,7 @@ from tests.support.http_sink import (
     status,
     tidy_server,
 )
-from tests.support.loopback import Handler
+from tests.support.loopback import Handler, closed_port
 from tests.support.mail_server import MailServer
 from tests.support.notices import AT, RUN, a_notice
 from tests.support.tls_forwarder import Authority, make_authority
@@ -102,10 +102,11 @@ def told(settings: NotifierSettings, **fields: Any) -> None:
 # --- servers ---------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as used:
-        port: int = used.getsockname()[1]
-        return port
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port of this machine where nobody listens."""
+    with closed_port() as port:
+        yield port
 
 
 async def repeat(writer: asyncio.StreamWriter) -> None:
@@ -405,9 +406,9 @@ def test_a_server_that_hangs_up_is_asked_again(stop: Callable[[Any], Any]) -> No
         told(hook(sink.url))
 
 
-def test_a_closed_port_is_tried_again() -> None:
+def test_a_closed_port_is_tried_again(dead_port: int) -> None:
     with pytest.raises(NotifyUnavailableError, match="refused the connection"):
-        told(hook(f"http://127.0.0.1:{free_port()}"))
+        told(hook(f"http://127.0.0.1:{dead_port}"))
 
 
 def test_a_host_without_an_address_is_tried_again() -> None:
@@ -470,7 +471,7 @@ def test_a_name_server_that_never_answers_is_left_in_time(
 
 
 def test_no_error_of_a_webhook_holds_what_is_secret(
-    stop: Callable[[Any], Any], authority: Authority
+    stop: Callable[[Any], Any], authority: Authority, dead_port: int
 ) -> None:
     sinks = [
         stop(http_sink(answer)).url
@@ -478,7 +479,7 @@ def test_no_error_of_a_webhook_holds_what_is_secret(
     ]
     trusted = stop(http_sink(authority=authority)).url
     urls = [f"{url}/{SECRET}?k={SECRET}" for url in [*sinks, trusted]]
-    urls += [f"http://u:{SECRET}@127.0.0.1:{free_port()}/{SECRET}", f"https://{SECRET} /x"]
+    urls += [f"http://u:{SECRET}@127.0.0.1:{dead_port}/{SECRET}", f"https://{SECRET} /x"]
     urls += [f"ftp://x/{SECRET}", f"http://x:{SECRET}/", f"https:///{SECRET}", f"http://[{SECRET}/"]
     headers = {"Authorization": f"Bearer {SECRET}"}
     cases = [hook(url, headers=headers, timeout=SHORT) for url in urls]
@@ -873,11 +874,11 @@ def test_a_mail_server_that_never_ends_is_left_in_time(
     assert clock.monotonic() - began < MOST
 
 
-def test_what_is_no_mail_server_is_named(stop: Callable[[Any], Any]) -> None:
+def test_what_is_no_mail_server_is_named(stop: Callable[[Any], Any], dead_port: int) -> None:
     sink = stop(http_sink())
 
     with pytest.raises(NotifyUnavailableError, match="refused the connection"):
-        told(mail_to_port(free_port(), timeout=SHORT))
+        told(mail_to_port(dead_port, timeout=timedelta(seconds=MOST)))
     with pytest.raises(NotifyUnavailableError, match="did not finish"):
         told(mail_to_port(sink.server.port, timeout=SHORT))
 
@@ -933,9 +934,9 @@ def test_a_check_reaches_the_servers_and_tells_nobody(
     assert server.mails == []
 
 
-def test_a_check_names_what_would_fail() -> None:
-    bad = [hook(f"https://127.0.0.1:{free_port()}"), ping(f"http://127.0.0.1:{free_port()}")]
-    closed = f"http://127.0.0.1:{free_port()}"
+def test_a_check_names_what_would_fail(dead_port: int) -> None:
+    bad = [hook(f"https://127.0.0.1:{dead_port}"), ping(f"http://127.0.0.1:{dead_port}")]
+    closed = f"http://127.0.0.1:{dead_port}"
     broken = replace(hook(closed, body="{% if %}"), subject="{{")
 
     found = [list(check_notifier(settings)) for settings in (*bad, broken)]
@@ -967,6 +968,7 @@ def test_a_test_notice_comes_whatever_is_wished_for(stop: Callable[[Any], Any]) 
 def test_secrets_go_where_they_belong_and_nowhere_else(
     stop: Callable[[Any], Any],
     authority: Authority,
+    dead_port: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -993,7 +995,7 @@ def test_secrets_go_where_they_belong_and_nowhere_else(
         hook(bad.url + path, headers=headers),
         hook(good.url + path, headers=headers | {"content-type": "text/plain"}, body=curious),
         ping(good.url + path),
-        ping(f"http://127.0.0.1:{free_port()}{path}"),
+        ping(f"http://127.0.0.1:{dead_port}{path}"),
         mail(server, **login),
         mail(server, **login, subject=curious, text=curious),
         mail(refusing, **login),

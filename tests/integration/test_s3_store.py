@@ -27,6 +27,7 @@ from snapvault.errors import (
 )
 from snapvault.ports.store import Store
 from tests.support import s3, seaweed
+from tests.support.loopback import closed_port
 from tests.support.seaweed import SeaweedServer
 from tests.support.tls_forwarder import make_authority
 
@@ -121,11 +122,9 @@ def test_a_missing_bucket_is_said_to_be_missing_whatever_was_asked() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "no-such-host.invalid:{port}"])
 def test_a_network_that_is_not_there_is_unavailable_within_seconds(host: str) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
     started = clock.monotonic()
 
-    with pytest.raises(StoreUnavailableError) as caught:
+    with closed_port() as port, pytest.raises(StoreUnavailableError) as caught:
         at("http://" + host.format(port=port)).get("x")
 
     assert caught.value.hint is not None
@@ -276,6 +275,7 @@ def test_servers_that_start_together_do_not_take_each_others_ports(
     draws = iter([5, 5, 10])  # which no server has
     monkeypatch.setattr(random, "randrange", lambda *_: next(draws))
     monkeypatch.setattr(seaweed, "_is_free", lambda _: True)
+    monkeypatch.setattr(seaweed, "_PREFIX", f"snapvault-test-{os.getpid()}-")
 
     first, one = seaweed._claim_ports()
     second, other = seaweed._claim_ports()
@@ -296,6 +296,6 @@ def test_a_stopped_server_leaves_nothing_behind() -> None:
 def _runs(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter while it is being read
         return False
     return state != "Z"

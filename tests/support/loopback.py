@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An asyncio server on the loopback interface, run by a thread of its own."""
+"""An asyncio server on the loopback interface, run by a thread of its own; and a closed port."""
 
 import asyncio
+import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -54,6 +55,15 @@ async def end_server(server: asyncio.Server, connections: Sequence[Connection]) 
         if loop.time() > deadline:
             raise RuntimeError("a connection to a server of the tests did not end")
         await asyncio.sleep(0.001)
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Yield a port that refuses connections, and that nobody else can get meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        yield port
 
 
 class LoopbackServer:
