@@ -17,6 +17,7 @@ from snapvault.adapters.sources.mysql_quiesce import MysqlLvmSource, MysqlQuiesc
 from snapvault.errors import QuiesceError, SnapVaultError, SourceError
 from snapvault.model.policy import MysqlSpec
 from snapvault.ports.source import Consistency, Finding
+from tests.support.database_server import locked_by
 from tests.support.interrupted import InterruptedSource, kill_child
 from tests.support.mariadb import (
     ACCOUNT,
@@ -561,17 +562,26 @@ def test_a_dump_goes_on_though_nobody_can_look_what_it_waits_for(
 ) -> None:
     server.run("CREATE DATABASE slow; CREATE TABLE slow.t (id INT PRIMARY KEY)")
     server.run("INSERT INTO slow.t VALUES (1)")
-    source = source_of(server, kit, "slow", lock_timeout=1)
-    server.run(f"ALTER USER {ACCOUNT} WITH MAX_USER_CONNECTIONS 1")
+    source = source_of(server, kit, "slow", lock_timeout=2)
+    # One of our sessions may still be counted for a moment after its end.
+    server.run(f"ALTER USER {ACCOUNT} WITH MAX_USER_CONNECTIONS 2")
+    ours = ["mariadb", f"--defaults-file={server.folder}/snapvault.cnf"]
+    ours += ["--batch", "--skip-column-names", "--unbuffered"]
 
-    waits = "user = 'snapvault' AND time >= 2 AND state LIKE 'Waiting for%'"
     with ThreadPoolExecutor() as pool:
         with table_lock(server, "slow.t"):
             night = pool.submit(kit.night, source)
-            for _ in until():
-                query = f"SELECT COUNT(*) FROM information_schema.processlist WHERE {waits}"
-                if night.done() or server.value(query) == "1":
-                    break
+
+            def await_sessions(which: str, seconds: int) -> None:
+                query = f"state LIKE 'Waiting for%' AND time >= {seconds} ORDER BY 1 DESC"
+                query = f"SELECT GROUP_CONCAT({query}) FROM information_schema.processlist"
+                for _ in until():
+                    if night.done() or server.value(f"{query} WHERE user = 'snapvault'") == which:
+                        break
+
+            await_sessions("1", 0)
+            with locked_by(ours, "DO 1"):  # the second that there may be
+                await_sessions("1,0", 3)
         held = night.result()
 
     assert b"INSERT INTO `t`" in kit.restored(held.point)["mysql"]
@@ -635,12 +645,12 @@ def test_the_doctor_tells_what_a_backup_would_fail_at(server: MariadbServer, kit
 # --- the read lock --------------------------------------------------------------------------
 
 
-def can_write(server: MariadbServer) -> bool:
-    """Tell whether a row can be written now, giving up after a second."""
+def can_write(server: MariadbServer, *, within: int = 60) -> bool:
+    """Tell whether a row can be written, giving up after so many seconds."""
     tried = subprocess.run(
         server.client(),
-        input=b"SET lock_wait_timeout = 1; INSERT INTO bank.ledger VALUES (-1, 'x');"
-        b"DELETE FROM bank.ledger WHERE id = -1",
+        input=b"SET lock_wait_timeout = %d; INSERT INTO bank.ledger VALUES (-1, 'x');"
+        b"DELETE FROM bank.ledger WHERE id = -1" % within,
         capture_output=True,
         check=False,
     )
@@ -655,7 +665,7 @@ def test_writers_wait_only_while_the_lock_is_held(server: MariadbServer) -> None
         with quiesce() as consistency:
             rows = server.value("SELECT COUNT(*) FROM bank.ledger")
             gtid = server.value("SELECT @@gtid_binlog_pos")
-            held = can_write(server)
+            held = can_write(server, within=1)
             rows_later = server.value("SELECT COUNT(*) FROM bank.ledger")
         writer.wait_for(20)
 
@@ -709,7 +719,11 @@ def test_a_lock_that_is_not_to_be_had_in_time_is_told_with_who_is_in_the_way(
     )
     slow.stdin.flush()
     number = slow.stdout.readline().decode().strip()
+    at_work = f"SELECT state FROM information_schema.processlist WHERE id = {number}"
     try:
+        for _ in until():
+            if server.value(at_work) == "User sleep":
+                break
         with pytest.raises(QuiesceError) as caught, quiesce():
             pass
     finally:
