@@ -173,7 +173,7 @@ def test_a_server_that_is_written_to_comes_back_with_roles_and_databases(
     assert other.value("SELECT sum(amount) FROM accounts", database="bank") == "5000"
     rows = other.value("SELECT count(*) FROM ledger", database="bank")
     assert other.value("SELECT max(id) FROM ledger", database="bank") == rows
-    assert 20 <= int(rows) <= done
+    assert 20 <= int(rows) <= done + 1  # the last one may not have been confirmed to us yet
     assert source.outcome is not None
     assert source.outcome.consistency is Consistency.APPLICATION
     facts = source.outcome.facts["pg.shop"]
@@ -274,7 +274,7 @@ def test_a_base_backup_that_is_written_to_starts_as_a_server(
     assert contents == server.contents("shop")
     assert roles == roles_of(server)
     assert total == "5000"
-    assert before < rows == last <= done
+    assert before < rows == last <= done + 1  # the last may not have been confirmed to us yet
     assert source.outcome is not None
     assert source.outcome.consistency is Consistency.APPLICATION
     facts = source.outcome.facts["pg"]
@@ -496,11 +496,11 @@ def test_a_table_that_is_locked_for_too_long_is_told_with_its_name(
 ) -> None:
     server.run(SHOP)
     server.create_role(*DUMP_GRANTS)
-    source = source_over(server.spec("shop", include_globals=False), lock_timeout=0.2)
+    spec = server.spec("shop", include_globals=False)
 
     with table_lock(server, "shop", "orders"):
-        error = failure(kit, source)
-    held = kit.night(source)
+        error = failure(kit, source_over(spec, lock_timeout=1))
+    held = kit.night(source_over(spec))
 
     assert isinstance(error, QuiesceError)
     assert "timeout: lock of table public.orders" in str(error)
