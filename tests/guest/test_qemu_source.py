@@ -518,9 +518,10 @@ def test_disks_are_picked_by_device_or_node(machine: Machine, tmp_path: Path) ->
 def test_a_dead_socket_and_a_busy_one_are_clear(
     machine: Machine, night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snapvault.adapters.qmp._GREETING_TIMEOUT", 0.3)
-    with Qmp(machine.qmp), pytest.raises(SourceError, match="does not answer") as caught:
-        night.source().open()
+    with monkeypatch.context() as patch, Qmp(machine.qmp):
+        patch.setattr("snapvault.adapters.qmp._GREETING_TIMEOUT", 0.3)
+        with pytest.raises(SourceError, match="does not answer") as caught:
+            night.source().open()
     machine.stop()
 
     with pytest.raises(SourceError, match="could not connect to QMP socket"):
