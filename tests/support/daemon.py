@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -51,7 +51,8 @@ class Daemon:
             self.process.kill()
             self.process.wait()
         for pid in self.children():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ends by itself, too
+                os.kill(pid, signal.SIGKILL)
 
     def start(self) -> None:
         """Start it, and wait until it is up."""
