@@ -31,7 +31,7 @@ OUTCOMES = "GUEST_OUTCOMES"  # the variable with the file for how the tests insi
 
 _IMAGE = REPOSITORY / ".guest" / "current"
 _SCRIPTS = REPOSITORY / "scripts" / "guest"
-_BOOT_SECONDS = 120.0  # it takes 4 on a machine that does nothing else
+_BOOT_SECONDS = 300.0  # it takes 4 on a machine that does nothing else
 _CONSOLE_SHOWN = 3000  # characters
 
 
@@ -99,7 +99,7 @@ class Guest:
         argv: Sequence[str],
         *,
         stdin: bytes = b"",
-        timeout: float = 120,
+        timeout: float = 300,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> Result:
@@ -135,7 +135,7 @@ class Guest:
         argv: Sequence[str],
         *,
         stdin: bytes = b"",
-        timeout: float = 120,
+        timeout: float = 300,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> bytes:

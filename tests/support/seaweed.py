@@ -29,7 +29,7 @@ LASTING: set[int] = set()
 _PREFIX = "snapvault-s3-"
 _PORTS = 6
 _GRPC_OFFSET = 10_000  # LIMIT: weed listens there too, for each of its ports (SeaweedFS)
-_READY_SECONDS = 30.0
+_READY_SECONDS = 90.0
 _STARTS = 5
 
 

@@ -17,7 +17,7 @@ CHUNK = 64 << 10
 
 
 def _run(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, check=check, capture_output=True, text=True, timeout=120)
+    return subprocess.run(argv, check=check, capture_output=True, text=True, timeout=300)
 
 
 def _lvs(volume: str, *fields: str) -> dict[str, str]:
