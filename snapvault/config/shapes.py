@@ -151,7 +151,7 @@ class PolicyShape(Shape):
     compression_level: Level = policy.DEFAULT_COMPRESSION_LEVEL
     """The zstd level."""
     fine_hashes: Room = Field(policy.DEFAULT_FINE_HASHES, json_schema_extra={"default": "1024 MiB"})
-    """What finer hashes of a dump or disk may take on this host, each; 0 B: none are kept."""
+    """What finer hashes, and tags, of a dump or disk may take on this host; 0 B: none are kept."""
     enabled: bool = True
     """Whether the schedule counts."""
     hints: HintsShape = HintsShape.model_construct()

@@ -23,6 +23,7 @@ from snapvault.engine.pipeline import WORKERS, ordered, threads
 from snapvault.engine.rewriting import UNKNOWN, OldStream
 from snapvault.engine.sharing import Shared
 from snapvault.engine.sorted_volumes import SortedVolumes
+from snapvault.engine.tags import Tagged, Tags
 from snapvault.engine.volumes import Piece
 from snapvault.formats.signatures import (
     HASH_SIZE,
@@ -108,7 +109,8 @@ class ScanResult:
 class BlockScan:
     """One disk to be scanned against its parent.
 
-    `finer`, if it is there, stores only grains of blocks that changed before.
+    `finer`, if it is there, stores only grains of blocks that changed before; `tags` tell what is
+    as in the parent without its hashes.
     `parent_pages` are those of the parent's full signature, `parent_size` its bytes (0: none).
     `share` finds new blocks that are stored already. `full_pages` takes the new full signature,
     `changed_pages` what differs from the parent. With `changed`, blocks outside of these ranges are
@@ -130,6 +132,7 @@ class BlockScan:
     changed: Sequence[Range] | None = None
     old: OldStream = UNKNOWN
     finer: Finer | None = None
+    tags: Tags | None = None
     _volumes: dict[str, int] = field(default_factory=dict)
     _changed_bytes: int = 0
     _read_bytes: int = 0
@@ -201,6 +204,9 @@ class BlockScan:
         while chunk := chunks.take_if(lambda chunk: chunk.block < first + count):
             at = chunk.block - first
             here = slice(at, at + len(chunk.hashes))
+            if self.tags is not None and chunk.tagged is not None:
+                chunk.hashes[chunk.unchanged] = before[here][chunk.unchanged]
+                self.tags.take(chunk.tagged)
             hashes[here] = chunk.hashes
             new = is_nonzero(chunk.hashes) & (differ(chunk.hashes, before[here]) | ~inherited[here])
             same = again[here] & is_nonzero(chunk.hashes) & ~new
@@ -214,7 +220,10 @@ class BlockScan:
         starts = (np.arange(count, dtype=np.uint64) + first) * np.uint64(self.block_size)
         offset[same] = starts[same]
         # What the parent had beyond this disk's end is gone with it: compose drops it too.
-        changed = page_of(region, hashes, differ(hashes, before[:count]))
+        is_other = differ(hashes, before[:count])
+        if self.tags is not None:
+            self.tags.end_region(region, ~is_other)
+        changed = page_of(region, hashes, is_other)
         if changed is not None:
             self.changed_pages.write(changed.encode())
         length = np.full(count, self.block_size, dtype=np.uint64)
@@ -305,21 +314,34 @@ class BlockScan:
         size = max(_CHUNK, self.block_size)
         buffers = [dense(size) for _ in range(_AHEAD + 1)]
 
-        def work(item: tuple[int, tuple[int, int]]) -> _Chunk:
-            number, (begin, end) = item
+        def work(item: tuple[int, int, int, Tagged | None]) -> _Chunk:
+            number, begin, end, tagged = item
             view = buffers[number % len(buffers)][: end - begin]
             self.stream.read_into(begin, view)
-            return _Chunk(
-                begin // self.block_size,
-                view,
-                hashes_from(block_hashes(view, self.key, self.block_size)),
-            )
+            return self._hashed(begin, view, tagged)
 
-        ranges = enumerate(self._chunk_ranges(size))
+        ranges = (
+            (number, begin, end, self.tags.before(begin, end) if self.tags else None)
+            for number, (begin, end) in enumerate(self._chunk_ranges(size))
+        )
         for chunk in ordered(work, ranges, ahead=_AHEAD, pool=pool):
             yield chunk
             self._read_bytes += len(chunk.data)
             self.on_read(len(chunk.data))
+
+    def _hashed(self, begin: int, view: memoryview, before: Tagged | None) -> "_Chunk":
+        """Hash what was read; but for what the tags, if there are any, tell to be unchanged."""
+        block, size = begin // self.block_size, self.block_size
+        if self.tags is None or before is None:
+            return _Chunk(block, view, hashes_from(block_hashes(view, self.key, size)))
+        tagged = self.tags.of(begin, view)
+        hashes = no_hashes(-(-len(view) // size))
+        unchanged = self.tags.unchanged(tagged, before, begin, len(hashes))
+        edges = np.flatnonzero(np.diff(~unchanged, prepend=False, append=False)).tolist()
+        for first, stop in zip(edges[::2], edges[1::2], strict=True):
+            part = view[first * size : stop * size]
+            hashes[first:stop] = hashes_from(block_hashes(part, self.key, size))
+        return _Chunk(block, view, hashes, unchanged, tagged)
 
     def _chunk_ranges(self, size: int) -> Iterator[tuple[int, int]]:
         """Yield the block-aligned ranges to read, in order, cut at multiples of `size`."""
@@ -377,11 +399,16 @@ def _of_region(region: int) -> Callable[[Page], bool]:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Some blocks as read, with their hashes; `block` is the number of the first."""
+    """Some blocks as read, with their hashes; `block` is the number of the first.
+
+    Where there are tags, blocks that they tell to be `unchanged` get their hashes later.
+    """
 
     block: int
     data: memoryview
     hashes: Hashes
+    unchanged: _Mask | None = None
+    tagged: Tagged | None = None
 
 
 @dataclass(frozen=True, slots=True)

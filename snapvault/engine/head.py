@@ -29,13 +29,14 @@ _SIGNATURE = ".sig"
 class Head:
     """The parent of the next point: full maps by stream, and files with the full signatures.
 
-    `fine_hashes` are files with finer hashes, of the streams that have some.
+    `fine_hashes` are files with finer hashes, and `tags` with tags, of the streams that have some.
     """
 
     held: Held
     maps: Mapping[str, ExtentMap]
     signatures: Mapping[str, Path]
     fine_hashes: Mapping[str, Path]
+    tags: Mapping[str, Path]
 
 
 def load(vault: Vault, heads: Path, held: Held) -> Head:
@@ -71,6 +72,11 @@ def load(vault: Vault, heads: Path, held: Held) -> Head:
 def fine_hashes(folder: Path, stream: str) -> Path:
     """Return where in a point's folder the finer hashes of a stream belong."""
     return folder / f"{stream}.fine"
+
+
+def tags(folder: Path, stream: str) -> Path:
+    """Return where in a point's folder the tags of a disk belong."""
+    return folder / f"{stream}.tags"
 
 
 def anchors(fine: Path) -> Path:
@@ -140,6 +146,7 @@ def keep(heads: Path, point: str, full_maps: Mapping[str, ExtentMap]) -> None:
             "map_digest": _map_digest(header, payload),
             "signature_digest": _digest(folder / f"{stream}.sig"),
             "fine_digest": _digest_if_there(fine_hashes(folder, stream)),
+            "tags_digest": _digest_if_there(tags(folder, stream)),
         }
     index["streams"] = streams
     # ORDER: the index goes last; a folder without it is no cache (docs/design.md, local state).
@@ -154,7 +161,7 @@ def _cached(folder: Path, held: Held) -> Head:
     index = json.loads((folder / _INDEX).read_bytes())
     full: dict[str, ExtentMap] = {}
     files: dict[str, Path] = {}
-    fine: dict[str, Path] = {}
+    spare: dict[str, dict[str, Path]] = {"fine_digest": {}, "tags_digest": {}}
     for stream in held.point.streams:
         entry = index["streams"][stream.name]
         payload = (folder / f"{stream.name}.map").read_bytes()
@@ -170,11 +177,14 @@ def _cached(folder: Path, held: Held) -> Head:
         files[stream.name] = signature
         # SAFETY: only those of this very point. Hashes of other bytes would name bytes that the
         # parent does not have there.
-        path = fine_hashes(folder, stream.name)
-        digest = _digest_if_there(path)
-        if digest is not None and digest == entry.get("fine_digest"):
-            fine[stream.name] = path
-    return Head(held, full, files, fine)
+        for key, path in (
+            ("fine_digest", fine_hashes(folder, stream.name)),
+            ("tags_digest", tags(folder, stream.name)),
+        ):
+            digest = _digest_if_there(path)
+            if digest is not None and digest == entry.get(key):
+                spare[key][stream.name] = path
+    return Head(held, full, files, spare["fine_digest"], spare["tags_digest"])
 
 
 def _map_digest(header: dict[str, object], payload: bytes) -> str:

@@ -24,6 +24,7 @@ from snapvault.engine.sampling import Sample
 from snapvault.engine.sharing import Sharing
 from snapvault.engine.sorted_volumes import SortedVolumes
 from snapvault.engine.spare_file import SpareFile
+from snapvault.engine.tags import UNIT, Tags, are_cheap
 from snapvault.engine.vault import Vault
 from snapvault.engine.volumes import VOLUMES_AT_ONCE, Piece, VolumeWriter
 from snapvault.formats import signatures
@@ -260,6 +261,7 @@ class Reading:
                 changed=changed,
                 old=self.rewriting.of(stream.name) if before else UNKNOWN,
                 finer=self._finer(stream.name, before, writer, stack),
+                tags=self._tags(stream.name, before, stack),
             )
             result = scan.run()
         if result.lies:
@@ -296,6 +298,15 @@ class Reading:
         file = stack.enter_context(SpareFile(head.fine_hashes(self.head_folder, name)))
         new = NewGrains(file, block_size, self.fine_hashes, old)
         return Finer(block_size, self.parent.maps[name], old, new, writer)
+
+    def _tags(self, name: str, before: StreamRecord | None, stack: ExitStack) -> Tags | None:
+        """Return the tags of a disk, where they are wanted and cost less than they save."""
+        block_size = self.vault.record.block_size
+        if not self.fine_hashes or 2 * block_size > UNIT or not are_cheap():
+            return None
+        old = self.parent.tags.get(name) if self.parent and before else None
+        file = stack.enter_context(SpareFile(head.tags(self.head_folder, name)))
+        return stack.enter_context(Tags(old, file, block_size, self.fine_hashes))
 
     def _fine_hashes(self, name: str, size: int) -> FineHashes | None:
         """Return the finer hashes of the parent's stream, if there are any and they are wanted."""

@@ -404,8 +404,8 @@ class Policy:
 
     `schedule` None: runs only when asked. `retention` None: nothing expires. A policy that is
     not `enabled` is not scheduled, but its sources can still be backed up by name.
-    `volume_size` is in bytes, before compression. `fine_hashes` is how many bytes of finer hashes
-    this host keeps of a dump or disk. At most `max_jobs` of its sources run at one
+    `volume_size` is in bytes, before compression. `fine_hashes` is how many bytes of finer hashes,
+    and of tags, this host keeps of a dump or disk. At most `max_jobs` of its sources run at one
     time; None: as many as the host lets. Restore points are copied to the vaults `copy_to`,
     and kept there by `copy_retention`; None: as in the vault. `notify` are names of the settings'
     notifiers; None: all.
