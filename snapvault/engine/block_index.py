@@ -11,6 +11,7 @@ import os
 import secrets
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -33,6 +34,7 @@ _ONE_IN = 16
 _FEW = 64  # blocks of a page that are entered in any case
 _ASKED = 16  # blocks that are asked for in any case
 _BATCH = 1 << 20  # entries sorted at once
+_ABANDONED = 3600.0  # seconds after the last write of a build
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 1 << 8, 1 << 16  # slots read and written at once
 
 Rows = NDArray[np.void]
@@ -182,11 +184,18 @@ def build(path: Path, identity: bytes, blocks: int, pages: Iterable[tuple[int, P
         with BlockIndex(part, identity) as index:
             index.enter(pages, are_news=False)
         part.replace(path)
-        for other in path.parent.glob(f"{path.name}.*.part"):
-            if other.stat().st_mtime_ns < path.stat().st_mtime_ns:  # of a build that was killed
-                other.unlink(missing_ok=True)
+        _sweep(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what builds left that were killed; others may be at work at this very moment."""
+    oldest = path.stat().st_mtime - _ABANDONED
+    for part in path.parent.glob(f"{path.name}.*.part"):
+        with suppress(FileNotFoundError):  # its build has just put it in its place
+            if part.stat().st_mtime < oldest:
+                part.unlink()
 
 
 def _entered(hashes: Hashes) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from snapvault.engine.contents import look_up
 from snapvault.engine.random_access import OpenPoint, open_point
 from snapvault.model.point import Point
 from snapvault.ports.store import Store
+from tests.support.qemu import until
 from tests.support.vaults import VaultKit
 
 PLENTY = 1 << 30  # bytes
@@ -33,4 +34,7 @@ def opened(
     with open_point(vault, look_up(vault, point, disks), folder=folder, limit=limit) as found:
         yield found
     assert list(folder.iterdir()) == []
-    assert outlived or found.cache.taken_bytes == 0
+    # Closing waits only for a moment for what is being fetched, which gives its room back later.
+    for _ in () if outlived else until():
+        if found.cache.taken_bytes == 0:
+            break

@@ -258,22 +258,25 @@ def test_a_program_does_not_outlive_our_process() -> None:
 TAKES_A_WHILE = """
 import sys
 from snapvault.adapters import command
-script = 'touch "$0.begun"; sleep 0.5; echo; touch "$0"'
+wait = 'until [ -e "$0.go" ]; do sleep 0.05; done'
+script = f'touch "$0.begun"; {wait}; echo; touch "$0"'
 command.run_whole(["sh", "-c", script, sys.argv[1]], timeout=60)
 """
 
 
 def disturbed(mark: Path, number: signal.Signals) -> tuple[int, bytes]:
     """Send a signal to a process that has a program make a mark, before it is made."""
-    begun = mark.with_name(f"{mark.name}.begun")
+    begun, go = (mark.with_name(f"{mark.name}.{end}") for end in ("begun", "go"))
     with subprocess.Popen(
         [sys.executable, "-c", TAKES_A_WHILE, str(mark)], stderr=subprocess.PIPE
     ) as process:
         for _ in until():
             if begun.exists():
                 break
-        assert not mark.exists()
         process.send_signal(number)
+        if number == signal.SIGKILL:
+            process.wait()
+        go.touch()
         _, said = process.communicate()
         return process.returncode, said
 

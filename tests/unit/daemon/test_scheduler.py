@@ -134,9 +134,9 @@ def test_a_tick_with_nothing_due_costs_next_to_nothing_and_asks_nobody() -> None
 
     for _ in range(120):
         world.now += timedelta(seconds=5)
-        begun = time.perf_counter()
+        begun = time.thread_time()  # whatever else has the processor meanwhile
         world.scheduler.tick(world.now)
-        spent.append(time.perf_counter() - begun)
+        spent.append(time.thread_time() - begun)
 
     # Now and then it asks for drills, verifies and prunes; 200 sources ask nothing.
     assert world.history.calls - calls <= 5 * 4

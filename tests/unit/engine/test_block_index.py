@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of where blocks may be found."""
 
+import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -149,10 +151,24 @@ def test_a_table_for_far_more_blocks_than_there_are_is_made_anew(path: Path) -> 
         assert not is_fit(index, 1000)
 
 
-def test_what_a_killed_build_left_goes_with_the_next(path: Path) -> None:
-    left = path.with_name(path.name + ".00000000.part")
-    left.write_bytes(b"half")
+def test_what_a_killed_build_left_goes_and_what_another_is_writing_stays(path: Path) -> None:
+    left, written = (path.with_name(f"{path.name}.{number:08}.part") for number in range(2))
+    for part in (left, written):
+        part.write_bytes(b"half")
+    os.utime(left, (0, 0))
 
     build(path, IDENTITY, 100, [])
 
+    assert sorted(path.parent.iterdir()) == [path, written]
+
+
+def test_builds_at_once_do_not_take_each_others_files_away(path: Path) -> None:
+    def pages() -> Iterator[tuple[int, Page]]:
+        build(path, IDENTITY, 100, [])
+        yield 1, page(0, hashes_of(1, 100))
+
+    build(path, IDENTITY, 100, pages())
+
+    with BlockIndex(path, IDENTITY) as index:
+        assert index.look_up(hashes_of(1, 100)) == [(1, 0)]
     assert list(path.parent.iterdir()) == [path]

@@ -43,8 +43,10 @@ def overwrite(path: Path) -> None:
 
 def overwrite_and_hide_it(path: Path) -> None:
     before = path.stat()
-    overwrite(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # The times of a file system may pass in steps of milliseconds.
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        overwrite(path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_a_file_that_nobody_touched_is_crash_consistent(path: Path) -> None:
@@ -249,11 +251,19 @@ def read_all(path: Path, skew: int) -> None:
 
 @pytest.mark.parametrize("skew", [0, 1], ids=["direct", "buffered"])
 def test_reading_leaves_what_is_in_the_page_cache(path: Path, skew: int) -> None:
-    before = cached_pages(path)
+    before, after = b"", b"?"
 
-    read_all(path, skew)
+    # A kernel that needs memory meanwhile may drop some pages, whoever reads them.
+    for _ in range(8):
+        path.write_bytes(DATA)
+        before = cached_pages(path)
+        read_all(path, skew)
+        after = cached_pages(path)
+        if after == before:
+            break
 
-    assert cached_pages(path) == before
+    assert any(before)
+    assert after == before
 
 
 @pytest.mark.parametrize("skew", [0, 1], ids=["direct", "buffered"])
