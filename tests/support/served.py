@@ -35,6 +35,6 @@ def opened(
         yield found
     assert list(folder.iterdir()) == []
     # Closing waits only for a moment for what is being fetched, which gives its room back later.
-    for _ in () if outlived else until():
-        if found.cache.taken_bytes == 0:
+    for _ in until():
+        if outlived or found.cache.taken_bytes == 0:
             break

@@ -3,6 +3,7 @@
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,18 @@ import pytest
 
 from snapvault.engine.spare_file import SpareFile
 
+ROOM = 10_000  # bytes
 
-@pytest.fixture
-def little_room() -> Iterator[int]:
-    """Let no file of this process grow beyond so many bytes."""
+
+@contextmanager
+def little_room() -> Iterator[None]:
+    """Let no file of this process grow beyond `ROOM`: pytest's own neither, so in tests alone."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield 10_000
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_it_holds_what_was_written(tmp_path: Path) -> None:
@@ -31,10 +36,10 @@ def test_it_holds_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fits", ["nothing of it", "a part of it"])
-def test_what_has_no_room_leaves_an_empty_file(fits: str, tmp_path: Path, little_room: int) -> None:
-    size = little_room if fits == "nothing of it" else little_room - 1
+def test_what_has_no_room_leaves_an_empty_file(fits: str, tmp_path: Path) -> None:
+    size = ROOM if fits == "nothing of it" else ROOM - 1
 
-    with SpareFile(tmp_path / "file") as file:
+    with little_room(), SpareFile(tmp_path / "file") as file:
         file.write(bytes(size))
         file.write(b"more")
         file.write(b"")
