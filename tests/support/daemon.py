@@ -18,6 +18,7 @@ from typing import Any, Self
 from urllib.request import urlopen
 
 from snapvault import clock
+from snapvault.adapters.histories.sqlite import SqliteHistory
 from tests.acceptance.program import ROOT, Host
 from tests.support.moved_clock.moving import MovedClock
 
@@ -55,7 +56,7 @@ class Daemon:
                 os.kill(pid, signal.SIGKILL)
 
     def start(self) -> None:
-        """Start it, and wait until it is up."""
+        """Start it, and wait until it is up and has looked at its clock."""
         begun = len(self.events())
         with self.log.open("ab") as stream:
             self.process = subprocess.Popen(
@@ -66,12 +67,23 @@ class Daemon:
                 stderr=stream,
             )
         self.await_event("daemon.ready", after=begun)
+        # What it sees for the first time is due after that: the clock is not to be moved before.
+        self.until(self._has_looked, "its first look at its clock")
 
     def stop(self) -> int:
         """Ask it to end, and return its exit status."""
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(PATIENCE)
+
+    def _has_looked(self) -> bool:
+        """Tell whether it has left what it goes by, as it does after its first look."""
+        path = self.host.state / "history.sqlite"
+        if self.process is None or not path.exists():
+            return False
+        with SqliteHistory(path) as history:
+            left = history.following()
+        return left is not None and left.pid == self.process.pid
 
     def kill(self) -> None:
         """Kill it as a power cut would."""
