@@ -112,6 +112,7 @@ class FaultProxy:
         self._behind = port
         self._rules: list[_Rule] = []
         self.requests: list[str] = []
+        self._answered: list[str] = []
         self.fired: list[Fault] = []
         self._server = LoopbackServer(self._serve)
 
@@ -131,6 +132,10 @@ class FaultProxy:
     def count(self, pattern: str) -> int:
         """Return how many requests so far match the regular expression."""
         return sum(1 for line in self.requests if re.search(pattern, line))
+
+    def count_answered(self, pattern: str) -> int:
+        """Return to how many of them the server's answer was passed on."""
+        return sum(1 for line in self._answered if re.search(pattern, line))
 
     def stop(self) -> None:
         """Stop; safe to repeat."""
@@ -160,6 +165,8 @@ class FaultProxy:
                 line = head.line.rsplit(" ", 1)[0]
                 self.requests.append(line)
                 carry_on = await exchange.run(head, self._fault_for(line))
+                if carry_on:
+                    self._answered.append(line)
         finally:
             behind_writer.transport.abort()
 
