@@ -29,6 +29,7 @@ from tests.support.daemon import Daemon
 from tests.support.keys import end_agent
 from tests.support.mail_server import MailServer
 from tests.support.moved_clock.moving import MovedClock
+from tests.support.seaweed import _claim_ports
 
 pytestmark = pytest.mark.integration
 
@@ -188,12 +189,6 @@ def script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def free_port() -> int:
-    with socket.socket() as end:
-        end.bind(("127.0.0.1", 0))
-        return int(end.getsockname()[1])
-
-
 def make_older(folder: Path) -> tuple[Path, Path]:
     """Make what is installed that of an older release; return a module and a page of it."""
     (module,) = (folder / "opt/snapvault/lib").rglob("snapvault/errors.py")
@@ -337,7 +332,9 @@ def test_a_python_in_a_home_folder_serves_its_owner_and_no_service(
 def test_a_new_user_gets_from_nothing_to_two_unattended_nights(  # noqa: PLR0915 - one story
     machine: Machine,
 ) -> None:
-    folder, port = machine.folder, free_port()
+    folder = machine.folder
+    # It is written into the settings long before the daemon listens there.
+    port, claim = _claim_ports()
     (folder / "root.raw").write_bytes(DISK)
     (folder / "data.raw").write_bytes(DISK[:1000])
     (folder / "own/hostname").write_text("host1\n")
@@ -346,7 +343,7 @@ def test_a_new_user_gets_from_nothing_to_two_unattended_nights(  # noqa: PLR0915
     machine.clock.move_to(noon)
     first = section("From nothing to the first night")
     install, recovery, own, settings, policy, look, back_up, leave = BLOCK.findall(first)
-    with MailServer() as server:
+    with claim, MailServer() as server:
         machine.replaced = {
             "gpg --quick-generate": "gpg --batch --passphrase '' --quick-generate",
             "/run/credentials/snapvault.service": f"{folder}/credentials",
