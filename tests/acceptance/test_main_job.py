@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.program import Host, image, shell
+from snapvault import clock
+from tests.acceptance.program import ROOT, Host, image, shell
 from tests.support import keys, s3
+from tests.support.moved_clock.moving import MovedClock
 
 pytestmark = pytest.mark.integration
 
@@ -259,6 +261,10 @@ def test_nobody_reading_any_more_is_no_failure_to_shout_about(host: Host, tmp_pa
 
 
 def test_times_are_taken_as_people_type_them(host: Host, recovery: Host, tmp_path: Path) -> None:
+    moved = MovedClock(tmp_path / "clock")
+    moved.move_to(clock.now().astimezone().replace(hour=12))  # no midnight passes
+    path = os.pathsep.join([moved.environment["PYTHONPATH"], str(ROOT)])
+    host.environment = recovery.environment = {**moved.environment, "PYTHONPATH": path}
     host.protect({"etc": shell("echo state")})
     host.does("init")
     host.does("backup")

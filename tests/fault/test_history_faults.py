@@ -199,7 +199,10 @@ def test_what_another_process_has_made_anew_is_kept(path: Path) -> None:
 def test_processes_that_write_together_lose_nothing(path: Path) -> None:
     program = (
         "import sys; from dataclasses import replace; from pathlib import Path\n"
+        "from snapvault.adapters.histories import layout\n"
         "from snapvault.adapters.histories.sqlite import SqliteHistory\n"
+        # Who waits has no turn, so one may wait for as long as the others write.
+        "layout.LAYOUT = replace(layout.LAYOUT, busy_seconds=240)\n"
         "history = SqliteHistory(Path(sys.argv[1])); run = history.runs(limit=1)[0]\n"
         "for number in range(50):\n"
         "    history.put(replace(run, id=f'{sys.argv[2]}-{number}'))\n"

@@ -42,6 +42,7 @@ _LIBRARIES = (
 _AT_THE_START = ("PYTHON", "LC_", "LANG")
 _MOVED_CLOCK = _ROOT / "tests" / "support" / "moved_clock"
 _MOST = 1 << 20  # bytes of a request
+_STARTING = 240.0  # seconds until it forks: at first it imports all of that
 
 
 # --- who asks -------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class WarmPython:
         """Run `python -m snapvault WORDS` to its end. Safe from several threads.
 
         Raises:
-            subprocess.TimeoutExpired: it took longer, and was killed.
+            subprocess.TimeoutExpired: it took longer, from its fork on, and was killed.
         """
         with contextlib.ExitStack() as stack:
             inner, outer = zip(
@@ -120,8 +121,9 @@ class WarmPython:
                     )
             for end_of_its in outer:
                 os.close(end_of_its)
-            ours.settimeout(timeout)
+            ours.settimeout(_STARTING)
             pid = int(ours.recv(64))
+            ours.settimeout(timeout)
             try:
                 out, err = _communicate(stdin, outputs, data, timeout)
                 status = int(ours.recv(64))
