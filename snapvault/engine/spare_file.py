@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file that only saves work, and gives way where there is no room for it."""
 
+import os
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -18,6 +20,7 @@ class SpareFile:
     """Takes bytes as long as there is room; when there is none it is empty from then on.
 
     What it holds must be something that a reader can do without, and an empty file nothing to it.
+    This user alone can read it, whatever folder it is in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,7 +28,8 @@ class SpareFile:
         self._file = None
         with suppress(OSError):
             # Without a buffer, which would fail once more when it is closed.
-            self._file = path.open("wb", buffering=0)
+            # SAFETY: whoever reads keys of sums could make other bytes that have the same ones.
+            self._file = FileIO(path, "wb", opener=_private)
 
     def __enter__(self) -> Self:
         return self
@@ -50,3 +54,7 @@ class SpareFile:
             self._file.truncate(0)
         self._file.close()
         self._file = None
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, mode=0o600)

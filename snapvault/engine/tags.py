@@ -101,10 +101,10 @@ class Tags:
         self._files.close()
 
     def _open(self, path: Path | None, block_size: int) -> "_Old":
-        file = None
         with suppress(OSError):
             file = self._files.enter_context(path.open("rb")) if path else None
-        return _Old(file, self._unit, block_size, self._units)
+            return _Old(file, self._unit, block_size, self._units)
+        return _Old(None, self._unit, block_size, self._units)
 
     def before(self, begin: int, end: int) -> Tagged:
         """Return the parent's tags of the units that are whole in a range, which is in one region.

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only saves work never fails a backup for want of room."""
 
+import os
 import resource
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,3 +55,14 @@ def test_a_file_that_cannot_be_made_takes_everything(tmp_path: Path) -> None:
         file.write(b"data")
 
     assert not (tmp_path / "missing").exists()
+
+
+def test_nobody_else_can_read_it_whatever_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with SpareFile(tmp_path / "file") as file:
+            file.write(b"key")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600

@@ -15,7 +15,7 @@ from blake3 import blake3
 from snapvault.engine import blocks, reading
 from snapvault.engine.spare_file import SpareFile
 from snapvault.engine.tags import UNIT, Tags
-from snapvault.formats.signatures import hashes_from
+from snapvault.formats.signatures import REGION_BLOCKS, hashes_from
 from snapvault.model.point import Point
 from snapvault.model.policy import Hints
 from tests.support.hints import HintedSource
@@ -215,6 +215,41 @@ def test_the_tags_of_another_night_count_for_nothing(tmp_path: Path, hashed: lis
 
     assert point.counters["changed_bytes"] > 0
     require_whole(kit, source, [point])
+
+
+def test_a_file_that_cannot_be_read_has_no_tags(tmp_path: Path) -> None:
+    broken = Path("/proc/self/mem")  # opens, and its first bytes cannot be read
+
+    with SpareFile(tmp_path / "tags") as file, Tags(broken, file, BLOCK, 1 << 20) as tags:
+        before = tags.before(0, 3 * UNIT)
+
+    assert (before.first, before.tags.tobytes()) == (0, bytes(3 * 16))
+
+
+@pytest.mark.parametrize("block_size", [512, 4096, 32768])
+def test_regions_have_tags_of_their_own_whatever_the_size_of_a_block(
+    block_size: int, tmp_path: Path
+) -> None:
+    region = REGION_BLOCKS * block_size
+    units = {0: 0, 1: 5, 3: region // UNIT - 1}  # one in each region, and none in the third
+    same = np.ones(REGION_BLOCKS, dtype=bool)
+    data = memoryview(a_disk(1))[:UNIT]
+
+    for night in ("first", "second"):
+        old = tmp_path / "first" if night == "second" else None
+        with SpareFile(tmp_path / night) as file, Tags(old, file, block_size, 1 << 20) as tags:
+            for number, unit in units.items():
+                at = number * region + unit * UNIT
+                before = tags.before(at, at + UNIT)
+                tagged = tags.of(at, data)
+                blocks_of_unit = tags.unchanged(tagged, before, at, UNIT // block_size)
+                assert blocks_of_unit.all() == blocks_of_unit.any() == (night == "second")
+                # The second night reads only what is in the second region.
+                if night == "first" or number == 1:
+                    tags.take(tagged)
+                tags.end_region(number, same)
+
+    assert (tmp_path / "second").read_bytes() == (tmp_path / "first").read_bytes()
 
 
 @pytest.mark.parametrize("most", [0, 31, 32, 100, 1 << 20])
