@@ -27,6 +27,12 @@ SIZE = UNITS * UNIT + 3 * BLOCK + 1000
 NO_HINTS = Hints(full_read_every=timedelta(0))
 
 
+@pytest.fixture(autouse=True)
+def no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be the turn of units of which these disks have none."""
+    monkeypatch.setattr("snapvault.engine.tags.turn", lambda: UNITS)
+
+
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return how many bytes were hashed in blocks, run by run; tags are there on any processor."""
@@ -160,6 +166,20 @@ def test_what_a_platform_tells_to_be_unchanged_keeps_its_tags(
 
     # What was read of unit 3 was less than all of it, so it lost its tag.
     assert sum(hashed) == SIZE - UNITS * UNIT + UNIT
+
+
+def test_one_unit_in_many_is_hashed_whatever_its_tag_says(
+    tmp_path: Path, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, source = a_kit(tmp_path), MixedSource(disks={"root": a_disk(1)})
+    kit.night(source)
+    monkeypatch.setattr("snapvault.engine.tags.turn", lambda: 3)
+    hashed.clear()
+
+    point = kit.night(source).point
+
+    assert sum(hashed) == SIZE - UNITS * UNIT + UNIT
+    assert point.counters["changed_bytes"] == 0
 
 
 # --- the cache ------------------------------------------------------------------------------------
