@@ -7,7 +7,7 @@ streams by, and holds a window of four megabytes in memory.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import zstandard
@@ -33,6 +33,24 @@ Deliver = Callable[[int, Pieces, memoryview], None]
 The bytes start at a page of memory if the first piece does in its volume, and are good until it
 returns. Called from several threads.
 """
+
+
+@runtime_checkable
+class TakesRows(Protocol):
+    """Takes pieces by their numbers in the plan's columns: much the cheaper, where they are many.
+
+    Called from several threads.
+    """
+
+    def take(self, number: int, pieces: Pieces, data: memoryview) -> None:
+        """Take pieces of a volume that it does not want by numbers, as a `Deliver` does."""
+
+    def wants(self, rows: slice) -> bool:
+        """Tell whether it takes these pieces, all those of a volume."""
+
+    def take_rows(self, rows: slice, window: memoryview, base: int) -> None:
+        """Take pieces; `window` has their volume's raw bytes from `base` on until it returns."""
+
 
 PIECE = 1 << 20
 """Bytes delivered at once, unless a block is larger."""
@@ -185,7 +203,7 @@ def extract(
     store: StoreReader,
     sealer: Sealer,
     work: Plan,
-    deliver: Deliver,
+    deliver: Deliver | TakesRows,
     *,
     at_once: int = VOLUMES_AT_ONCE,
     proves: bool = True,
@@ -206,7 +224,8 @@ def extract(
 
     def one(index: int) -> None:
         record = work.volumes[index]
-        cutter = _Cutter(work, index, deliver)
+        longest = int(work.length[work.rows(index)].max(initial=1))
+        cutter = _Cutter(_due(work, index, deliver), longest)
         open_object(store, sealer, fetch.object_of(record), cutter.take)
         try:
             cutter.finish(record.volume)
@@ -231,6 +250,74 @@ def require_undamaged(store: StoreReader, work: Plan) -> None:
         fetch.require_undamaged(store, fetch.object_of(record))
 
 
+class _Due(Protocol):
+    """The pieces of one volume that are still to come, by where they end in its raw bytes."""
+
+    def lowest(self) -> int | None:
+        """Return where the first byte lies that is still needed; None if all is delivered."""
+
+    def deliver(self, buffer: memoryview, base: int, end: int) -> None:
+        """Deliver what ends at `end` or before; `buffer` has the raw bytes from `base` on."""
+
+
+def _due(work: Plan, index: int, deliver: Deliver | TakesRows) -> _Due:
+    if not isinstance(deliver, TakesRows):
+        return _DuePieces(work, index, deliver)
+    if deliver.wants(work.rows(index)):
+        return _DueRows(work, index, deliver)
+    return _DuePieces(work, index, deliver.take)
+
+
+class _DuePieces:
+    """Delivers pieces one by one, or several that lie in a row."""
+
+    def __init__(self, work: Plan, index: int, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self._pieces = work.pieces(index)
+        self._next = next(self._pieces, None)
+
+    def lowest(self) -> int | None:
+        return None if self._next is None else self._next.lowest
+
+    def deliver(self, buffer: memoryview, base: int, end: int) -> None:
+        while (piece := self._next) is not None and piece.end <= end:
+            stop = piece.end
+            pieces = [(piece.offset, stop - piece.begin)]
+            self._next = next(self._pieces, None)
+            while (
+                self._next is not None
+                and self._next.begin == stop
+                and self._next.stream == piece.stream
+                and self._next.end <= end
+            ):
+                stop = self._next.end
+                pieces.append((self._next.offset, stop - self._next.begin))
+                self._next = next(self._pieces, None)
+            self._deliver(piece.stream, pieces, buffer[piece.begin - base : stop - base])
+
+
+class _DueRows:
+    """Delivers pieces by their numbers, all that are there at once."""
+
+    def __init__(self, work: Plan, index: int, taker: TakesRows) -> None:
+        self._taker = taker
+        rows = work.rows(index)
+        self._begin, self._at = rows.start, 0
+        raw = work.raw[rows]
+        self._ends = (raw + work.length[rows]).astype(np.int64)
+        self._lowest = np.minimum.accumulate(raw[::-1])[::-1].astype(np.int64)
+
+    def lowest(self) -> int | None:
+        return int(self._lowest[self._at]) if self._at < len(self._lowest) else None
+
+    def deliver(self, buffer: memoryview, base: int, end: int) -> None:
+        stop = int(np.searchsorted(self._ends, end, side="right"))
+        if stop > self._at:
+            rows = slice(self._begin + self._at, self._begin + stop)
+            self._at = stop
+            self._taker.take_rows(rows, buffer, base)
+
+
 class _Cutter:
     """Cuts the pieces out of one volume's raw bytes, which are unpacked into one buffer.
 
@@ -238,12 +325,9 @@ class _Cutter:
     a page of the volume lies at a page of memory, and is written from where it was unpacked to.
     """
 
-    def __init__(self, work: Plan, index: int, deliver: Deliver) -> None:
-        self._deliver = deliver
-        self._pieces = work.pieces(index)
-        self._next = next(self._pieces, None)
+    def __init__(self, due: _Due, longest: int) -> None:
+        self._due = due
         # No piece that is still to come begins further back than the longest is long.
-        longest = int(work.length[work.rows(index)].max(initial=1))
         self._buffer = buffers.dense(_WINDOW + longest)
         self._base = 0
         self._end = 0
@@ -257,13 +341,12 @@ class _Cutter:
         What is wrong with it is kept for `finish`: the volume's digest, which is known only at
         its end, says better that it is damaged.
         """
-        if self._next is None or self._failure is not None:
+        if self._failure is not None or self._due.lowest() is None:
             return
         try:
             for frame in self._frames.take(packed):
                 self._unpack(frame)
-                while piece := self._due():
-                    self._deliver_run(piece)
+                self._due.deliver(self._buffer, self._base, self._end)
         except (zstandard.ZstdError, VolumeError) as error:
             self._failure = error
 
@@ -276,19 +359,16 @@ class _Cutter:
         if self._failure is not None:
             error = self._failure
             raise VolumeError(f'volume "{volume}" cannot be unpacked: {error}') from error
-        if self._next is not None:
+        if self._due.lowest() is not None:
             raise SignatureError(
                 f'map refers to bytes beyond the end of volume "{volume}" ({self._end} bytes)'
             )
 
-    def _due(self) -> Piece | None:
-        """Return the next piece if all of it is there."""
-        return self._next if self._next is not None and self._next.end <= self._end else None
-
     def _unpack(self, frame: memoryview) -> None:
         """Unpack a frame behind what is there, or pass over it if nothing of it is wanted."""
         size = raw_size(frame)
-        wanted = self._end if self._next is None else self._next.lowest
+        lowest = self._due.lowest()
+        wanted = self._end if lowest is None else lowest
         if size is not None and self._end + size <= wanted:
             self._end += size
             self._base = self._end - self._end % _PAGE
@@ -309,20 +389,3 @@ class _Cutter:
         kept = self._end - base
         self._buffer[:kept] = self._buffer[base - self._base : self._end - self._base]
         self._base = base
-
-    def _deliver_run(self, piece: Piece) -> None:
-        """Deliver a piece, and those right behind it in the volume that are there."""
-        end = piece.end
-        pieces = [(piece.offset, end - piece.begin)]
-        self._next = next(self._pieces, None)
-        while (
-            self._next is not None
-            and self._next.begin == end
-            and self._next.stream == piece.stream
-            and self._next.end <= self._end
-        ):
-            end = self._next.end
-            pieces.append((self._next.offset, end - self._next.begin))
-            self._next = next(self._pieces, None)
-        view = self._buffer[piece.begin - self._base : end - self._base]
-        self._deliver(piece.stream, pieces, view)

@@ -3,9 +3,10 @@
 
 A night's changes lie in volumes of their own, and belong between bytes of older ones: hundreds to
 some kilobytes here and there, at any offset. Written as they come, they and what is between them
-would be tens of thousands of small writes, which cost the kernel more than unpacking costs us. So
-the volumes whose pieces are scattered come first, their pieces wait in memory, and each mebibyte is
-written at once. What memory does not hold is written as it comes: only time depends on this.
+would be hundreds of thousands of small writes after some nights, which cost the kernel more than
+unpacking costs us. So the volumes whose pieces are scattered come first, their pieces wait in
+memory, packed again, and each mebibyte is written at once. What memory does not hold even so is
+written as it comes: only time depends on this.
 
 Disks do without: most of their pieces are many whole blocks, that go past the cache from
 where they were unpacked to. To copy all of a disk once more costs as much as its small writes.
@@ -15,50 +16,99 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Lock
 from typing import Final
 
 import numpy as np
+import zstandard
 
 from snapvault.engine import buffers
-from snapvault.engine.extract import PIECE, Deliver, Pieces, Plan
+from snapvault.engine.extract import I64, PIECE, Deliver, Pieces, Plan
+from snapvault.model.extents import U64
 
-ROOM: Final = 48 << 20
+ROOM: Final = 96 << 20
 """Bytes that wait in memory, at most, but for one call's."""
 
-_OBJECT = 200  # bytes that a waiting piece takes beside its own
+_PIECE = 16  # bytes that a waiting piece takes beside its own
+_PART = 600  # bytes that a part takes beside its pieces
+_WORTH_PACKING = 1024  # bytes
+_FAST = 1  # zstd's level
 _SPARE = 1000  # keys that are kept of stretches that wait no more
 _BUFFERS_AT_ONCE = 8  # mebibytes that memory is taken for
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Pieces of a mebibyte that came together, and their bytes, unless these lie in the buffer."""
+
+    offset: U64
+    length: U64
+    data: bytes = b""
+    is_packed: bool = False
+
+    def bytes(self) -> bytes:
+        """Return the pieces' bytes, one piece after the other."""
+        if not self.is_packed:
+            return self.data
+        return zstandard.ZstdDecompressor().decompress(self.data, max_output_size=PIECE)
+
+
 @dataclass(slots=True)
 class _Stretch:
-    """What is there of a mebibyte: (offset, bytes), in any order; in the buffer, if it has one."""
+    """What is there of a mebibyte, in any order: in the buffer, if it has one."""
 
-    parts: list[tuple[int, bytes | memoryview]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     size: int = 0
+    weight: int = 0
+    """Bytes of memory that it takes."""
+
     buffer: memoryview | None = None
 
-    @property
-    def weight(self) -> int:
-        """Bytes of memory that it takes."""
-        taken = self.size if self.buffer is None else len(self.buffer)
-        return taken + _OBJECT * len(self.parts)
-
-    def keep(self, offset: int, piece: bytes | memoryview) -> None:
-        """Copy a piece: to where it is written from, if there is a buffer."""
-        if self.buffer is None:
-            self.parts.append((offset, bytes(piece)))
+    def keep(
+        self, offset: U64, length: U64, raw: I64, window: memoryview, packer: "_Packer"
+    ) -> None:
+        """Copy pieces: to where they are written from, if there is a buffer."""
+        self.size += int(length.sum())
+        self.weight += _PART + _PIECE * len(offset)
+        if self.buffer is not None:
+            _copy(window, raw, self.buffer, offset % np.uint64(PIECE), length)
+            self.parts.append(_Part(offset, length))
             return
-        place = self.buffer[offset % PIECE : offset % PIECE + len(piece)]
-        place[:] = piece
-        self.parts.append((offset, place))
+        ends = raw + length.astype(np.int64)
+        places = zip(raw.tolist(), ends.tolist(), strict=True)
+        data, is_packed = packer.packed(b"".join([window[at:end] for at, end in places]))
+        self.parts.append(_Part(offset, length, data, is_packed))
+        self.weight += len(data)
 
     def move_to(self, buffer: memoryview) -> None:
         """Copy what is there into a buffer."""
         parts, self.parts, self.buffer = self.parts, [], buffer
-        for offset, part in parts:
-            self.keep(offset, part)
+        self.weight += len(buffer)
+        for part in parts:
+            begin = np.cumsum(part.length) - part.length
+            within = part.offset % np.uint64(PIECE)
+            _copy(memoryview(part.bytes()), begin.astype(np.int64), buffer, within, part.length)
+            self.parts.append(_Part(part.offset, part.length))
+            self.weight -= len(part.data)
+
+
+class _Packer:
+    """Packs what waits: it is text as a rule, and takes a third of the memory then."""
+
+    def __init__(self) -> None:
+        self._packer = zstandard.ZstdCompressor(level=_FAST)
+
+    def packed(self, data: bytes) -> tuple[bytes, bool]:
+        """Return bytes packed, and whether they are: not if that saves nothing."""
+        if len(data) >= _WORTH_PACKING and len(packed := self._packer.compress(data)) < len(data):
+            return packed, True
+        return data, False
+
+
+def _copy(source: memoryview, at: I64, target: memoryview, to: U64, length: U64) -> None:
+    for begin, place, size in zip(at.tolist(), to.tolist(), length.tolist(), strict=True):
+        target[place : place + size] = source[begin : begin + size]
 
 
 class _Left:
@@ -90,6 +140,7 @@ class Gathering:
     def __init__(
         self, work: Plan, streams: Sequence[int], deliver: Deliver, *, room: int = ROOM
     ) -> None:
+        self._work = work
         self._deliver = deliver
         self._room = room
         self._left = {number: _Left(work, number) for number in streams}
@@ -97,65 +148,93 @@ class Gathering:
         self._last: list[tuple[int, int]] = []  # a heap of their keys, which begins with the last
         self._held = 0
         self._free: list[memoryview] = []
+        self._packer = _Packer()
         self._lock = Lock()
 
+    def wants(self, rows: slice) -> bool:
+        """Tell whether all of these pieces of the plan are gathered."""
+        return bool(np.isin(self._work.stream[rows], list(self._left)).all())
+
     def take(self, number: int, pieces: Pieces, data: memoryview) -> None:
-        """Take pieces, and deliver what they make whole."""
+        """Take pieces that lie in a row, and deliver what they make whole."""
         if number not in self._left:
             self._deliver(number, pieces, data)
             return
-        straight: list[tuple[int, memoryview]] = []
-        whole: list[tuple[int, _Stretch]] = []
+        offset, length = np.array(pieces, dtype=np.uint64).reshape(-1, 2).T
+        raw = (np.cumsum(length) - length).astype(np.int64)
+        self._take(np.full(len(raw), number), offset, length, raw, data)
+
+    def take_rows(self, rows: slice, window: memoryview, base: int) -> None:
+        """Take pieces of the plan, which `wants` them, and deliver what they make whole.
+
+        `window` has the raw bytes of their volume from byte `base` on.
+        """
+        raw = self._work.raw[rows].astype(np.int64) - base
+        columns = self._work.stream[rows], self._work.offset[rows], self._work.length[rows]
+        self._take(*columns, raw, window)
+
+    def _take(self, stream: I64, offset: U64, length: U64, raw: I64, window: memoryview) -> None:
+        index = offset // np.uint64(PIECE)
+        is_edge = (index[1:] != index[:-1]) | (stream[1:] != stream[:-1])
+        edges = [0, *(np.flatnonzero(is_edge) + 1).tolist(), len(index)]
+        straight: list[tuple[int, int, memoryview]] = []
+        whole: list[tuple[int, int, _Stretch]] = []
         dropped: list[tuple[int, _Stretch]] = []
-        at = 0
         with self._lock:
-            for offset, length in pieces:
-                piece = data[at : at + length]
-                at += length
-                if not self._keep(number, offset, piece, whole):
-                    straight.append((offset, piece))
+            for begin, end in pairwise(edges):
+                here = slice(begin, end)
+                number = int(stream[begin])
+                row = self._left[number].row(int(index[begin]))
+                if row is None:
+                    at, size = int(raw[begin]), int(length[begin])
+                    straight.append((number, int(offset[begin]), window[at : at + size]))
+                    continue
+                self._keep(number, row, offset[here], length[here], raw[here], window, whole)
             while self._held > self._room and self._last:
                 self._drop_last(dropped)
-        for offset, piece in straight:
-            self._deliver(number, [(offset, len(piece))], piece)
-        for stream, stretch in dropped:
-            for offset, part in stretch.parts:
-                self._deliver(stream, [(offset, len(part))], memoryview(part))
-        for index, stretch in whole:
-            self._deliver_whole(number, index, stretch)
+        for number, place, piece in straight:
+            self._deliver(number, [(place, len(piece))], piece)
+        for number, stretch in dropped:
+            self._deliver_dropped(number, stretch)
+        for number, number_of_mebibyte, stretch in whole:
+            self._deliver_whole(number, number_of_mebibyte, stretch)
+        buffered = [each for _, _, each in whole] + [each for _, each in dropped]
         with self._lock:
-            self._free += [each.buffer for _, each in whole + dropped if each.buffer is not None]
+            self._free += [each.buffer for each in buffered if each.buffer is not None]
 
     def _keep(
-        self, number: int, offset: int, piece: memoryview, whole: list[tuple[int, _Stretch]]
-    ) -> bool:
-        """Keep a piece if its mebibyte is put together."""
-        index, left = offset // PIECE, self._left[number]
-        row = left.row(index)
-        if row is None:
-            return False
-        left.bytes[row] -= len(piece)
+        self,
+        number: int,
+        row: int,
+        offset: U64,
+        length: U64,
+        raw: I64,
+        window: memoryview,
+        whole: list[tuple[int, int, _Stretch]],
+    ) -> None:
+        """Keep pieces of a mebibyte that is put together."""
+        left, index = self._left[number], int(offset[0]) // PIECE
+        size = int(length.sum())
+        left.bytes[row] -= size
         key = -number, -index
         stretch = self._stretches.get(key)
         if stretch is None:
             stretch = self._stretches[key] = _Stretch()
             heapq.heappush(self._last, key)
         self._held -= stretch.weight
-        stretch.size += len(piece)
         # From the half on each piece is copied once, and what waits is not twice as large as it is.
-        if stretch.buffer is None and stretch.size >= left.bytes[row]:
+        if stretch.buffer is None and stretch.size + size >= left.bytes[row]:
             stretch.move_to(self._buffer())
-        stretch.keep(offset, piece)
-        if left.bytes[row] == 0:
-            del self._stretches[key]
-            whole.append((index, stretch))
-            if len(self._last) > 2 * len(self._stretches) + _SPARE:
-                # Else a dump of a tebibyte leaves a million keys, some 130 bytes each.
-                self._last = list(self._stretches)
-                heapq.heapify(self._last)
-        else:
+        stretch.keep(offset, length, raw, window, self._packer)
+        if left.bytes[row]:
             self._held += stretch.weight
-        return True
+            return
+        del self._stretches[key]
+        whole.append((number, index, stretch))
+        if len(self._last) > 2 * len(self._stretches) + _SPARE:
+            # Else a dump of a tebibyte leaves a million keys, some 130 bytes each.
+            self._last = list(self._stretches)
+            heapq.heapify(self._last)
 
     def _drop_last(self, dropped: list[tuple[int, _Stretch]]) -> None:
         """Give up waiting for the rest of the last one: those in front of it are whole before."""
@@ -166,11 +245,20 @@ class Gathering:
         self._held -= stretch.weight
         dropped.append((-key[0], stretch))
 
+    def _deliver_dropped(self, number: int, stretch: _Stretch) -> None:
+        for part in stretch.parts:
+            data = memoryview(part.bytes()) if stretch.buffer is None else stretch.buffer
+            at = 0
+            for offset, size in zip(part.offset.tolist(), part.length.tolist(), strict=True):
+                begin = at if stretch.buffer is None else offset % PIECE
+                self._deliver(number, [(offset, size)], data[begin : begin + size])
+                at += size
+
     def _deliver_whole(self, number: int, index: int, stretch: _Stretch) -> None:
         if stretch.buffer is None:
             raise ValueError("what is whole has a buffer")
         start = index * PIECE
-        for begin, end in _runs(sorted((at, at + len(part)) for at, part in stretch.parts)):
+        for begin, end in _runs(stretch.parts):
             view = stretch.buffer[begin - start : end - start]
             self._deliver(number, [(begin, end - begin)], view)
 
@@ -198,12 +286,10 @@ def scattered_first(work: Plan, streams: Sequence[int]) -> list[list[int]]:
     return [early, late]
 
 
-def _runs(pieces: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Join sorted pieces [begin, end) that touch each other."""
-    begin = end = pieces[0][0]
-    for start, stop in pieces:
-        if start != end:
-            yield begin, end
-            begin = start
-        end = stop
-    yield begin, end
+def _runs(parts: Sequence[_Part]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges that pieces fill, as long as they go."""
+    begin = np.sort(np.concatenate([part.offset for part in parts]))
+    end = np.sort(np.concatenate([part.offset + part.length for part in parts]))
+    gaps = np.flatnonzero(begin[1:] != end[:-1])
+    first, last = np.concatenate(([0], gaps + 1)), np.concatenate((gaps, [len(end) - 1]))
+    yield from zip(begin[first].tolist(), end[last].tolist(), strict=True)

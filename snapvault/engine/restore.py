@@ -140,7 +140,7 @@ def _extract(vault: Vault, contents: Contents, work: Plan, deliver: Deliver) -> 
     gathering = Gathering(work, dumps, deliver)
     for turns in scattered_first(work, dumps):
         # The streams' digests prove all that the volumes' would, and cost their share anyway.
-        extract(vault.store, vault.sealer, work, gathering.take, proves=False, turns=turns)
+        extract(vault.store, vault.sealer, work, gathering, proves=False, turns=turns)
 
 
 def _prepare(extents: ExtentMap, target: Target) -> None:

@@ -3,6 +3,7 @@
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -181,6 +182,65 @@ def test_whatever_the_map_each_byte_comes_once(seed: int) -> None:
     assert sum(length for _, length in pieces) == sum(
         length for length, place, _ in rows if place != ZERO
     )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pieces_that_come_by_their_numbers_are_the_same(seed: int) -> None:
+    chance = random.Random(seed)
+    raw = [chance.randbytes(PIECE // 2) * 4 for _ in VOLUMES]
+    maps, contents = [], []
+    for _ in range(2):
+        rows, content = [], []
+        for _ in range(chance.randrange(1, 200)):
+            length = chance.choice((1, 100, 5000, 40_000, PIECE)) + chance.randrange(3)
+            place = chance.choice((ZERO, BASE, BASE, NIGHT, NIGHT + 1))
+            at = chance.randrange(PIECE // 2) if place != ZERO else 0
+            rows.append((length, place, at))
+            zeros = bytes(length)
+            content.append(zeros if place == ZERO else raw[place - BASE][at : at + length])
+        maps.append(from_rows(rows, VOLUMES))
+        contents.append(b"".join(content))
+    work = plan(maps, RECORDS, [1, 1])
+    written = [bytearray(len(content)) for content in contents]
+
+    def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
+        ((offset, length),) = pieces
+        assert not any(written[number][offset : offset + length][:1])
+        written[number][offset : offset + length] = data
+
+    gathering = Gathering(work, [0, 1], deliver, room=chance.choice((0, 300_000, AMPLE)))
+    for turns in scattered_first(work, [0, 1]):
+        for turn in turns:
+            rows_of_it = work.rows(turn)
+            number = VOLUMES.index(work.volumes[turn].volume)
+            assert gathering.wants(rows_of_it)
+            edges = sorted(
+                {
+                    rows_of_it.start,
+                    rows_of_it.stop,
+                    *(chance.randrange(rows_of_it.start, rows_of_it.stop) for _ in range(3)),
+                }
+            )
+            for first, stop in pairwise(edges):
+                base = int(work.raw[first:stop].min()) // 4096 * 4096
+                window = memoryview(raw[number])[base:]
+                gathering.take_rows(slice(first, stop), window, base)
+
+    assert [bytes(each) for each in written] == contents
+
+
+def test_what_waits_is_packed() -> None:
+    text = b"INSERT INTO t VALUES (1, 'text');" * 1000
+    rows = []
+    for number in range(20):
+        rows += [(len(text), NIGHT, number * len(text)), (PIECE - len(text), BASE, number * PIECE)]
+    work = plan([from_rows(rows, VOLUMES)], RECORDS, [1])
+    gathering = Gathering(work, [0], Written(20 * PIECE).deliver, room=AMPLE)
+    (early,), _ = scattered_first(work, [0])
+
+    gathering.take_rows(work.rows(early), memoryview(text * 20), 0)
+
+    assert gathering._held < 20 * len(text) / 10
 
 
 def test_a_dump_is_read_back_into_memory_that_starts_at_a_page() -> None:
