@@ -14,7 +14,7 @@ Document = Mapping[str, Any]
 _COLORS = ("#0b6e99", "#c65d21", "#5b8c3e", "#98b886", "#7a4fa3", "#b79fd0", "#666666")
 _WIDTH, _HEIGHT = 340, 240  # of a panel, in pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 30, 40  # around what is drawn of it
-_LEGEND = 30
+_LEGEND_LINE = 18
 _TICKS = 4
 _STYLE = (
     "text{font:12px sans-serif;fill:#333}.title{font-weight:bold}.grid{stroke:#ddd}"
@@ -71,23 +71,35 @@ def _restored(did: Document) -> list[tuple[int, float]]:
 def draw(panels: Sequence[Panel], names: Sequence[str]) -> str:
     """Return a picture of panels side by side, below the names of the lines with their colors."""
     width = _WIDTH * len(panels)
-    height = _LEGEND + _HEIGHT
     colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
+    legend, below = _legend(colors, width)
+    height = below + _HEIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">',
         f"<style>{_STYLE}</style>",
         f'<rect width="{width}" height="{height}" fill="white"/>',
+        *legend,
     ]
-    at = 12
-    for name, color in colors.items():
-        parts.append(f'<rect x="{at}" y="11" width="16" height="4" fill="{color}"/>')
-        parts.append(f'<text x="{at + 21}" y="17">{escape(name)}</text>')
-        at += 42 + 7 * len(name)
     for index, panel in enumerate(panels):
-        parts.append(f'<g transform="translate({index * _WIDTH},{_LEGEND})">')
+        parts.append(f'<g transform="translate({index * _WIDTH},{below})">')
         parts += _drawn(panel, colors)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _legend(colors: Mapping[str, str], width: int) -> tuple[list[str], int]:
+    """Return the names with their colors, in as many lines as they need, and where these end."""
+    parts: list[str] = []
+    at, line = 12, 0
+    for name, color in colors.items():
+        room = 42 + 7 * len(name)
+        if at + room > width and at > 12:
+            at, line = 12, line + 1
+        y = 11 + _LEGEND_LINE * line
+        parts.append(f'<rect x="{at}" y="{y}" width="16" height="4" fill="{color}"/>')
+        parts.append(f'<text x="{at + 21}" y="{y + 6}">{escape(name)}</text>')
+        at += room
+    return parts, 12 + _LEGEND_LINE * (line + 1)
 
 
 def _drawn(panel: Panel, colors: Mapping[str, str]) -> Iterator[str]:

@@ -158,6 +158,18 @@ def test_a_night_is_drawn_for_each_program() -> None:
     assert circles == [6, 4]
 
 
+def test_names_that_do_not_fit_into_a_line_of_a_picture_get_another() -> None:
+    names = [f"program {number}" for number in range(6)]
+    panel = plots.Panel("disk", "night", [1, 2], {name: [(1, 1.0), (2, 2.0)] for name in names})
+
+    picture = ET.fromstring(plots.draw([panel], names))
+
+    texts = [each for each in picture if each.tag.endswith("text")]
+    assert [each.text for each in texts] == names
+    assert all(float(each.attrib["x"]) + 70 < float(picture.attrib["width"]) for each in texts)
+    assert len({each.attrib["y"] for each in texts}) == 2
+
+
 def test_requests_about_the_bucket_alone_are_counted_by_method() -> None:
     metrics = (
         'SeaweedFS_s3_request_total{bucket="",code="403",type="LIST"} 2\n'
