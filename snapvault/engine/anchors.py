@@ -24,13 +24,12 @@ _MAGIC: Final = b"SVANCHR1"
 # magic | the choice: byte, bits | how many of the lowest bits of all keys are 0 | count
 _HEADER: Final = struct.Struct("<8sIIIQ")
 _SPACING: Final = 700  # bytes between two anchors, about
-_SAMPLE: Final = 1 << 20
+_SAMPLE: Final = 1 << 20  # bytes to choose by
 _DENSEST: Final = 16  # a byte that comes up more often makes no anchors
 _MOST: Final = 1 << 20  # anchors kept of a stream: 16 MiB
 _MOST_THINNED: Final = 40  # bits of keys: more only where keys are the same
 _MOST_PARTS: Final = 1 << 10  # arrays they are kept in: each takes some hundred bytes of its own
 _MOST_AT_ONCE: Final = 1 << 16  # anchors found in one piece: as many as a mebibyte should have
-_ENOUGH: Final = 1 << 16  # bytes to choose by
 _POOREST: Final = 1 << 14  # bytes for each anchor; with fewer anchors another byte is chosen
 
 _I64: TypeAlias = NDArray[np.int64]
@@ -220,7 +219,8 @@ class Survey:
         found = self._old.feed(data) if self._old else NO_ANCHORS
         if self._pending is not None:
             self._pending += data
-            if len(self._pending) >= _ENOUGH:
+            # Not by less: a pipe gives 64 KiB at a time, and a dump begins with other words.
+            if len(self._pending) >= _SAMPLE:
                 self._begin()
         elif self._writer is not None:
             self._writer.add(self._new.feed(data) if self._new else found)

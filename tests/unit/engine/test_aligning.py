@@ -360,3 +360,20 @@ def test_poor_anchors_are_given_up_for_better_ones(folder: Path) -> None:
     survey.write(folder / "better")
 
     assert not AnchorIndex(folder / "better").is_poor(len(OLD))
+
+
+def test_anchors_are_the_same_however_a_stream_is_cut(folder: Path) -> None:
+    chance = random.Random(5)
+    head = bytes(chance.choices(b"QXYZ", k=70_000))
+    rows = b"".join(
+        b"(%d,'%s')," % (number, chance.randbytes(9).hex().encode()) for number in range(60_000)
+    )
+
+    for name, size in (("mebibytes", 1 << 20), ("pipe", 1 << 16)):
+        survey = Survey(None, 0)
+        for at in range(0, len(head + rows), size):
+            survey.feed((head + rows)[at : at + size])
+        survey.write(folder / name)
+
+    assert (folder / "pipe").read_bytes() == (folder / "mebibytes").read_bytes()
+    assert not AnchorIndex(folder / "pipe").is_poor(len(rows))
