@@ -111,9 +111,12 @@ def all_kept(sources: Path) -> list[Kept]:
 
 
 def load_kept(kept: Kept, held: Held) -> Head | None:
-    """Return a head from this host's cache, and only from there; None if it is gone or damaged."""
+    """Return a head from this host's cache, and only from there; None if it is gone or damaged.
+
+    Without finer hashes and tags, which are of use to the source's own next night alone.
+    """
     try:
-        return _cached(kept.folder, held)
+        return _cached(kept.folder, held, has_spare=False)
     except (OSError, ValueError, KeyError, TypeError, IntegrityError):
         return None
 
@@ -157,7 +160,7 @@ def keep(heads: Path, point: str, full_maps: Mapping[str, ExtentMap]) -> None:
     sync_folder(heads)
 
 
-def _cached(folder: Path, held: Held) -> Head:
+def _cached(folder: Path, held: Held, *, has_spare: bool = True) -> Head:
     index = json.loads((folder / _INDEX).read_bytes())
     full: dict[str, ExtentMap] = {}
     files: dict[str, Path] = {}
@@ -181,7 +184,7 @@ def _cached(folder: Path, held: Held) -> Head:
             ("fine_digest", fine_hashes(folder, stream.name)),
             ("tags_digest", tags(folder, stream.name)),
         ):
-            digest = _digest_if_there(path)
+            digest = _digest_if_there(path) if has_spare else None
             if digest is not None and digest == entry.get(key):
                 spare[key][stream.name] = path
     return Head(held, full, files, spare["fine_digest"], spare["tags_digest"])
