@@ -45,6 +45,7 @@ from snapvault.model.extents import (
     ExtentMap,
     coalesce,
     concatenate,
+    runs_of,
     without_unused,
 )
 from snapvault.model.ranges import Range, align, from_on, intersect, subtract, union
@@ -337,8 +338,8 @@ class BlockScan:
         tagged = self.tags.of(begin, view)
         hashes = no_hashes(-(-len(view) // size))
         unchanged = self.tags.unchanged(tagged, before, begin, len(hashes))
-        edges = np.flatnonzero(np.diff(~unchanged, prepend=False, append=False)).tolist()
-        for first, stop in zip(edges[::2], edges[1::2], strict=True):
+        begins, ends = runs_of(~unchanged)
+        for first, stop in zip(begins.tolist(), ends.tolist(), strict=True):
             part = view[first * size : stop * size]
             hashes[first:stop] = hashes_from(block_hashes(part, self.key, size))
         return _Chunk(block, view, hashes, unchanged, tagged)

@@ -217,7 +217,6 @@ class Comparison:
 
 def _runs(wanted: NDArray[np.bool_], start: U64, length: U64) -> list[Range]:
     """Return the ranges of the blocks that are wanted."""
-    edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
-    begins, lasts = edges[::2], edges[1::2] - 1
-    ends = start[lasts] + length[lasts]
-    return list(zip(start[begins].tolist(), ends.tolist(), strict=True))
+    begins, ends = extents.runs_of(wanted)
+    last = ends - 1
+    return list(zip(start[begins].tolist(), (start[last] + length[last]).tolist(), strict=True))

@@ -109,8 +109,13 @@ class Plan:
             (raw + self.length[rows]).tolist(),
             self.stream[rows].tolist(),
             self.offset[rows].tolist(),
-            np.minimum.accumulate(raw[::-1])[::-1].tolist(),
+            _lowest(raw).tolist(),
         )
+
+
+def _lowest(raw: U64) -> U64:
+    """Return, for each piece, where the first of it and all later ones begins."""
+    return np.minimum.accumulate(raw[::-1])[::-1]
 
 
 def plan(
@@ -305,7 +310,7 @@ class _DueRows:
         self._begin, self._at = rows.start, 0
         raw = work.raw[rows]
         self._ends = (raw + work.length[rows]).astype(np.int64)
-        self._lowest = np.minimum.accumulate(raw[::-1])[::-1].astype(np.int64)
+        self._lowest = _lowest(raw)
 
     def lowest(self) -> int | None:
         return int(self._lowest[self._at]) if self._at < len(self._lowest) else None

@@ -30,7 +30,7 @@ from snapvault.model.extents import U64
 ROOM: Final = 96 << 20
 """Bytes that wait in memory, at most, but for one call's."""
 
-_PIECE = 16  # bytes that a waiting piece takes beside its own
+_ROW = 16  # bytes that a waiting piece takes beside its own
 _PART = 600  # bytes that a part takes beside its pieces
 _WORTH_PACKING = 1024  # bytes
 _FAST = 1  # zstd's level
@@ -70,7 +70,7 @@ class _Stretch:
     ) -> None:
         """Copy pieces: to where they are written from, if there is a buffer."""
         self.size += int(length.sum())
-        self.weight += _PART + _PIECE * len(offset)
+        self.weight += _PART + _ROW * len(offset)
         if self.buffer is not None:
             _copy(window, raw, self.buffer, offset % np.uint64(PIECE), length)
             self.parts.append(_Part(offset, length))
@@ -196,8 +196,8 @@ class Gathering:
             self._deliver(number, [(place, len(piece))], piece)
         for number, stretch in dropped:
             self._deliver_dropped(number, stretch)
-        for number, number_of_mebibyte, stretch in whole:
-            self._deliver_whole(number, number_of_mebibyte, stretch)
+        for number, mebibyte, stretch in whole:
+            self._deliver_whole(number, mebibyte, stretch)
         buffered = [each for _, _, each in whole] + [each for _, each in dropped]
         with self._lock:
             self._free += [each.buffer for each in buffered if each.buffer is not None]

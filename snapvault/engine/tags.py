@@ -3,7 +3,7 @@
 
 Most of a disk is as it was the night before. To see that by the hashes of its blocks costs four
 times what a tag costs: AES-GMAC with a key of the file's own, which processors compute nearly as
-fast as memory gives the bytes. Other bytes have the same tag with a chance of 2^-115, whatever they
+fast as memory gives the bytes. Other bytes have the same tag with a chance of 2^-116, whatever they
 are: it is a universal hash to everybody who knows neither key nor tags (NIST SP 800-38D). Tags are
 a cache: without them a night costs more time, and nothing else.
 """
@@ -115,12 +115,16 @@ class Tags:
             return _Old(file, self._unit, block_size, self._units)
         return _Old(None, self._unit, block_size, self._units)
 
+    def _first(self, begin: int) -> int:
+        """Return the number of the first unit that begins at a byte or behind it."""
+        return -(-begin // self._unit)
+
     def before(self, begin: int, end: int) -> Tagged:
         """Return the parent's tags of the units that are whole in a range, which is in one region.
 
         Zeros where there is none.
         """
-        first = -(-begin // self._unit)
+        first = self._first(begin)
         stop = max(first, end // self._unit)
         region = first // self._units
         if first == stop:
@@ -130,7 +134,7 @@ class Tags:
 
     def of(self, begin: int, data: memoryview) -> Tagged:
         """Compute the tags of the units that are whole in what was read. Safe from any thread."""
-        first = -(-begin // self._unit)
+        first = self._first(begin)
         aead = AESGCM(self._key)
         raw = b"".join(
             [

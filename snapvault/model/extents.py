@@ -98,6 +98,12 @@ def concatenate(parts: Sequence[tuple[U64, U32, U64]], volumes: Iterable[str]) -
     return ExtentMap(*coalesce(length, place, offset), tuple(volumes))
 
 
+def runs_of(wanted: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where the runs of what is wanted begin, and where they end."""
+    edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
+    return edges[::2], edges[1::2]
+
+
 def coalesce(length: U64, place: U32, offset: U64) -> tuple[U64, U32, U64]:
     """Merge neighbors that continue each other: zeros, or adjoining bytes of one place."""
     if len(length) < 2:

@@ -29,7 +29,7 @@ from tests.support.daemon import Daemon
 from tests.support.keys import end_agent
 from tests.support.mail_server import MailServer
 from tests.support.moved_clock.moving import MovedClock
-from tests.support.seaweed import _claim_ports
+from tests.support.seaweed import claim_ports
 
 pytestmark = pytest.mark.integration
 
@@ -334,7 +334,7 @@ def test_a_new_user_gets_from_nothing_to_two_unattended_nights(  # noqa: PLR0915
 ) -> None:
     folder = machine.folder
     # It is written into the settings long before the daemon listens there.
-    port, claim = _claim_ports()
+    port, claim = claim_ports()
     (folder / "root.raw").write_bytes(DISK)
     (folder / "data.raw").write_bytes(DISK[:1000])
     (folder / "own/hostname").write_text("host1\n")

@@ -277,8 +277,8 @@ def test_servers_that_start_together_do_not_take_each_others_ports(
     monkeypatch.setattr(seaweed, "_is_free", lambda _: True)
     monkeypatch.setattr(seaweed, "_PREFIX", f"snapvault-test-{os.getpid()}-")
 
-    first, one = seaweed._claim_ports()
-    second, other = seaweed._claim_ports()
+    first, one = seaweed.claim_ports()
+    second, other = seaweed.claim_ports()
 
     one.close()
     other.close()

@@ -134,7 +134,7 @@ class SeaweedServer:
         program = _find_weed()
         log = self._folder / "weed.log"
         for _ in range(_STARTS):
-            self._port, self._claim = _claim_ports()
+            self._port, self._claim = claim_ports()
             data = self._folder / f"data-{self._port}"
             data.mkdir()
             with log.open("wb") as output:
@@ -255,7 +255,7 @@ def _turns_strangers_away(port: int) -> bool:
     return False
 
 
-def _claim_ports() -> tuple[int, socket.socket]:
+def claim_ports() -> tuple[int, socket.socket]:
     """Return the first of `_PORTS` free ports, below those the kernel hands out, and a claim.
 
     As long as the claim is open no other server of tests is given these ports: the one whose
