@@ -239,17 +239,14 @@ def _put_manifest(vault: Vault, point: Point) -> Held:
 
 
 def _map_section(draft: Draft, stream: StreamDraft) -> tuple[tuple[LogEntry, ...], meta.Section]:
-    changes, full = maps.encode(stream.changes), maps.encode(stream.full)
     log, is_full = extend_log(
         stream.before.map_log if stream.before and not draft.restarts_logs else (),
         draft.point,
-        changes=len(changes),
-        full=len(full),
+        changes=maps.size(stream.changes),
+        full=maps.size(stream.full),
         deserted=_deserted(draft, ".map"),
     )
-    extents, payload = (stream.full, full) if is_full else (stream.changes, changes)
-    header = maps.header(stream.record.name, extents)
-    return log, meta.Section(header, len(payload), (payload,))
+    return log, maps.section(stream.record.name, stream.full if is_full else stream.changes)
 
 
 def _signature_section(

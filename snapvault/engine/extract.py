@@ -7,7 +7,7 @@ streams by, and holds a window of four megabytes in memory.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import zstandard
@@ -19,7 +19,7 @@ from snapvault.errors import IntegrityError, SignatureError, VolumeError
 from snapvault.formats.volume import FRAME_SIZE
 from snapvault.formats.volume_list import VolumeRecord
 from snapvault.formats.zstd_frame import Frames, raw_size, unpack_into
-from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap, empty
+from snapvault.model.extents import FIRST_VOLUME, U32, U64, ExtentMap
 from snapvault.ports.sealer import Sealer
 from snapvault.ports.store import StoreReader
 
@@ -86,8 +86,8 @@ class Plan:
     volumes: tuple[VolumeRecord, ...]
     bounds: I64
     raw: U64
-    length: U64
-    stream: I64
+    length: U32
+    stream: U32
     offset: U64
 
     @property
@@ -118,66 +118,103 @@ def _lowest(raw: U64) -> U64:
     return np.minimum.accumulate(raw[::-1])[::-1]
 
 
+_Columns = tuple[U64, U32, U32, U64]  # raw, length, stream and offset of pieces
+
+
 def plan(
     maps: Sequence[ExtentMap], records: Mapping[str, VolumeRecord], units: Sequence[int]
 ) -> Plan:
     """Cut the extents of some streams into pieces and sort them by where they are fetched from.
 
-    `units` are, for each stream, the bytes that belong together.
+    `units` are, for each stream, the bytes that belong together. While they are sorted, volume by
+    volume, extents and pieces take some 20 bytes each beside the plan.
 
     Raises:
         SignatureError: a map uses a volume that nothing vouches for.
     """
-    names = list(dict.fromkeys(volume for extents in maps for volume in extents.volumes))
-    number = {volume: index for index, volume in enumerate(names)}
-    parts = [_pieces(empty(), 0, {}, 1)] + [
-        _pieces(extents, index, number, unit)
-        for index, (extents, unit) in enumerate(zip(maps, units, strict=True))
-    ]
-    columns = zip(*parts, strict=True)
-    volume, raw, length, stream, offset = (np.concatenate(column) for column in columns)
-    used, first_use, which = np.unique(volume, return_index=True, return_inverse=True)
-    by_first_use = np.argsort(first_use, kind="stable")
-    turn_of = np.empty(len(used), dtype=np.int64)
-    turn_of[by_first_use] = np.arange(len(used))
-    turn = turn_of[which]
-    order = np.lexsort((offset, stream, raw, raw + length, turn))
+    streams = [_Stream(*each) for each in zip(range(len(maps)), maps, units, strict=True)]
+    uses: dict[str, list[tuple[_Stream, I64]]] = {}
+    for stream in streams:
+        for volume, rows in _by_volume(stream.extents):
+            uses.setdefault(volume, []).append((stream, rows))
+    bounds = [0]
+    columns: tuple[list[Any], ...] = ([], [], [], [])
+    for extents in uses.values():
+        pieces = _sorted([stream.pieces(rows) for stream, rows in extents])
+        bounds.append(bounds[-1] + len(pieces[0]))
+        for parts, column in zip(columns, pieces, strict=True):
+            parts.append(column)
     return Plan(
-        volumes=tuple(_vouched(names[index], records) for index in used[by_first_use].tolist()),
-        bounds=np.searchsorted(turn[order], np.arange(len(used) + 1)),
-        raw=raw[order],
-        length=length[order],
-        stream=stream[order],
-        offset=offset[order],
+        volumes=tuple(_vouched(volume, records) for volume in uses),
+        bounds=np.array(bounds),
+        raw=_joined(columns[0], np.uint64),
+        length=_joined(columns[1], np.uint32),
+        stream=_joined(columns[2], np.uint32),
+        offset=_joined(columns[3], np.uint64),
     )
 
 
-def _pieces(
-    extents: ExtentMap, stream: int, number: Mapping[str, int], unit: int
-) -> tuple[I64, U64, U64, I64, U64]:
-    """Return volume, raw offset, length, stream and stream offset of a map's pieces."""
-    data = extents.place >= FIRST_VOLUME
-    table = np.array([number[each] for each in extents.volumes], dtype=np.int64)
-    volume = table[extents.place[data].astype(np.int64) - FIRST_VOLUME]
-    raw, length, start = extents.offset[data], extents.length[data], extents.starts()[data]
-    if unit > 1:
-        rows, shift, length = _cut_at_units(start, length, unit, extents.size)
-        volume, raw, start = volume[rows], raw[rows] + shift, start[rows] + shift
-    step = np.uint64(max(unit, PIECE - PIECE % unit))
-    # A piece ends at the next multiple of the step, so that most are whole and aligned.
-    first = start // step
-    count = ((start + length - np.uint64(1)) // step - first + np.uint64(1)).astype(np.int64)
-    row = np.repeat(np.arange(len(count)), count)
-    turn = (np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)).astype(np.uint64)
-    begin = np.maximum(start[row], (first[row] + turn) * step)
-    end = np.minimum((start + length)[row], (first[row] + turn + np.uint64(1)) * step)
-    return (
-        volume[row],
-        raw[row] + (begin - start[row]),
-        end - begin,
-        np.full(len(row), stream, dtype=np.int64),
-        begin,
+def _sorted(parts: Sequence[_Columns]) -> _Columns:
+    """Return the pieces of a volume in the order in which they can be had."""
+    raw, length, stream, offset = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((offset, stream, raw, raw + length))
+    return raw[order], length[order], stream[order], offset[order]
+
+
+def _joined(parts: list[Any], kind: type[np.generic]) -> Any:
+    """Return a column whole, and let its parts go."""
+    column = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    parts.clear()
+    return column
+
+
+def _by_volume(extents: ExtentMap) -> Iterator[tuple[str, I64]]:
+    """Yield the volumes that a map uses, in the order of their first use, each with its extents."""
+    order = np.argsort(extents.place, kind="stable")
+    places = np.arange(FIRST_VOLUME, FIRST_VOLUME + len(extents.volumes) + 1)
+    bounds = np.searchsorted(extents.place, places, sorter=order).tolist()
+    uses = (
+        (volume, order[begin:end])
+        for volume, begin, end in zip(extents.volumes, bounds[:-1], bounds[1:], strict=True)
+        if end > begin
     )
+    yield from sorted(uses, key=lambda use: int(use[1][0]))
+
+
+class _Stream:
+    """A stream whose extents are cut into pieces; `unit` bytes of it belong together."""
+
+    def __init__(self, number: int, extents: ExtentMap, unit: int) -> None:
+        self.extents = extents
+        self._number = number
+        self._unit = unit
+        self._starts = extents.starts()
+        self._size = extents.size
+
+    def pieces(self, rows: I64) -> _Columns:
+        """Return the columns of what some extents are cut into."""
+        raw, length, start = (
+            self.extents.offset[rows],
+            self.extents.length[rows],
+            self._starts[rows],
+        )
+        if self._unit > 1:
+            which, shift, length = _cut_at_units(start, length, self._unit, self._size)
+            raw, start = raw[which] + shift, start[which] + shift
+        step = np.uint64(max(self._unit, PIECE - PIECE % self._unit))
+        # A piece ends at the next multiple of the step, so that most are whole and aligned.
+        first = start // step
+        count = ((start + length - np.uint64(1)) // step - first + np.uint64(1)).astype(np.int64)
+        row = np.repeat(np.arange(len(count)), count)
+        turn = (np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)).astype(np.uint64)
+        begin = np.maximum(start[row], (first[row] + turn) * step)
+        end = np.minimum((start + length)[row], (first[row] + turn + np.uint64(1)) * step)
+        return (
+            raw[row] + (begin - start[row]),
+            (end - begin).astype(np.uint32),
+            np.full(len(row), self._number, dtype=np.uint32),
+            begin,
+        )
 
 
 def _cut_at_units(start: U64, length: U64, unit: int, size: int) -> tuple[I64, U64, U64]:

@@ -21,7 +21,7 @@ from snapvault.formats.volume import (
     seek_table_size,
 )
 from snapvault.formats.zstd_frame import HEADER
-from snapvault.model.extents import U64
+from snapvault.model.extents import U32, U64
 from snapvault.model.ranges import Range
 from snapvault.ports.sealer import Parts
 
@@ -92,7 +92,7 @@ def read_seek_table(parts: Parts) -> list[Frame]:
     return frames
 
 
-def wanted_frames(frames: Sequence[Frame], raw: U64, length: U64) -> list[FrameStart]:
+def wanted_frames(frames: Sequence[Frame], raw: U64, length: U32) -> list[FrameStart]:
     """Return the frames that hold any of the raw ranges, in order.
 
     The ranges are not empty; they may overlap, in any order.

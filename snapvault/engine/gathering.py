@@ -13,8 +13,7 @@ where they were unpacked to. To copy all of a disk once more costs as much as it
 """
 
 import heapq
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Lock
@@ -25,7 +24,7 @@ import zstandard
 
 from snapvault.engine import buffers
 from snapvault.engine.extract import I64, PIECE, Deliver, Pieces, Plan
-from snapvault.model.extents import U64
+from snapvault.model.extents import U32, U64, ExtentMap
 
 ROOM: Final = 96 << 20
 """Bytes that wait in memory, at most, but for one call's."""
@@ -35,7 +34,9 @@ _PART = 600  # bytes that a part takes beside its pieces
 _WORTH_PACKING = 1024  # bytes
 _FAST = 1  # zstd's level
 _SPARE = 1000  # keys that are kept of stretches that wait no more
-_BUFFERS_AT_ONCE = 8  # mebibytes that memory is taken for
+_COUNTED_AT_ONCE = 1 << 16  # pieces
+_BUFFERS_AT_ONCE = 2  # mebibytes that memory is taken for: a huge page
+_FREE_BUFFERS = 8  # mebibytes that are kept for what comes next
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class _Part:
     """Pieces of a mebibyte that came together, and their bytes, unless these lie in the buffer."""
 
     offset: U64
-    length: U64
+    length: U32
     data: bytes = b""
     is_packed: bool = False
 
@@ -66,7 +67,7 @@ class _Stretch:
     buffer: memoryview | None = None
 
     def keep(
-        self, offset: U64, length: U64, raw: I64, window: memoryview, packer: "_Packer"
+        self, offset: U64, length: U32, raw: I64, window: memoryview, packer: "_Packer"
     ) -> None:
         """Copy pieces: to where they are written from, if there is a buffer."""
         self.size += int(length.sum())
@@ -102,11 +103,12 @@ class _Packer:
     def packed(self, data: bytes) -> tuple[bytes, bool]:
         """Return bytes packed, and whether they are: not if that saves nothing."""
         if len(data) >= _WORTH_PACKING and len(packed := self._packer.compress(data)) < len(data):
-            return packed, True
+            # What zstandard returns keeps the room that the worst case would have needed.
+            return bytes(memoryview(packed)), True
         return data, False
 
 
-def _copy(source: memoryview, at: I64, target: memoryview, to: U64, length: U64) -> None:
+def _copy(source: memoryview, at: I64, target: memoryview, to: U64, length: U32) -> None:
     for begin, place, size in zip(at.tolist(), to.tolist(), length.tolist(), strict=True):
         target[place : place + size] = source[begin : begin + size]
 
@@ -116,18 +118,15 @@ class _Left:
 
     def __init__(self, work: Plan, number: int) -> None:
         of_it = work.stream == number
-        index, which, count = np.unique(
-            work.offset[of_it] // np.uint64(PIECE), return_inverse=True, return_counts=True
-        )
-        left = np.bincount(which, weights=work.length[of_it]).astype(np.int64)
-        several = count > 1
-        self._index = index[several].astype(np.int64).data
-        self.bytes = left[several].data
-
-    def row(self, index: int) -> int | None:
-        """Return where in `bytes` a mebibyte is; None if it is one piece, or nothing."""
-        row = bisect_left(self._index, index)
-        return row if row < len(self._index) and self._index[row] == index else None
+        size = int(work.offset[of_it].max(initial=0)) // PIECE + 1
+        self.bytes = np.zeros(size, dtype=np.int64)
+        pieces = np.zeros(size, dtype=np.int64)
+        for begin in range(0, len(of_it), _COUNTED_AT_ONCE):
+            rows = begin + np.flatnonzero(of_it[begin : begin + _COUNTED_AT_ONCE])
+            index = work.offset[rows] // np.uint64(PIECE)
+            np.add.at(self.bytes, index, work.length[rows])
+            np.add.at(pieces, index, 1)
+        self.several = pieces > 1
 
 
 class Gathering:
@@ -162,7 +161,8 @@ class Gathering:
             return
         offset, length = np.array(pieces, dtype=np.uint64).reshape(-1, 2).T
         raw = (np.cumsum(length) - length).astype(np.int64)
-        self._take(np.full(len(raw), number), offset, length, raw, data)
+        stream = np.full(len(raw), number, dtype=np.uint32)
+        self._take(stream, offset, length.astype(np.uint32), raw, data)
 
     def take_rows(self, rows: slice, window: memoryview, base: int) -> None:
         """Take pieces of the plan, which `wants` them, and deliver what they make whole.
@@ -173,7 +173,7 @@ class Gathering:
         columns = self._work.stream[rows], self._work.offset[rows], self._work.length[rows]
         self._take(*columns, raw, window)
 
-    def _take(self, stream: I64, offset: U64, length: U64, raw: I64, window: memoryview) -> None:
+    def _take(self, stream: U32, offset: U64, length: U32, raw: I64, window: memoryview) -> None:
         index = offset // np.uint64(PIECE)
         is_edge = (index[1:] != index[:-1]) | (stream[1:] != stream[:-1])
         edges = [0, *(np.flatnonzero(is_edge) + 1).tolist(), len(index)]
@@ -184,12 +184,11 @@ class Gathering:
             for begin, end in pairwise(edges):
                 here = slice(begin, end)
                 number = int(stream[begin])
-                row = self._left[number].row(int(index[begin]))
-                if row is None:
+                if not self._left[number].several[index[begin]]:
                     at, size = int(raw[begin]), int(length[begin])
                     straight.append((number, int(offset[begin]), window[at : at + size]))
                     continue
-                self._keep(number, row, offset[here], length[here], raw[here], window, whole)
+                self._keep(number, offset[here], length[here], raw[here], window, whole)
             while self._held > self._room and self._last:
                 self._drop_last(dropped)
         for number, place, piece in straight:
@@ -201,21 +200,22 @@ class Gathering:
         buffered = [each for _, _, each in whole] + [each for _, each in dropped]
         with self._lock:
             self._free += [each.buffer for each in buffered if each.buffer is not None]
+            del self._free[_FREE_BUFFERS:]
 
     def _keep(
         self,
         number: int,
-        row: int,
         offset: U64,
-        length: U64,
+        length: U32,
         raw: I64,
         window: memoryview,
         whole: list[tuple[int, int, _Stretch]],
     ) -> None:
         """Keep pieces of a mebibyte that is put together."""
-        left, index = self._left[number], int(offset[0]) // PIECE
+        index = int(offset[0]) // PIECE
         size = int(length.sum())
-        left.bytes[row] -= size
+        self._left[number].bytes[index] -= size
+        left = int(self._left[number].bytes[index])
         key = -number, -index
         stretch = self._stretches.get(key)
         if stretch is None:
@@ -223,10 +223,10 @@ class Gathering:
             heapq.heappush(self._last, key)
         self._held -= stretch.weight
         # From the half on each piece is copied once, and what waits is not twice as large as it is.
-        if stretch.buffer is None and stretch.size + size >= left.bytes[row]:
+        if stretch.buffer is None and stretch.size + size >= left:
             stretch.move_to(self._buffer())
         stretch.keep(offset, length, raw, window, self._packer)
-        if left.bytes[row]:
+        if left:
             self._held += stretch.weight
             return
         del self._stretches[key]
@@ -269,20 +269,26 @@ class Gathering:
         return self._free.pop()
 
 
-def scattered_first(work: Plan, streams: Sequence[int]) -> list[list[int]]:
+def scattered_first(work: Plan, maps: Mapping[int, ExtentMap]) -> list[list[int]]:
     """Return the numbers of a plan's volumes: of those whose pieces are scattered, and the others.
 
-    That is those which hold, of some streams, less than half of each mebibyte that they touch.
+    Scattered are those which hold, of some streams, less than half of each mebibyte that they
+    touch. The newest of them come first: what lies around their pieces is older, and may be a
+    mebibyte that then is whole at once.
     """
     early: list[int] = []
     late: list[int] = []
     for index in range(len(work.volumes)):
         rows = work.rows(index)
-        of_them = np.isin(work.stream[rows], streams)
+        of_them = np.isin(work.stream[rows], list(maps))
         stream, offset = work.stream[rows][of_them], work.offset[rows][of_them]
-        touched = len(np.unique((stream << 44) + (offset // np.uint64(PIECE)).astype(np.int64)))
+        mebibytes = (stream.astype(np.uint64) << np.uint64(44)) + offset // np.uint64(PIECE)
+        touched = len(np.unique(mebibytes))
         is_scattered = 2 * int(work.length[rows][of_them].sum()) < touched * PIECE
         (early if is_scattered else late).append(index)
+    # A map lists its volumes as the nights brought them.
+    age = {volume: turn for each in maps.values() for turn, volume in enumerate(each.volumes)}
+    early.sort(key=lambda index: -age.get(work.volumes[index].volume, 0))
     return [early, late]
 
 

@@ -141,12 +141,11 @@ def keep(heads: Path, point: str, full_maps: Mapping[str, ExtentMap]) -> None:
     index: dict[str, object] = {"point": point, "streams": {}}
     streams: dict[str, object] = {}
     for stream, extents in full_maps.items():
-        payload = maps.encode(extents)
-        write_durably(folder / f"{stream}.map", [payload])
-        header = maps.header(stream, extents)
+        path, header = _map(folder, stream), maps.header(stream, extents)
+        write_durably(path, maps.encode(extents))
         streams[stream] = {
             "map": header,
-            "map_digest": _map_digest(header, payload),
+            "map_digest": _map_digest(header, path),
             "signature_digest": _digest(folder / f"{stream}.sig"),
             "fine_digest": _digest_if_there(fine_hashes(folder, stream)),
             "tags_digest": _digest_if_there(tags(folder, stream)),
@@ -167,14 +166,14 @@ def _cached(folder: Path, held: Held, *, has_spare: bool = True) -> Head:
     spare: dict[str, dict[str, Path]] = {"fine_digest": {}, "tags_digest": {}}
     for stream in held.point.streams:
         entry = index["streams"][stream.name]
-        payload = (folder / f"{stream.name}.map").read_bytes()
+        path = _map(folder, stream.name)
         signature = folder / f"{stream.name}.sig"
         if (
-            _map_digest(entry["map"], payload) != entry["map_digest"]
+            _map_digest(entry["map"], path) != entry["map_digest"]
             or _digest(signature) != entry["signature_digest"]
         ):
             raise ValueError("a cached file is damaged")
-        full[stream.name] = maps.decode(entry["map"], payload)
+        full[stream.name] = maps.decode(entry["map"], path.read_bytes())
         if full[stream.name].size != stream.size:
             raise ValueError("a cached map is of another point")
         files[stream.name] = signature
@@ -190,9 +189,13 @@ def _cached(folder: Path, held: Held, *, has_spare: bool = True) -> Head:
     return Head(held, full, files, spare["fine_digest"], spare["tags_digest"])
 
 
-def _map_digest(header: dict[str, object], payload: bytes) -> str:
+def _map(folder: Path, stream: str) -> Path:
+    return folder / f"{stream}.map"
+
+
+def _map_digest(header: dict[str, object], path: Path) -> str:
     # The header too: a damaged volume id would be another volume's.
-    return blake3(json.dumps(header, sort_keys=True).encode() + payload).hexdigest()
+    return _digest(path, json.dumps(header, sort_keys=True).encode())
 
 
 def _digest_if_there(path: Path) -> str | None:
@@ -202,8 +205,8 @@ def _digest_if_there(path: Path) -> str | None:
         return None
 
 
-def _digest(path: Path) -> str:
-    hasher = blake3()
+def _digest(path: Path, before: bytes = b"") -> str:
+    hasher = blake3(before)
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
             hasher.update(piece)

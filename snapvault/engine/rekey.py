@@ -18,7 +18,6 @@ from snapvault.engine.commit import put_sealed, signature_part
 from snapvault.engine.vault import Held, Inventory, Vault, hash_key, is_there, put_once
 from snapvault.errors import ConfigError, IntegrityError, KeyMissingError
 from snapvault.formats import maps, meta, names
-from snapvault.model.extents import ExtentMap
 from snapvault.model.notes import HandedHead, KeyChange
 from snapvault.model.point import ObjectRecord
 from snapvault.ports.sealer import Readers
@@ -155,7 +154,7 @@ def _handed(vault: Vault, change: str, held: Held) -> HandedHead:
         full = metadata.read_maps(vault, point, point.streams)
         metadata.write_signatures(vault, point, folder)
         map_parts = [
-            _map_part(stream.name, extents)
+            maps.section(stream.name, extents)
             for stream, extents in zip(point.streams, full, strict=True)
         ]
         signature_parts = [
@@ -181,11 +180,6 @@ def _handed(vault: Vault, change: str, held: Held) -> HandedHead:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _map_part(stream: str, extents: ExtentMap) -> meta.Section:
-    payload = maps.encode(extents)
-    return meta.Section(maps.header(stream, extents), len(payload), (payload,))
 
 
 def _absent_keys(vault: Vault) -> tuple[str, ...]:

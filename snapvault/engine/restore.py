@@ -136,8 +136,14 @@ def _fill_all(
 
 def _extract(vault: Vault, contents: Contents, work: Plan, deliver: Deliver) -> None:
     """Extract what is scattered first, to be written together with what is around it."""
-    dumps = [number for number, each in enumerate(contents.streams) if each.engine != "blocks"]
-    gathering = Gathering(work, dumps, deliver)
+    dumps = {
+        number: extents
+        for number, (stream, extents) in enumerate(
+            zip(contents.streams, contents.maps, strict=True)
+        )
+        if stream.engine != "blocks"
+    }
+    gathering = Gathering(work, list(dumps), deliver)
     for turns in scattered_first(work, dumps):
         # The streams' digests prove all that the volumes' would, and cost their share anyway.
         extract(vault.store, vault.sealer, work, gathering, proves=False, turns=turns)

@@ -6,8 +6,8 @@ volume, is zeros, or (only in a map of changes) is a range of the parent's strea
 stream offset of an extent is the sum of the lengths before it.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ U64 = NDArray[np.uint64]
 ZERO = 0
 PARENT = 1
 FIRST_VOLUME = 2
+
+_AT_ONCE = 1 << 16  # extents composed at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,12 +92,26 @@ def from_rows(rows: Sequence[tuple[int, int, int]], volumes: Iterable[str]) -> E
     )
 
 
-def concatenate(parts: Sequence[tuple[U64, U32, U64]], volumes: Iterable[str]) -> ExtentMap:
-    """Join columns that follow each other in the stream, merging extents that continue."""
-    if not parts:
+def concatenate(parts: Iterable[tuple[U64, U32, U64]], volumes: Iterable[str]) -> ExtentMap:
+    """Join columns that follow each other in the stream, merging extents that continue.
+
+    Takes twice the memory of the result, where parts are made one by one.
+    """
+    rows: list[tuple[U64, U32, U64]] = []
+    for part in parts:
+        length, place, offset = coalesce(*part)
+        if rows and len(length):
+            lengths, places, offsets = rows[-1]
+            end = offsets[-1] + lengths[-1]
+            if places[-1] == place[0] and (place[0] == ZERO or end == offset[0]):
+                lengths[-1] += length[0]
+                length, place, offset = length[1:], place[1:], offset[1:]
+        if len(length):
+            rows.append((length.copy(), place, offset))
+    if not rows:
         return from_rows([], volumes)
-    length, place, offset = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return ExtentMap(*coalesce(length, place, offset), tuple(volumes))
+    length, place, offset = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return ExtentMap(length, place, offset, tuple(volumes))
 
 
 def runs_of(wanted: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -119,7 +135,7 @@ def compose(changes: ExtentMap, parent: ExtentMap) -> ExtentMap:
     """Replace every PARENT extent of `changes` with what the parent's map says of that range.
 
     `parent` is full; so is the result, whose volumes are those in use: the parent's
-    first, in the parent's order.
+    first, in the parent's order. Takes twice the memory of the result, and some megabytes.
 
     Raises:
         ValueError: the changes refer to bytes beyond the parent's end.
@@ -128,43 +144,44 @@ def compose(changes: ExtentMap, parent: ExtentMap) -> ExtentMap:
         raise ValueError("a map of changes has no full map under it")
     volumes = tuple(dict.fromkeys((*parent.volumes, *changes.volumes)))
     number = {volume: FIRST_VOLUME + index for index, volume in enumerate(volumes)}
-    changes_place = _renumbered(changes, number)
-    parent_place = _renumbered(parent, number)
+    changes = replace(changes, place=_renumbered(changes, number), volumes=volumes)
+    parent = replace(parent, place=_renumbered(parent, number), volumes=volumes)
+    return without_unused(concatenate(_composed(changes, parent), volumes))
 
+
+def _composed(changes: ExtentMap, parent: ExtentMap) -> Iterator[tuple[U64, U32, U64]]:
+    """Yield the columns of a composed map, some extents at a time; both number volumes alike."""
     from_parent = changes.place == PARENT
     begin = changes.offset[from_parent]
     end = begin + changes.length[from_parent]
     if len(end) and int(end.max()) > parent.size:
         raise ValueError("a map of changes refers to bytes beyond the end of its parent")
     starts = parent.starts()
-    ends = starts + parent.length
-    first = np.searchsorted(starts, begin, side="right") - 1
-    last = np.searchsorted(starts, end, side="left")
-
+    first = np.zeros(len(changes), dtype=np.int64)
+    first[from_parent] = np.searchsorted(starts, begin, side="right") - 1
     count = np.ones(len(changes), dtype=np.int64)
-    count[from_parent] = last - first
-    row = np.repeat(np.arange(len(changes)), count)
-    # The k-th piece of a PARENT extent is the k-th parent extent that it touches.
-    step = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-
-    length = changes.length[row]
-    place = changes_place[row]
-    offset = changes.offset[row]
-    inherited = from_parent[row]
-    source = np.zeros(len(changes), dtype=np.int64)
-    source[from_parent] = first
-    source = source[row][inherited] + step[inherited]
-    wanted_begin = changes.offset[row][inherited]
-    wanted_end = wanted_begin + changes.length[row][inherited]
-    cut_begin = np.maximum(starts[source], wanted_begin)
-    length[inherited] = np.minimum(ends[source], wanted_end) - cut_begin
-    place[inherited] = parent_place[source]
-    offset[inherited] = np.where(
-        parent.place[source] == ZERO,
-        np.uint64(0),
-        parent.offset[source] + (cut_begin - starts[source]),
-    )
-    return without_unused(ExtentMap(*coalesce(length, place, offset), volumes))
+    count[from_parent] = np.searchsorted(starts, end, side="left") - first[from_parent]
+    ends = np.cumsum(count)
+    total = int(count.sum())
+    for at in range(0, total, _AT_ONCE):
+        turn = np.arange(at, min(at + _AT_ONCE, total))
+        row = np.searchsorted(ends, turn, side="right")
+        length, place, offset = changes.length[row], changes.place[row], changes.offset[row]
+        inherited = from_parent[row]
+        # The k-th piece of a PARENT extent is the k-th parent extent that it touches.
+        source = (first[row] + turn - (ends[row] - count[row]))[inherited]
+        begin = np.maximum(starts[source], offset[inherited])
+        end = np.minimum(
+            starts[source] + parent.length[source], offset[inherited] + length[inherited]
+        )
+        length[inherited] = end - begin
+        place[inherited] = parent.place[source]
+        offset[inherited] = np.where(
+            parent.place[source] == ZERO,
+            np.uint64(0),
+            parent.offset[source] + (begin - starts[source]),
+        )
+        yield length, place, offset
 
 
 def without_unused(extents: ExtentMap) -> ExtentMap:

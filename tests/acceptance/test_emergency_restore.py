@@ -462,7 +462,7 @@ def test_a_map_that_contradicts_its_volumes_or_its_manifest_is_refused(
     builder = VaultBuilder(folder, host, recipients=[RECOVERY], signer=HOST)
     point = builder.commit("a", {"a": b"12345"})
     bad = extents.from_rows(rows, builder.map_of("a", "a").volumes)
-    payload = maps.encode(bad)
+    payload = b"".join(maps.encode(bad))
     stream = replace(point.streams[0], size=size, map_log=(LogEntry(point.point, len(payload)),))
     packed = b"".join(meta.encode([meta.Section(maps.header("a", bad), len(payload), [payload])]))
     sealed = builder.seal(packed, [RECOVERY, HOST])
@@ -491,7 +491,7 @@ def test_a_container_that_is_not_whole_is_refused(
     builder = VaultBuilder(folder, host, recipients=[RECOVERY], signer=HOST)
     point = builder.commit("a", {"a": b"12345"})
     full = builder.map_of("a", "a")
-    payload = maps.encode(full)
+    payload = b"".join(maps.encode(full))
     packed = b"".join(meta.encode([meta.Section(maps.header("a", full), len(payload), [payload])]))
     clear = change(zstandard.ZstdDecompressor().decompressobj().decompress(packed))
     sealed = builder.seal(zstandard.compress(clear), [RECOVERY])
@@ -544,7 +544,7 @@ def test_bytes_used_at_several_places_are_written_at_each(
     edge = (1 << 20) - 5
     rows = [(10, FIRST_VOLUME, edge), (7, 0, 0), (20, FIRST_VOLUME, edge - 3), (3 << 20, 2, 0)]
     full = extents.from_rows(rows, [record.volume])
-    payload = maps.encode(full)
+    payload = b"".join(maps.encode(full))
     stream = replace(
         point.streams[0], size=full.size, map_log=(LogEntry(point.point, len(payload)),)
     )

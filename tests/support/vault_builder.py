@@ -143,7 +143,7 @@ class VaultBuilder:
             changes = _map(pieces, data)
             full = extents.compose(changes, state.extents if state else extents.empty())
             written = full if checkpoint else changes
-            payload = maps.encode(written)
+            payload = b"".join(maps.encode(written))
             map_sections.append(meta.Section(maps.header(name, written), len(payload), [payload]))
             hashes = b"" if rolls else self._hashes(content)
             if rolls:

@@ -18,6 +18,7 @@ from snapvault.model.extents import FIRST_VOLUME, ZERO, from_rows
 VOLUMES = tuple(f"{number:032x}" for number in range(3))
 RECORDS = {name: VolumeRecord(name, 1, "00" * 32) for name in VOLUMES}
 BASE, NIGHT = FIRST_VOLUME, FIRST_VOLUME + 1
+AGES = from_rows([], VOLUMES)  # a map lists its volumes, the oldest first
 UNIT = 4096
 AMPLE = 16 * PIECE
 
@@ -50,7 +51,7 @@ class Written:
 
 def pass_on(work: Plan, gathering: Gathering, content: bytes) -> None:
     """Give all pieces of a plan to a gathering, volume by volume, as a restore does."""
-    for turns in scattered_first(work, [0]):
+    for turns in scattered_first(work, {0: AGES}):
         for turn in turns:
             for piece in work.pieces(turn):
                 length = piece.end - piece.begin
@@ -160,10 +161,23 @@ def test_the_pieces_of_a_disk_are_passed_on_as_they_are() -> None:
 def test_volumes_whose_pieces_are_scattered_come_first() -> None:
     work = plan([from_rows(changed_here_and_there(3, 100), VOLUMES)], RECORDS, [1])
 
-    turns = scattered_first(work, [0])
+    turns = scattered_first(work, {0: AGES})
 
     assert [record.volume for record in work.volumes] == [VOLUMES[0], VOLUMES[1]]
     assert turns == [[1], [0]]
+
+
+def test_the_newest_of_them_comes_before_all_others() -> None:
+    rows: list[tuple[int, int, int]] = []
+    for number in range(40):
+        place = NIGHT + number % 2
+        rows += [(20_000, BASE, number * 20_000), (100, place, number * 100)]
+    work = plan([from_rows(rows, VOLUMES)], RECORDS, [1])
+
+    turns = scattered_first(work, {0: AGES})
+
+    names = [[work.volumes[turn].volume for turn in group] for group in turns]
+    assert names == [[VOLUMES[2], VOLUMES[1]], [VOLUMES[0]]]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -209,7 +223,7 @@ def test_pieces_that_come_by_their_numbers_are_the_same(seed: int) -> None:
         written[number][offset : offset + length] = data
 
     gathering = Gathering(work, [0, 1], deliver, room=chance.choice((0, 300_000, AMPLE)))
-    for turns in scattered_first(work, [0, 1]):
+    for turns in scattered_first(work, {0: maps[0], 1: maps[1]}):
         for turn in turns:
             rows_of_it = work.rows(turn)
             number = VOLUMES.index(work.volumes[turn].volume)
@@ -236,7 +250,7 @@ def test_what_waits_is_packed() -> None:
         rows += [(len(text), NIGHT, number * len(text)), (PIECE - len(text), BASE, number * PIECE)]
     work = plan([from_rows(rows, VOLUMES)], RECORDS, [1])
     gathering = Gathering(work, [0], Written(20 * PIECE).deliver, room=AMPLE)
-    (early,), _ = scattered_first(work, [0])
+    (early,), _ = scattered_first(work, {0: AGES})
 
     gathering.take_rows(work.rows(early), memoryview(text * 20), 0)
 

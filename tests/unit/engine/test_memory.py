@@ -86,7 +86,7 @@ def test_finding_the_turn_of_a_piece_costs_the_same_however_many_there_are(tmp_p
     held = kit.night(MixedSource(streams={"dump": b"data"}))
     count = 1 << 20
     offset = np.arange(count, dtype=np.uint64)
-    ones, number = np.ones(count, dtype=np.uint64), np.zeros(count, dtype=np.int64)
+    ones, number = np.ones(count, dtype=np.uint32), np.zeros(count, dtype=np.uint32)
     work = Plan((), np.array([0, count]), offset, ones, number, offset)
     order = sequence.Order(work, np.zeros(count, dtype=bool), offset, 0)
     written = bytearray()
