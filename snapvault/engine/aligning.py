@@ -7,7 +7,7 @@ distance, tell whether it is so. That is a few sums of whole arrays, where rolli
 for every byte. What is not found goes on as a literal, to be looked for in other ways.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -21,17 +21,19 @@ from snapvault.engine.refining import outside
 from snapvault.model.ranges import Range
 
 _I64: TypeAlias = NDArray[np.int64]
+_Part: TypeAlias = tuple[int, int, int, bool]  # start, end, shift, is it hidden
 
 _BATCH = 1 << 20  # bytes looked at together
 _KEEP = 4096  # bytes at the end of a batch that are looked at again with the next
-_SHORTEST = 2 * GRAIN  # bytes that are worth two more extents
 
 
 class Aligner:
     """Passes a stream on, in order, as copies of old bytes and literals.
 
-    `index` has the anchors of the old stream, if there are any. In its `hidden` ranges, sorted and
-    disjoint, nothing is found. Every copy was compared, by the hashes.
+    `index` has the anchors of the old stream, if there are any. Its `hidden` ranges, sorted and
+    disjoint, are never copied: what is found there goes to `again`, with where it was, and so does
+    what little changed in between. `worth` tells how long a copy must be. Every copy was compared,
+    by the hashes.
     """
 
     def __init__(
@@ -40,14 +42,18 @@ class Aligner:
         index: AnchorIndex | None,
         copy: Callable[[int, int], None],
         literal: Callable[[memoryview], None],
+        again: Callable[[int, memoryview], None],
         *,
         hidden: Sequence[Range] = (),
+        worth: Callable[[], int],
     ) -> None:
         self._hashes = hashes
         self._index = index
         self._to_copy = copy
         self._to_literal = literal
+        self._to_again = again
         self._hidden = hidden
+        self._worth = worth
         self._pieces: list[bytes] = []
         self._anchors: list[Anchors] = []
         self._size = 0
@@ -69,22 +75,22 @@ class Aligner:
     def _look(self, *, is_last: bool) -> None:
         data = b"".join(self._pieces)
         start, end, shift = self._found(data)
-        if self._hidden:
-            start, end, shift = self._outside(start, end, shift)
         found = int(end[-1]) if len(end) else 0
         stop = len(data) if is_last else max(found, len(data) - _KEEP)
         view = memoryview(data)
         at = 0
-        begin = self._begin
-        for first, last, far in zip(start.tolist(), end.tolist(), shift.tolist(), strict=True):
+        for first, last, far, is_hidden in self._parts(start, end, shift):
             if first > at:
                 self._to_literal(view[at:first])
-            self._to_copy(first + begin + far, last - first)
+            if is_hidden:
+                self._to_again(first + self._begin + far, view[first:last])
+            else:
+                self._to_copy(first + self._begin + far, last - first)
             at = last
         if len(shift):
             self._shift = int(shift[-1])
         if is_last and self._is_old_end(view[at:], at):
-            self._to_copy(at + begin + self._shift, len(data) - at)
+            self._to_copy(at + self._begin + self._shift, len(data) - at)
         elif stop > at:
             self._to_literal(view[at:stop])
         self._pieces = [data[stop:]]
@@ -121,7 +127,7 @@ class Aligner:
         ends = (np.diff(equal) != 1) | np.diff(number[equal]).astype(bool)
         heads = equal[np.concatenate(([True], ends))]
         tails = equal[np.concatenate((ends, [True]))]
-        return _disjoint(at[heads], at[tails] + GRAIN, shift[number[heads]])
+        return _disjoint(at[heads], at[tails] + GRAIN, shift[number[heads]], self._worth())
 
     def _guesses(self) -> tuple[_I64, _I64]:
         """Return places in the batch, rising, and how far from there the old bytes may lie."""
@@ -136,17 +142,37 @@ class Aligner:
         new, old = new[known], old[known]
         return np.concatenate((first[0], new - self._begin)), np.concatenate((first[1], old - new))
 
-    def _outside(self, start: _I64, end: _I64, shift: _I64) -> tuple[_I64, _I64, _I64]:
-        """Return the parts of runs that are not hidden."""
-        parts = [
-            (first - far - self._begin, last - far - self._begin, far)
-            for begin, stop, far in zip(start.tolist(), end.tolist(), shift.tolist(), strict=True)
-            for first, last in outside(
-                begin + far + self._begin, stop + far + self._begin, self._hidden
-            )
-        ]
-        columns = np.array(parts, dtype=np.int64).reshape(-1, 3)
-        return columns[:, 0], columns[:, 1], columns[:, 2]
+    def _parts(self, start: _I64, end: _I64, shift: _I64) -> Iterator[_Part]:
+        """Yield runs with whether they are hidden: in parts, where only parts of them are."""
+        runs = zip(start.tolist(), end.tolist(), shift.tolist(), strict=True)
+        if not self._hidden:
+            yield from ((*run, False) for run in runs)
+            return
+        hidden: _Part | None = None
+        for part in self._cut(runs):
+            if hidden is not None and part[3] and part[0] - hidden[1] < _KEEP:
+                hidden = (hidden[0], part[1], hidden[2], True)
+                continue
+            if hidden is not None:
+                yield hidden
+            hidden = part if part[3] else None
+            if hidden is None:
+                yield part
+        if hidden is not None:
+            yield hidden
+
+    def _cut(self, runs: Iterable[tuple[int, int, int]]) -> Iterator[_Part]:
+        """Yield the parts of runs that are hidden, and those that are not, in order."""
+        for begin, stop, far in runs:
+            move = far + self._begin
+            at = begin
+            for first, last in outside(begin + move, stop + move, self._hidden):
+                if first - move > at:
+                    yield at, first - move, far, True
+                yield first - move, last - move, far, False
+                at = last - move
+            if at < stop:
+                yield at, stop, far, True
 
 
 def _ends(anchors: Anchors) -> int:
@@ -158,11 +184,11 @@ def _from(begin: int, anchors: Anchors) -> Anchors:
     return Anchors(anchors.position[first:], anchors.key[first:])
 
 
-def _disjoint(start: _I64, end: _I64, shift: _I64) -> tuple[_I64, _I64, _I64]:
+def _disjoint(start: _I64, end: _I64, shift: _I64, worth: int) -> tuple[_I64, _I64, _I64]:
     """Cut runs where they overlap, and leave out those that are too short to be worth it."""
     order = np.argsort(start, kind="stable")
     start, end, shift = start[order], end[order], shift[order]
     before = np.concatenate(([0], np.maximum.accumulate(end)[:-1]))
     cut = np.maximum(start, before)
-    good = (end - cut >= _SHORTEST) | ((cut == before) & (end > cut))
+    good = (end - cut >= worth) | ((cut == before) & (end > cut))
     return cut[good], end[good], shift[good]

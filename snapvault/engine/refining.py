@@ -18,7 +18,6 @@ from snapvault.model.ranges import Range, subtract
 _BATCH = 1 << 20  # bytes of literals looked at together
 _LONGEST = 1 << 18  # bytes of one literal looked at together
 _MARGIN = 64 << 10  # bytes of the old stream searched beyond twice the literal
-_SHORTEST = 2 * GRAIN  # bytes of a run that is worth two more extents
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,8 @@ class Refiner:
     """Passes commands on, in order, with literals made shorter where old bytes are found in them.
 
     `size` is that of the old stream, in bytes; copies from beyond it are left alone. In its
-    `hidden` ranges, sorted and disjoint, nothing is found. Memory holds some three megabytes.
+    `hidden` ranges, sorted and disjoint, nothing is found. `worth` tells how long a run must be.
+    Memory holds some three megabytes.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class Refiner:
         literal: Callable[[memoryview], None],
         *,
         hidden: Sequence[Range] = (),
+        worth: Callable[[], int],
     ) -> None:
         self._hashes = hashes
         self._size = size
         self._to_copy = copy
         self._to_literal = literal
         self._hidden = hidden
+        self._worth = worth
         self._data = bytearray()
         self._queue: list[_Copied | Gap] = []
         self._open_at = 0  # where the literal begins that is not closed yet
@@ -82,6 +84,14 @@ class Refiner:
                     return
                 self._old_at = min(self._old_at + _LONGEST, self._size)
 
+    def again(self, offset: int, data: memoryview) -> None:
+        """Take old bytes that were at `offset`, and are stored again as they are."""
+        self._is_hopeless = False
+        self._close(offset)
+        self._flush()
+        self._old_at = min(offset + len(data), self._size)
+        self._to_literal(data)
+
     def finish(self) -> None:
         """Take the end of the stream."""
         self._close(self._size)
@@ -105,13 +115,14 @@ class Refiner:
         data = bytes(self._data)
         found = iter(find(self._hashes, data, gaps))
         view = memoryview(data)
+        worth = self._worth()
         is_found = False
         for each in self._queue:
             if isinstance(each, _Copied):
                 self._to_copy(each.offset, each.length)
                 continue
             seen = (part for run in next(found) for part in self._outside(run))
-            runs = [run for run in seen if _is_worth(run, each)]
+            runs = [run for run in seen if _is_worth(run, each, worth)]
             is_found = bool(runs)
             at = each.start
             for run in runs:
@@ -139,11 +150,11 @@ def outside(begin: int, end: int, hidden: Sequence[Range]) -> Iterator[Range]:
     return subtract([(begin, end)], hidden[first:last])
 
 
-def _is_worth(run: Run, gap: Gap) -> bool:
+def _is_worth(run: Run, gap: Gap, worth: int) -> bool:
     """Tell whether a run saves more than it costs; one that continues a copy costs nothing."""
     length = run.end - run.start
     return (
-        length >= _SHORTEST
+        length >= worth
         or (run.start == gap.start and run.old == gap.begin)
         or (run.end == gap.stop and run.old + length == gap.end)
     )

@@ -21,7 +21,7 @@ from snapvault.formats import names
 from snapvault.model import rewriting
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap
 from snapvault.model.point import StreamRecord
-from snapvault.model.ranges import Range
+from snapvault.model.ranges import Range, union
 from snapvault.model.rewriting import Lifetime, VolumeState
 
 CREDIT = "rewriting_credit_bytes"
@@ -111,13 +111,22 @@ def plan(
     chosen = rewriting.choose(sound, credit) | lost
     stored = parent.held.point.counters.get("changed_bytes", 0)
     sorts = stored >= _WORTH_SORTING * volume_size
+    again: dict[str, Sequence[Range]] = {}
+    for stream in parent.held.point.streams:
+        extents = parent.maps[stream.name]
+        dead = tuple(_ranges(extents, chosen))
+        again[stream.name] = dead
+        if share and stream.engine == "rolling":
+            again[stream.name] = tuple(union(dead, _crowded(extents)))
+            # Paid for by nobody: what a map may have is a limit, not a matter of thrift.
+            credit += _bytes(again[stream.name]) - _bytes(dead)
     return Rewriting(
         share=share,
         credit=credit,
         point_bytes=sum(state.live for state in states),
         streams={
             stream.name: OldStream(
-                tuple(_ranges(parent.maps[stream.name], chosen)),
+                again[stream.name],
                 _lifetimes(parent.maps[stream.name], stream.block_size, ages)
                 if sorts
                 else _all_long,
@@ -263,6 +272,18 @@ def _ranges(extents: ExtentMap, chosen: frozenset[str]) -> Iterator[Range]:
         end = next_end
     if end > begin:
         yield begin, end
+
+
+def _crowded(extents: ExtentMap) -> Iterator[Range]:
+    """Yield the zones of a dump that are stored again so that its map gets no longer."""
+    size = extents.size
+    counts = np.bincount((extents.starts() // np.uint64(rewriting.ZONE)).astype(np.int64))
+    for zone in rewriting.crowded(counts.tolist(), rewriting.most_extents(size)):
+        yield zone * rewriting.ZONE, min((zone + 1) * rewriting.ZONE, size)
+
+
+def _bytes(ranges: Sequence[Range]) -> int:
+    return sum(end - begin for begin, end in ranges)
 
 
 def _lifetimes(extents: ExtentMap, block_size: int, ages: _Ages) -> Callable[[int, int], Kinds]:

@@ -20,6 +20,7 @@ import numpy as np
 from snapvault.engine.aligning import Aligner
 from snapvault.engine.anchors import NO_ANCHORS, Anchors, Survey
 from snapvault.engine.fine import FineWriter
+from snapvault.engine.fine_sums import GRAIN
 from snapvault.engine.journal import PendingBytes
 from snapvault.engine.old_file import STRONG_LENGTH, OldFile, OldStream
 from snapvault.engine.pipeline import threads
@@ -31,10 +32,13 @@ from snapvault.engine.sorted_volumes import SortedVolumes
 from snapvault.engine.spare_file import SpareFile
 from snapvault.engine.volumes import Piece
 from snapvault.model.extents import FIRST_VOLUME, ExtentMap
+from snapvault.model.rewriting import most_extents
 from snapvault.ports.librsync import Rsync, SignatureJob
 from snapvault.ports.source import ByteStream
 
 _CHUNK = 1 << 20  # bytes read at once
+_WORTH = 2 * GRAIN  # bytes of a copy that are worth two more extents
+_WORTH_OF_FULL = 32 * GRAIN  # where a night has brought as many as a map may have
 _SMALLEST_BLOCK = 2048
 _SMALLEST_SEARCHED = 8192  # of streams whose changes are found by finer hashes
 _MOST_BLOCKS = 1 << 20  # a loaded signature takes some 50 bytes a block
@@ -97,6 +101,9 @@ class _Rows:
         self._length.append(length)
         self._place.append(place)
         self._offset.append(offset)
+
+    def __len__(self) -> int:
+        return len(self._length)
 
     def to_map(self, volumes: tuple[str, ...]) -> ExtentMap:
         return ExtentMap(
@@ -255,9 +262,24 @@ class Roll:
             searcher = self._searcher(stack, old, self._copy, self._literal)
             return lambda data, _: searcher.literal(memoryview(data)), searcher.finish
         fine, hidden = self.parent.fine, self.old.again
-        refiner = Refiner(fine, self.parent.size, self._copy, self._literal, hidden=hidden)
+        refiner = Refiner(
+            fine, self.parent.size, self._copy, self._literal, hidden=hidden, worth=self._worth
+        )
         searcher = self._searcher(stack, old, refiner.copy, refiner.literal)
-        aligner = Aligner(fine, self.parent.anchors, searcher.copy, searcher.literal, hidden=hidden)
+
+        def again(offset: int, data: memoryview) -> None:
+            searcher.finish()
+            refiner.again(offset, data)
+
+        aligner = Aligner(
+            fine,
+            self.parent.anchors,
+            searcher.copy,
+            searcher.literal,
+            again,
+            hidden=hidden,
+            worth=self._worth,
+        )
 
         def finish() -> None:
             aligner.finish()
@@ -276,6 +298,11 @@ class Roll:
         searcher = Searcher(lambda: self.rsync.sums(old), self._old_length, copy, literal)
         stack.callback(searcher.close)
         return searcher
+
+    def _worth(self) -> int:
+        """Return how many bytes of a copy are worth two more extents tonight."""
+        is_full = self.parent is not None and len(self._rows) > most_extents(self.parent.size)
+        return _WORTH_OF_FULL if is_full else _WORTH
 
     @property
     def _old_length(self) -> int:

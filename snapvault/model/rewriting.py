@@ -8,7 +8,7 @@ saves most of that work. docs/adr/0011-old-volumes-are-emptied-from-the-source.m
 has the figures.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -22,6 +22,13 @@ MOST_CREDIT: Final = 0.05
 
 OLD: Final = timedelta(days=35)
 """From this age on volumes are all the same."""
+
+ZONE: Final = 16 << 20
+"""Bytes of a dump that are stored again together: so few that one busy table does not cost the
+whole dump, so many that they fill volumes of their own, which die together one day."""
+
+_MOST_EXTENTS: Final = 1 << 20
+_BYTES_AN_EXTENT: Final = 4096
 
 _YOUNG_COUNTS: Final = 3.0
 _SHORT: Final = timedelta(days=7)
@@ -87,6 +94,30 @@ def choose(volumes: Iterable[VolumeState], budget: int) -> frozenset[str]:
             fetched -= state.dead
             chosen.add(state.volume)
     return frozenset(chosen)
+
+
+def most_extents(size: int) -> int:
+    """Return how many extents the map of a dump of `size` bytes is to have at the most.
+
+    A map takes memory, and every extent time of a restore, however few bytes it has.
+    """
+    return max(_MOST_EXTENTS, size // _BYTES_AN_EXTENT)
+
+
+def crowded(extents: Sequence[int], most: int) -> list[int]:
+    """Choose the zones of a dump to be stored again, so that its map has no more than `most`.
+
+    `extents` says how many each zone has. Those with the most come first: what was stored again
+    last has the fewest, so that all of a dump which changes everywhere has its turn.
+    """
+    excess = sum(extents) - most
+    chosen = []
+    for zone in sorted(range(len(extents)), key=lambda zone: (-extents[zone], zone)):
+        if excess <= 0:
+            break
+        chosen.append(zone)
+        excess -= extents[zone]
+    return sorted(chosen)
 
 
 def credit_after(

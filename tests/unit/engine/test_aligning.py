@@ -40,6 +40,7 @@ class Rebuilt:
         self.out = io.BytesIO()
         self.new_bytes = 0
         self.copied: list[Range] = []
+        self.again_at: list[Range] = []
 
     def copy(self, offset: int, length: int) -> None:
         assert 0 <= offset < offset + length <= len(self.old)
@@ -49,6 +50,11 @@ class Rebuilt:
     def literal(self, data: memoryview) -> None:
         assert len(data)
         self.new_bytes += len(data)
+        self.out.write(data)
+
+    def again(self, offset: int, data: memoryview) -> None:
+        assert data[0] == self.old[offset]
+        self.again_at.append((offset, offset + len(data)))
         self.out.write(data)
 
 
@@ -72,12 +78,26 @@ class Night:
         return AnchorIndex(self.anchors) if self.anchors.exists() else None
 
     def read(
-        self, new: bytes, *, piece: int = 1 << 20, hidden: Sequence[Range] = (), blind: bool = False
+        self,
+        new: bytes,
+        *,
+        piece: int = 1 << 20,
+        hidden: Sequence[Range] = (),
+        blind: bool = False,
+        worth: int = 2 * GRAIN,
     ) -> Rebuilt:
         """Read a new stream, in pieces; it must come out as it is."""
         index = None if blind else self.index()
         rebuilt = Rebuilt(self.old)
-        aligner = Aligner(self.hashes, index, rebuilt.copy, rebuilt.literal, hidden=hidden)
+        aligner = Aligner(
+            self.hashes,
+            index,
+            rebuilt.copy,
+            rebuilt.literal,
+            rebuilt.again,
+            hidden=hidden,
+            worth=lambda: worth,
+        )
         survey = Survey(index, len(self.old))
         for at in range(0, len(new), piece):
             aligner.feed(new[at : at + piece], survey.feed(new[at : at + piece]))
@@ -219,7 +239,14 @@ def test_anchors_in_what_was_passed_on_already_are_of_no_use(night: Night, size:
     begin = max(0, size - GRAIN + 1 - 5)
     second[begin : begin + GRAIN] = OLD[grain * GRAIN : (grain + 1) * GRAIN][: size - begin]
     rebuilt = Rebuilt(OLD)
-    aligner = Aligner(night.hashes, Told(), rebuilt.copy, rebuilt.literal)
+    aligner = Aligner(
+        night.hashes,
+        Told(),
+        rebuilt.copy,
+        rebuilt.literal,
+        rebuilt.again,
+        worth=lambda: 2 * GRAIN,
+    )
 
     aligner.feed(first, anchors_at((seam - 4 * GRAIN, 0)))
     late = anchors_at((seam - 20, 77_777), (seam - 10, grain * GRAIN - 5))
@@ -227,6 +254,26 @@ def test_anchors_in_what_was_passed_on_already_are_of_no_use(night: Night, size:
     aligner.finish()
 
     assert rebuilt.out.getvalue() == first + bytes(second)
+
+
+def test_what_is_hidden_is_handed_on_in_one_piece_with_what_changed_in_it(night: Night) -> None:
+    new = bytearray(OLD)
+    for at in (41_000, 45_000, 49_000, 70_000):
+        new[at] ^= 1
+
+    rebuilt = night.read(bytes(new), hidden=[(40_000, 50_000), (90_001, 90_002)])
+
+    assert rebuilt.again_at == [(40_000, 50_000), (90_001, 90_002)]
+    assert rebuilt.new_bytes <= 2 * GRAIN
+
+
+def test_short_copies_are_not_worth_it_where_a_map_is_full(night: Night) -> None:
+    new = bytearray(OLD)
+    for at in range(0, 60_000, 1_000):
+        new[at] ^= 1
+
+    assert night.read(bytes(new), worth=2 * GRAIN).new_bytes <= 60 * 2 * GRAIN
+    assert night.read(bytes(new), worth=2_000).new_bytes >= 58_000
 
 
 def test_bytes_without_hashes_are_not_copied(folder: Path) -> None:

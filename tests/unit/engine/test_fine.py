@@ -242,7 +242,13 @@ class Rebuilt:
 def refined(path: Path, old: bytes, parts: list[tuple[int, int] | bytes], piece: int) -> Rebuilt:
     """Pass copies and literals through a refiner."""
     rebuilt = Rebuilt(old + b"beyond" * 100)
-    refiner = Refiner(hashes_of(path, old, piece=1 << 20), len(old), rebuilt.copy, rebuilt.literal)
+    refiner = Refiner(
+        hashes_of(path, old, piece=1 << 20),
+        len(old),
+        rebuilt.copy,
+        rebuilt.literal,
+        worth=lambda: 2 * GRAIN,
+    )
     for part in parts:
         if isinstance(part, bytes):
             for at in range(0, len(part), piece):

@@ -14,6 +14,7 @@ from snapvault.engine.prune_plan import Rules
 from snapvault.engine.rewriting import CREDIT
 from snapvault.engine.verify import Level
 from snapvault.formats import names
+from snapvault.model import rewriting as model
 from snapvault.model.point import Point
 from snapvault.model.policy import Retention, Rewriting
 from tests.support.hints import HintedSource
@@ -236,6 +237,81 @@ def test_a_dump_is_stored_again_where_it_lies_in_mostly_dead_volumes(
     shared = volumes_of(kit, first) & volumes_of(kit, second)
     assert len(shared - volumes_of(kit, third)) == 1
     require_whole(kit, source, [first, second, third])
+
+
+def a_dump_that_changes_everywhere(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *, most: int
+) -> tuple[VaultKit, MixedSource]:
+    """Return a dump of 256 KiB in zones of 32 KiB, whose map is to have `most` extents."""
+    monkeypatch.setattr(model, "ZONE", 32 << 10)
+    monkeypatch.setattr(model, "_MOST_EXTENTS", most)
+    kit = VaultKit(folder, block_size=BLOCK, volume_size=32 << 10)
+    kit.options = replace(kit.options, rewriting=Rewriting(0.15), fine_hashes=1 << 20)
+    return kit, MixedSource(streams={"dump": random.Random(4).randbytes(256 << 10)})
+
+
+def changed_everywhere(dump: bytes, chance: random.Random) -> bytes:
+    """Return a dump with a new row of 30 bytes in each 4 KiB."""
+    rows = [dump[at : at + 4096] for at in range(0, len(dump), 4096)]
+    places = [chance.randrange(3000) for _ in rows]
+    return b"".join(
+        row[:at] + chance.randbytes(30) + row[at + 30 :]
+        for row, at in zip(rows, places, strict=True)
+    )
+
+
+def test_a_map_of_a_dump_gets_no_longer_than_it_may_for_a_zone_or_two_a_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, source = a_dump_that_changes_everywhere(monkeypatch, tmp_path, most=600)
+    points, extents = [kit.night(source).point], []
+    chance = random.Random(5)
+    for _ in range(24):
+        source.streams["dump"] = changed_everywhere(source.streams["dump"], chance)
+        points.append(kit.night(source).point)
+        extents.append(len(kit.contents(points[-1]).maps[0]))
+
+    a_night = extents[0]
+    assert max(extents) <= 600 + a_night
+    assert max(extents) > 600  # else nothing was ever too much
+    rewritten = [point.counters["rewritten_bytes"] for point in points]
+    assert max(rewritten) <= 2 * (32 << 10)
+    # What paid for nothing took nothing from what old volumes may cost.
+    assert points[-1].counters[CREDIT] > points[6].counters[CREDIT]
+    require_whole(kit, source, points[-3:])
+
+
+def test_where_nothing_may_be_stored_again_a_map_gets_as_long_as_it_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, source = a_dump_that_changes_everywhere(monkeypatch, tmp_path, most=20)
+    kit.options = replace(kit.options, rewriting=Rewriting(0))
+    points = [kit.night(source).point]
+    chance = random.Random(5)
+    for _ in range(2):
+        source.streams["dump"] = changed_everywhere(source.streams["dump"], chance)
+        points.append(kit.night(source).point)
+
+    assert [point.counters["rewritten_bytes"] for point in points] == [0, 0, 0]
+    assert len(kit.contents(points[-1]).maps[0]) > 20
+
+
+def test_a_night_that_changes_every_row_stores_the_dump_and_not_a_million_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, source = a_dump_that_changes_everywhere(monkeypatch, tmp_path, most=4000)
+    dump = bytearray(random.Random(6).randbytes(8 << 20))
+    source.streams["dump"] = bytes(dump)
+    first = kit.night(source).point
+    for at in range(0, len(dump), 600):
+        dump[at] ^= 1
+    source.streams["dump"] = bytes(dump)
+
+    second = kit.night(source).point
+
+    # Two for each change would be 27,962. What is on its way when the map is full comes on top.
+    assert 4000 < len(kit.contents(second).maps[0]) < 16_000
+    require_whole(kit, source, [first, second])
 
 
 def test_blocks_that_change_often_lie_apart_from_those_that_do_not(tmp_path: Path) -> None:
