@@ -112,10 +112,9 @@ missing_packages() {
     # File systems of all sorts, made without mounting; and the mounting of backups.
     need mkfs.xfs xfsprogs
     need mkntfs ntfs-3g
-    need mkfs.vfat dosfstools
-    need mcopy mtools
     need sfdisk fdisk
     need fusermount3 fuse3
+    need nbdinfo libnbd-bin # looks at what is served
     # Servers of databases, of which the tests start their own.
     need mariadbd mariadb-server-core # without the service that mariadb-server brings
     need mariadb-dump mariadb-client
