@@ -32,6 +32,7 @@ ROOM: Final = 96 << 20
 _ROW = 16  # bytes that a waiting piece takes beside its own
 _PART = 600  # bytes that a part takes beside its pieces
 _WORTH_PACKING = 1024  # bytes
+_UNPACKED = 24 << 20  # bytes that wait before anything is packed
 _FAST = 1  # zstd's level
 _SPARE = 1000  # keys that are kept of stretches that wait no more
 _COUNTED_AT_ONCE = 1 << 16  # pieces
@@ -48,12 +49,6 @@ class _Part:
     data: bytes = b""
     is_packed: bool = False
 
-    def bytes(self) -> bytes:
-        """Return the pieces' bytes, one piece after the other."""
-        if not self.is_packed:
-            return self.data
-        return zstandard.ZstdDecompressor().decompress(self.data, max_output_size=PIECE)
-
 
 @dataclass(slots=True)
 class _Stretch:
@@ -67,7 +62,7 @@ class _Stretch:
     buffer: memoryview | None = None
 
     def keep(
-        self, offset: U64, length: U32, raw: I64, window: memoryview, packer: "_Packer"
+        self, offset: U64, length: U32, raw: I64, window: memoryview, packer: "_Packer | None"
     ) -> None:
         """Copy pieces: to where they are written from, if there is a buffer."""
         self.size += int(length.sum())
@@ -78,27 +73,39 @@ class _Stretch:
             return
         ends = raw + length.astype(np.int64)
         places = zip(raw.tolist(), ends.tolist(), strict=True)
-        data, is_packed = packer.packed(b"".join([window[at:end] for at, end in places]))
+        data, is_packed = b"".join([window[at:end] for at, end in places]), False
+        if packer is not None:
+            data, is_packed = packer.packed(data)
         self.parts.append(_Part(offset, length, data, is_packed))
         self.weight += len(data)
 
-    def move_to(self, buffer: memoryview) -> None:
+    def move_to(self, buffer: memoryview, packer: "_Packer") -> None:
         """Copy what is there into a buffer."""
         parts, self.parts, self.buffer = self.parts, [], buffer
         self.weight += len(buffer)
         for part in parts:
             begin = np.cumsum(part.length) - part.length
             within = part.offset % np.uint64(PIECE)
-            _copy(memoryview(part.bytes()), begin.astype(np.int64), buffer, within, part.length)
+            _copy(
+                memoryview(packer.bytes_of(part)),
+                begin.astype(np.int64),
+                buffer,
+                within,
+                part.length,
+            )
             self.parts.append(_Part(part.offset, part.length))
             self.weight -= len(part.data)
 
 
 class _Packer:
-    """Packs what waits: it is text as a rule, and takes a third of the memory then."""
+    """Packs what waits: it is text as a rule, and takes a third of the memory then.
+
+    For one thread at a time.
+    """
 
     def __init__(self) -> None:
         self._packer = zstandard.ZstdCompressor(level=_FAST)
+        self._unpacker = zstandard.ZstdDecompressor()
 
     def packed(self, data: bytes) -> tuple[bytes, bool]:
         """Return bytes packed, and whether they are: not if that saves nothing."""
@@ -106,6 +113,12 @@ class _Packer:
             # What zstandard returns keeps the room that the worst case would have needed.
             return bytes(memoryview(packed)), True
         return data, False
+
+    def bytes_of(self, part: _Part) -> bytes:
+        """Return the bytes of a part's pieces, one piece after the other."""
+        if not part.is_packed:
+            return part.data
+        return self._unpacker.decompress(part.data, max_output_size=PIECE)
 
 
 def _copy(source: memoryview, at: I64, target: memoryview, to: U64, length: U32) -> None:
@@ -224,8 +237,9 @@ class Gathering:
         self._held -= stretch.weight
         # From the half on each piece is copied once, and what waits is not twice as large as it is.
         if stretch.buffer is None and stretch.size + size >= left:
-            stretch.move_to(self._buffer())
-        stretch.keep(offset, length, raw, window, self._packer)
+            stretch.move_to(self._buffer(), self._packer)
+        packer = self._packer if self._held > _UNPACKED else None
+        stretch.keep(offset, length, raw, window, packer)
         if left:
             self._held += stretch.weight
             return
@@ -246,8 +260,9 @@ class Gathering:
         dropped.append((-key[0], stretch))
 
     def _deliver_dropped(self, number: int, stretch: _Stretch) -> None:
+        packer = _Packer()
         for part in stretch.parts:
-            data = memoryview(part.bytes()) if stretch.buffer is None else stretch.buffer
+            data = memoryview(packer.bytes_of(part)) if stretch.buffer is None else stretch.buffer
             at = 0
             for offset, size in zip(part.offset.tolist(), part.length.tolist(), strict=True):
                 begin = at if stretch.buffer is None else offset % PIECE

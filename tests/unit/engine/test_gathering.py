@@ -25,6 +25,11 @@ AMPLE = 16 * PIECE
 Rows = Sequence[tuple[int, int, int]]
 
 
+@pytest.fixture(autouse=True)
+def _packs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering_module, "_UNPACKED", -1)
+
+
 def address_of(data: memoryview) -> int:
     return int(np.frombuffer(data, np.uint8).ctypes.data)
 
@@ -243,7 +248,11 @@ def test_pieces_that_come_by_their_numbers_are_the_same(seed: int) -> None:
     assert [bytes(each) for each in written] == contents
 
 
-def test_what_waits_is_packed() -> None:
+@pytest.mark.parametrize(("unpacked", "least", "most"), [(-1, 0, 0.1), (1 << 20, 1, 1.1)])
+def test_much_that_waits_is_packed_and_little_is_not(
+    monkeypatch: pytest.MonkeyPatch, unpacked: int, least: float, most: float
+) -> None:
+    monkeypatch.setattr(gathering_module, "_UNPACKED", unpacked)
     text = b"INSERT INTO t VALUES (1, 'text');" * 1000
     rows = []
     for number in range(20):
@@ -254,7 +263,7 @@ def test_what_waits_is_packed() -> None:
 
     gathering.take_rows(work.rows(early), memoryview(text * 20), 0)
 
-    assert gathering._held < 20 * len(text) / 10
+    assert least < gathering._held / (20 * len(text)) < most
 
 
 def test_a_dump_is_read_back_into_memory_that_starts_at_a_page() -> None:
