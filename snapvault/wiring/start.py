@@ -11,9 +11,7 @@ from typing import Final
 _SHORT_LIVED: Final = 200_000
 _LONG_LIVED: Final = 50_000
 _ARENAS: Final = 2
-_LARGE: Final = 4 << 20  # bytes
-_M_MMAP_THRESHOLD: Final = -3  # of glibc's <malloc.h>, as the next
-_M_ARENA_MAX: Final = -8
+_M_ARENA_MAX: Final = -8  # of glibc's <malloc.h>
 
 
 def lightly(*, is_short: bool = True) -> None:
@@ -23,11 +21,9 @@ def lightly(*, is_short: bool = True) -> None:
     """
     # numpy's linear algebra, which nobody uses, has threads that spin while they wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Memory that threads have freed is no other thread's, if each has an arena of its own.
     with suppress(AttributeError):  # a C library other than GNU's
-        # Memory that threads have freed is no other thread's, if each has an arena of its own.
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
-        # Else what large tables took stays with us, the larger they were.
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
     # Entry points of every installed package are read to find those that pydantic would load.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
     # Imports and extents make objects by the ten thousand, and hardly any cycles.
