@@ -7,7 +7,7 @@ when it is missing or damaged.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,11 +141,12 @@ def keep(heads: Path, point: str, full_maps: Mapping[str, ExtentMap]) -> None:
     index: dict[str, object] = {"point": point, "streams": {}}
     streams: dict[str, object] = {}
     for stream, extents in full_maps.items():
-        path, header = _map(folder, stream), maps.header(stream, extents)
-        write_durably(path, maps.encode(extents))
+        header = maps.header(stream, extents)
+        hasher = _map_hasher(header)
+        write_durably(_map(folder, stream), _hashed(maps.encode(extents), hasher))
         streams[stream] = {
             "map": header,
-            "map_digest": _map_digest(header, path),
+            "map_digest": hasher.hexdigest(),
             "signature_digest": _digest(folder / f"{stream}.sig"),
             "fine_digest": _digest_if_there(fine_hashes(folder, stream)),
             "tags_digest": _digest_if_there(tags(folder, stream)),
@@ -166,14 +167,15 @@ def _cached(folder: Path, held: Held, *, has_spare: bool = True) -> Head:
     spare: dict[str, dict[str, Path]] = {"fine_digest": {}, "tags_digest": {}}
     for stream in held.point.streams:
         entry = index["streams"][stream.name]
-        path = _map(folder, stream.name)
+        payload = _map(folder, stream.name).read_bytes()
+        hasher = _map_hasher(entry["map"]).update(payload)
         signature = folder / f"{stream.name}.sig"
         if (
-            _map_digest(entry["map"], path) != entry["map_digest"]
+            hasher.hexdigest() != entry["map_digest"]
             or _digest(signature) != entry["signature_digest"]
         ):
             raise ValueError("a cached file is damaged")
-        full[stream.name] = maps.decode(entry["map"], path.read_bytes())
+        full[stream.name] = maps.decode(entry["map"], payload)
         if full[stream.name].size != stream.size:
             raise ValueError("a cached map is of another point")
         files[stream.name] = signature
@@ -193,9 +195,15 @@ def _map(folder: Path, stream: str) -> Path:
     return folder / f"{stream}.map"
 
 
-def _map_digest(header: dict[str, object], path: Path) -> str:
+def _map_hasher(header: dict[str, object]) -> blake3:
     # The header too: a damaged volume id would be another volume's.
-    return _digest(path, json.dumps(header, sort_keys=True).encode())
+    return blake3(json.dumps(header, sort_keys=True).encode())
+
+
+def _hashed(pieces: Iterable[bytes], hasher: blake3) -> Iterator[bytes]:
+    for piece in pieces:
+        hasher.update(piece)
+        yield piece
 
 
 def _digest_if_there(path: Path) -> str | None:
@@ -205,8 +213,8 @@ def _digest_if_there(path: Path) -> str | None:
         return None
 
 
-def _digest(path: Path, before: bytes = b"") -> str:
-    hasher = blake3(before)
+def _digest(path: Path) -> str:
+    hasher = blake3()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
             hasher.update(piece)
