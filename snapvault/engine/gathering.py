@@ -49,6 +49,12 @@ class _Part:
     data: bytes = b""
     is_packed: bool = False
 
+    def bytes(self, unpacker: zstandard.ZstdDecompressor) -> bytes:
+        """Return the pieces' bytes, one piece after the other."""
+        if not self.is_packed:
+            return self.data
+        return unpacker.decompress(self.data, max_output_size=PIECE)
+
 
 @dataclass(slots=True)
 class _Stretch:
@@ -79,33 +85,24 @@ class _Stretch:
         self.parts.append(_Part(offset, length, data, is_packed))
         self.weight += len(data)
 
-    def move_to(self, buffer: memoryview, packer: "_Packer") -> None:
+    def move_to(self, buffer: memoryview, unpacker: zstandard.ZstdDecompressor) -> None:
         """Copy what is there into a buffer."""
         parts, self.parts, self.buffer = self.parts, [], buffer
         self.weight += len(buffer)
         for part in parts:
             begin = np.cumsum(part.length) - part.length
             within = part.offset % np.uint64(PIECE)
-            _copy(
-                memoryview(packer.bytes_of(part)),
-                begin.astype(np.int64),
-                buffer,
-                within,
-                part.length,
-            )
+            data = memoryview(part.bytes(unpacker))
+            _copy(data, begin.astype(np.int64), buffer, within, part.length)
             self.parts.append(_Part(part.offset, part.length))
             self.weight -= len(part.data)
 
 
 class _Packer:
-    """Packs what waits: it is text as a rule, and takes a third of the memory then.
-
-    For one thread at a time.
-    """
+    """Packs what waits: it is text as a rule, and takes a third of the memory then."""
 
     def __init__(self) -> None:
         self._packer = zstandard.ZstdCompressor(level=_FAST)
-        self._unpacker = zstandard.ZstdDecompressor()
 
     def packed(self, data: bytes) -> tuple[bytes, bool]:
         """Return bytes packed, and whether they are: not if that saves nothing."""
@@ -113,12 +110,6 @@ class _Packer:
             # What zstandard returns keeps the room that the worst case would have needed.
             return bytes(memoryview(packed)), True
         return data, False
-
-    def bytes_of(self, part: _Part) -> bytes:
-        """Return the bytes of a part's pieces, one piece after the other."""
-        if not part.is_packed:
-            return part.data
-        return self._unpacker.decompress(part.data, max_output_size=PIECE)
 
 
 def _copy(source: memoryview, at: I64, target: memoryview, to: U64, length: U32) -> None:
@@ -161,6 +152,7 @@ class Gathering:
         self._held = 0
         self._free: list[memoryview] = []
         self._packer = _Packer()
+        self._unpacker = zstandard.ZstdDecompressor()
         self._lock = Lock()
 
     def wants(self, rows: slice) -> bool:
@@ -237,7 +229,7 @@ class Gathering:
         self._held -= stretch.weight
         # From the half on each piece is copied once, and what waits is not twice as large as it is.
         if stretch.buffer is None and stretch.size + size >= left:
-            stretch.move_to(self._buffer(), self._packer)
+            stretch.move_to(self._buffer(), self._unpacker)
         packer = self._packer if self._held > _UNPACKED else None
         stretch.keep(offset, length, raw, window, packer)
         if left:
@@ -260,9 +252,9 @@ class Gathering:
         dropped.append((-key[0], stretch))
 
     def _deliver_dropped(self, number: int, stretch: _Stretch) -> None:
-        packer = _Packer()
+        unpacker = zstandard.ZstdDecompressor()  # the other one is used by other threads
         for part in stretch.parts:
-            data = memoryview(packer.bytes_of(part)) if stretch.buffer is None else stretch.buffer
+            data = memoryview(part.bytes(unpacker)) if stretch.buffer is None else stretch.buffer
             at = 0
             for offset, size in zip(part.offset.tolist(), part.length.tolist(), strict=True):
                 begin = at if stretch.buffer is None else offset % PIECE
