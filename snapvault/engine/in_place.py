@@ -28,6 +28,7 @@ from snapvault.formats import signatures
 from snapvault.model import extents
 from snapvault.model.extents import FIRST_VOLUME, PARENT, ZERO
 from snapvault.model.point import Point, StreamRecord
+from snapvault.model.ranges import bytes_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def restore_in_place(vault: Vault, contents: Contents, targets: Sequence[Present
 def _compare(
     vault: Vault, contents: Contents, targets: Sequence[PresentTarget]
 ) -> list[Difference]:
-    total = sum(end - begin for target in targets for begin, end in target.data_ranges())
+    total = sum(bytes_in(target.data_ranges()) for target in targets)
     found = []
     with ExitStack() as stack:
         files = _signatures(vault, contents, stack)

@@ -14,6 +14,7 @@ from snapvault.errors import IntegrityError, KeyMissingError, SealError
 from snapvault.formats import emergency_kit, names
 from snapvault.model.extents import FIRST_VOLUME, ExtentMap
 from snapvault.model.point import ObjectRecord, Point
+from snapvault.model.ranges import bytes_in
 from snapvault.units import format_count, format_size
 
 KIT = "keys and emergency script"
@@ -181,9 +182,9 @@ def _lost(vault: Vault, point: Point, bad: frozenset[str]) -> str:
 
 
 def _lost_of(stream: str, ranges: Sequence[tuple[int, int]]) -> str:
-    size = sum(end - begin for begin, end in ranges)
+    size = format_size(bytes_in(ranges))
     return (
-        f'{format_size(size)} of stream "{stream}", in {format_count(len(ranges), "range")}, '
+        f'{size} of stream "{stream}", in {format_count(len(ranges), "range")}, '
         f"the first from byte {ranges[0][0]} to {ranges[0][1]}"
     )
 

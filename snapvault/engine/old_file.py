@@ -17,7 +17,7 @@ from snapvault.engine.fine import FineHashes
 from snapvault.engine.journal import PendingBytes
 from snapvault.errors import SignatureError
 from snapvault.model.extents import PARENT
-from snapvault.model.ranges import Range, align
+from snapvault.model.ranges import Range, align, bytes_in
 
 STRONG_LENGTH: Final = 16
 """Bytes kept of a strong sum: two blocks that collide on purpose cost 2^64 tries."""
@@ -138,5 +138,5 @@ class OldFile:
             for block in range(begin // self._length, -(-stop // self._length)):
                 joined.seek(_HEADER.size + block * _SUM_SIZE + _WEAK_SIZE)
                 joined.write(secrets.token_bytes(STRONG_LENGTH))
-        self.hidden_bytes = sum(stop - begin for begin, stop in (hidden if is_exact else blocks))
+        self.hidden_bytes = bytes_in(hidden if is_exact else blocks)
         joined.seek(end)

@@ -33,7 +33,7 @@ from snapvault.formats.volume_list import VolumeRecord
 from snapvault.model.extents import ExtentMap, compose
 from snapvault.model.point import StreamRecord
 from snapvault.model.policy import Hints
-from snapvault.model.ranges import Range, intersect, is_well_formed, union
+from snapvault.model.ranges import Range, bytes_in, intersect, is_well_formed, union
 from snapvault.model.rewriting import Lifetime
 from snapvault.ports.events import Progress
 from snapvault.ports.librsync import Rsync
@@ -195,7 +195,7 @@ class Reading:
             wanted = stream.data_ranges()
             if (hint := hints[stream.name]) is not None:
                 wanted = intersect(wanted, union(hint, self.rewriting.of(stream.name).again))
-            total += sum(end - begin for begin, end in wanted)
+            total += bytes_in(wanted)
         return total
 
     # --- streams ----------------------------------------------------------------------------

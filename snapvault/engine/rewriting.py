@@ -21,7 +21,7 @@ from snapvault.formats import names
 from snapvault.model import rewriting
 from snapvault.model.extents import FIRST_VOLUME, U64, ExtentMap
 from snapvault.model.point import StreamRecord
-from snapvault.model.ranges import Range, union
+from snapvault.model.ranges import Range, bytes_in, union
 from snapvault.model.rewriting import Lifetime, VolumeState
 
 CREDIT = "rewriting_credit_bytes"
@@ -119,7 +119,7 @@ def plan(
         if share and stream.engine == "rolling":
             again[stream.name] = tuple(union(dead, _crowded(extents)))
             # Paid for by nobody: what a map may have is a limit, not a matter of thrift.
-            credit += _bytes(again[stream.name]) - _bytes(dead)
+            credit += bytes_in(again[stream.name]) - bytes_in(dead)
     return Rewriting(
         share=share,
         credit=credit,
@@ -280,10 +280,6 @@ def _crowded(extents: ExtentMap) -> Iterator[Range]:
     counts = np.bincount((extents.starts() // np.uint64(rewriting.ZONE)).astype(np.int64))
     for zone in rewriting.crowded(counts.tolist(), rewriting.most_extents(size)):
         yield zone * rewriting.ZONE, min((zone + 1) * rewriting.ZONE, size)
-
-
-def _bytes(ranges: Sequence[Range]) -> int:
-    return sum(end - begin for begin, end in ranges)
 
 
 def _lifetimes(extents: ExtentMap, block_size: int, ages: _Ages) -> Callable[[int, int], Kinds]:

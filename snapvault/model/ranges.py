@@ -17,6 +17,11 @@ def is_well_formed(ranges: Iterable[Range], size: int) -> bool:
     return at <= size
 
 
+def bytes_in(ranges: Iterable[Range]) -> int:
+    """Return how many bytes ranges have together."""
+    return sum(end - begin for begin, end in ranges)
+
+
 def align(ranges: Iterable[Range], block_size: int, size: int) -> Iterator[Range]:
     """Grow ranges to whole blocks (the last may be short), and merge those that meet."""
     begin = end = -1
