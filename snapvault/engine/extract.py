@@ -132,26 +132,22 @@ def plan(
     Raises:
         SignatureError: a map uses a volume that nothing vouches for.
     """
-    streams = [_Stream(*each) for each in zip(range(len(maps)), maps, units, strict=True)]
     uses: dict[str, list[tuple[_Stream, I64]]] = {}
-    for stream in streams:
-        for volume, rows in _by_volume(stream.extents):
+    for number, (extents, unit) in enumerate(zip(maps, units, strict=True)):
+        stream = _Stream(number, extents, unit)
+        for volume, rows in _by_volume(extents):
             uses.setdefault(volume, []).append((stream, rows))
     bounds = [0]
-    columns: tuple[list[Any], ...] = ([], [], [], [])
-    for extents in uses.values():
-        pieces = _sorted([stream.pieces(rows) for stream, rows in extents])
+    columns: list[list[Any]] = [
+        [np.empty(0, dtype=kind)] for kind in (np.uint64, np.uint32, np.uint32, np.uint64)
+    ]
+    for parts_of_it in uses.values():
+        pieces = _sorted([stream.pieces(rows) for stream, rows in parts_of_it])
         bounds.append(bounds[-1] + len(pieces[0]))
         for parts, column in zip(columns, pieces, strict=True):
             parts.append(column)
-    return Plan(
-        volumes=tuple(_vouched(volume, records) for volume in uses),
-        bounds=np.array(bounds),
-        raw=_joined(columns[0], np.uint64),
-        length=_joined(columns[1], np.uint32),
-        stream=_joined(columns[2], np.uint32),
-        offset=_joined(columns[3], np.uint64),
-    )
+    volumes = tuple(_vouched(volume, records) for volume in uses)
+    return Plan(volumes, np.array(bounds), *map(_joined, columns))
 
 
 def _sorted(parts: Sequence[_Columns]) -> _Columns:
@@ -161,9 +157,9 @@ def _sorted(parts: Sequence[_Columns]) -> _Columns:
     return raw[order], length[order], stream[order], offset[order]
 
 
-def _joined(parts: list[Any], kind: type[np.generic]) -> Any:
+def _joined(parts: list[Any]) -> Any:
     """Return a column whole, and let its parts go."""
-    column = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    column = np.concatenate(parts)
     parts.clear()
     return column
 
@@ -185,7 +181,7 @@ class _Stream:
     """A stream whose extents are cut into pieces; `unit` bytes of it belong together."""
 
     def __init__(self, number: int, extents: ExtentMap, unit: int) -> None:
-        self.extents = extents
+        self._extents = extents
         self._number = number
         self._unit = unit
         self._starts = extents.starts()
@@ -194,8 +190,8 @@ class _Stream:
     def pieces(self, rows: I64) -> _Columns:
         """Return the columns of what some extents are cut into."""
         raw, length, start = (
-            self.extents.offset[rows],
-            self.extents.length[rows],
+            self._extents.offset[rows],
+            self._extents.length[rows],
             self._starts[rows],
         )
         if self._unit > 1:

@@ -77,11 +77,6 @@ class ExtentMap:
         }
 
 
-def empty() -> ExtentMap:
-    """Return the map of a stream of no bytes."""
-    return from_rows([], ())
-
-
 def from_rows(rows: Sequence[tuple[int, int, int]], volumes: Iterable[str]) -> ExtentMap:
     """Build a map from (length, place, offset) rows."""
     return ExtentMap(
@@ -102,12 +97,11 @@ def concatenate(parts: Iterable[tuple[U64, U32, U64]], volumes: Iterable[str]) -
         length, place, offset = coalesce(*part)
         if rows and len(length):
             lengths, places, offsets = rows[-1]
-            end = offsets[-1] + lengths[-1]
-            if places[-1] == place[0] and (place[0] == ZERO or end == offset[0]):
+            if _continues(lengths[-1:], places[-1:], offsets[-1:], place[:1], offset[:1]).all():
                 lengths[-1] += length[0]
                 length, place, offset = length[1:], place[1:], offset[1:]
         if len(length):
-            rows.append((length.copy(), place, offset))
+            rows.append((length.copy(), place, offset))  # the part stays as it is
     if not rows:
         return from_rows([], volumes)
     length, place, offset = (np.concatenate(column) for column in zip(*rows, strict=True))
@@ -124,11 +118,18 @@ def coalesce(length: U64, place: U32, offset: U64) -> tuple[U64, U32, U64]:
     """Merge neighbors that continue each other: zeros, or adjoining bytes of one place."""
     if len(length) < 2:
         return length, place, offset
-    continues = (place[1:] == place[:-1]) & (
-        (place[1:] == ZERO) | (offset[1:] == offset[:-1] + length[:-1])
-    )
+    continues = _continues(length[:-1], place[:-1], offset[:-1], place[1:], offset[1:])
     heads = np.flatnonzero(np.concatenate(([True], ~continues)))
     return np.add.reduceat(length, heads), place[heads], offset[heads]
+
+
+def _continues(
+    length: U64, place: U32, offset: U64, next_place: U32, next_offset: U64
+) -> NDArray[np.bool_]:
+    continues: NDArray[np.bool_] = (next_place == place) & (
+        (next_place == ZERO) | (next_offset == offset + length)
+    )
+    return continues
 
 
 def compose(changes: ExtentMap, parent: ExtentMap) -> ExtentMap:

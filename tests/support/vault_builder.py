@@ -141,7 +141,7 @@ class VaultBuilder:
             size = ROLLING_BLOCK if rolls else self.block_size
             pieces = _rolled(content, old) if rolls else _blocks(content, old, size)
             changes = _map(pieces, data)
-            full = extents.compose(changes, state.extents if state else extents.empty())
+            full = extents.compose(changes, state.extents if state else extents.from_rows([], ()))
             written = full if checkpoint else changes
             payload = b"".join(maps.encode(written))
             map_sections.append(meta.Section(maps.header(name, written), len(payload), [payload]))

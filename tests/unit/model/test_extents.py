@@ -148,7 +148,7 @@ def test_starts_are_the_sums_of_the_lengths_before(found: ExtentMap) -> None:
 
 
 def test_a_stream_of_no_bytes_has_a_map() -> None:
-    empty = extents.empty()
+    empty = extents.from_rows([], ())
 
     assert (len(empty), empty.size, empty.is_full, empty.live_bytes()) == (0, 0, True, {})
     assert extents.compose(empty, extents.from_rows([(5, ZERO, 0)], ())).size == 0
