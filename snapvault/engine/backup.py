@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from snapvault.engine import damages, head, journal, key_changes, notes, rewriting, sharing
+from snapvault.engine import damages, grains, head, journal, key_changes, notes, rewriting, sharing
 from snapvault.engine.commit import Draft, StreamDraft, cached_list, commit
 from snapvault.engine.donors import Donors
 from snapvault.engine.head import Head
@@ -128,6 +128,7 @@ class BackupJob:
                 ),
                 run_folder=run_folder,
                 head_folder=head.new_folder(heads, point),
+                grains_folder=self.folder / "grains",
                 rewriting=again,
             )
             streams, volumes = reading.run(view)
@@ -173,6 +174,7 @@ class BackupJob:
         self._close_committed(view)
         try:
             head.keep(heads, point, {stream.record.name: stream.full for stream in streams})
+            grains.drop_others(self.folder / "grains", [stream.record.name for stream in streams])
             self._learn(streams, own.key)
             journal.clear(run_folder)
         except OSError as error:

@@ -110,8 +110,8 @@ class ScanResult:
 class BlockScan:
     """One disk to be scanned against its parent.
 
-    `finer`, if it is there, stores only grains of blocks that changed before; `tags` tell what is
-    as in the parent without its hashes.
+    `finer`, if it is there, stores only grains of blocks that change; `tags` tell what is as in the
+    parent without its hashes.
     `parent_pages` are those of the parent's full signature, `parent_size` its bytes (0: none).
     `share` finds new blocks that are stored already. `full_pages` takes the new full signature,
     `changed_pages` what differs from the parent. With `changed`, blocks outside of these ranges are
@@ -212,10 +212,8 @@ class BlockScan:
             new = is_nonzero(chunk.hashes) & (differ(chunk.hashes, before[here]) | ~inherited[here])
             same = again[here] & is_nonzero(chunk.hashes) & ~new
             # SAFETY: nothing of what is stored again stays where the parent has it.
-            divisible = inherited[here] & ~again[here]
-            self._store(
-                chunk, new, same, _Before(before[here], inherited[here], divisible), place, offset
-            )
+            were = _Before(before[here], inherited[here] & ~again[here])
+            self._store(chunk, new, same, were, place, offset)
         same = inherited & ~differ(hashes, before[:count]) & (place == ZERO)
         place[same] = PARENT
         starts = (np.arange(count, dtype=np.uint64) + first) * np.uint64(self.block_size)
@@ -231,7 +229,7 @@ class BlockScan:
         length[-1] = min(self.block_size, self.stream.size - int(starts[-1]))
         columns = length, place, offset
         if self.finer is not None:
-            columns = self.finer.end_region(first, hashes, columns, self._number)
+            columns = self.finer.end_region(first, columns, self._number)
         return coalesce(*columns)
 
     def _hole(self, first: int, count: int, *, all_inherited: bool) -> tuple[U64, U32, U64]:
@@ -264,7 +262,8 @@ class BlockScan:
         self._changed_bytes += int(new.sum()) * self.block_size
         self._rewritten_bytes += int(again.sum()) * self.block_size
         wanted = new | again
-        if not wanted.any():
+        learns_all = self.finer is not None and self.finer.grains.is_new
+        if not wanted.any() and not learns_all:
             return
         here = slice(chunk.block % REGION_BLOCKS, chunk.block % REGION_BLOCKS + len(wanted))
         place, offset = place[here], offset[here]
@@ -285,7 +284,7 @@ class BlockScan:
                 chunk.data,
                 chunk.hashes,
                 before.hashes,
-                new & before.inherited,
+                new,
                 wanted & before.divisible,
                 lifetimes,
             )
@@ -417,7 +416,6 @@ class _Before:
     """What the blocks of a chunk were; of those that are `divisible` parts may stay there."""
 
     hashes: Hashes
-    inherited: _Mask
     divisible: _Mask
 
 

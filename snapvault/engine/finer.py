@@ -2,8 +2,8 @@
 """Storing of a changed block only the grains that differ from what it was.
 
 The rest of such a block stays where the parent has it. Its bytes then lie in several places, and
-each place costs a restore something: so runs that are close become one, a block that is half new is
-stored whole, and so is one that would lie in too many places.
+each place costs a restore something: so runs that are close become one, a block that is mostly new
+is stored whole, and so is one that would lie in too many places.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from snapvault.engine.grains import GRAIN, NewGrains, OldGrains, Rows, Sums, grains_of
+from snapvault.engine.grains import GRAIN, Grains, Mask, Sums, grains_of
 from snapvault.engine.sorted_volumes import SortedVolumes
 from snapvault.engine.volumes import Piece
-from snapvault.formats.signatures import REGION_BLOCKS, Hashes, differ
+from snapvault.formats.signatures import Hashes, is_nonzero
 from snapvault.model.extents import PARENT, U32, U64, ExtentMap
 from snapvault.model.rewriting import Lifetime
 
@@ -26,11 +26,9 @@ PLACES: Final = 1 / 2
 MOST_EXTENTS: Final = 2 << 20
 """Extents of a disk's map, with those that tonight adds, from which on no block is divided."""
 
-_SHARE: Final = 1 / 2  # of a block's grains, from which on it is stored whole
+_SHARE: Final = 3 / 4  # of a block's grains, from which on it is stored whole
 _WAITING: Final = 1 << 20  # bytes of grains that wait to be appended together
 _PAGE: Final = 4096  # bytes
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -50,24 +48,24 @@ class _Divided:
 class Finer:
     """Divides the blocks of one disk. Used from one thread, region by region.
 
-    `parent` is the disk's full map there.
+    `parent` is the disk's full map there; None if there is none, and nothing can be divided.
     """
 
     block_size: int
-    parent: ExtentMap
-    old: OldGrains | None
-    new: NewGrains
+    parent: ExtentMap | None
+    grains: Grains
     writer: SortedVolumes
     _starts: U64 = field(init=False)
-    _extents: int = field(init=False)
+    _extents: int = 0
     _divided: list[_Divided] = field(default_factory=list)
     _waiting: dict[Lifetime, list[tuple[_Divided, int, bytes]]] = field(default_factory=dict)
     _waiting_bytes: int = 0
     _volumes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._starts = self.parent.starts()
-        self._extents = len(self.parent)
+        if self.parent is not None:
+            self._starts = self.parent.starts()
+            self._extents = len(self.parent)
 
     def take(
         self,
@@ -81,26 +79,25 @@ class Finer:
     ) -> tuple[Mask, int]:
         """Store grains of blocks from `first` on; return which blocks, and the bytes saved by it.
 
-        `changed` are those that are not what they were there; of them, whole ones may be divided
-        that are `wanted` as well.
+        `changed` are those that are not what they were there; of them, those may be divided that
+        are `wanted`.
         """
-        taken = np.zeros(len(wanted), dtype=bool)
+        taken = np.zeros(len(changed), dtype=bool)
         blocks = len(data) // self.block_size
-        at = np.flatnonzero(changed[:blocks])
+        learned = is_nonzero(hashes) if self.grains.is_new else changed
+        at = np.flatnonzero(learned[:blocks])
         if not len(at):
             return taken, 0
         whole = np.frombuffer(data, np.uint8, blocks * self.block_size)
-        content = whole.reshape(blocks, self.block_size)[at]
+        is_row = at[-1] - at[0] + 1 == len(at)
+        # A slice is no copy, and a first backup takes all blocks.
+        content = whole.reshape(blocks, -1)[slice(at[0], at[-1] + 1) if is_row else at]
         block = at.astype(np.uint64) + np.uint64(first)
-        sums = self.new.take(block, hashes[at], content)
-        if self.old is None or self._extents > MOST_EXTENTS:
+        sums, old, is_known = self.grains.take(block, hashes[at], content, before[at])
+        rows = np.flatnonzero(is_known & wanted[at])
+        if self.parent is None or not len(rows) or self._extents > MOST_EXTENTS:
             return taken, 0
-        old = self.old.region(first - first % REGION_BLOCKS)
-        known = self._known(old, block, before[at])
-        rows = np.flatnonzero((known >= 0) & wanted[at])
-        if not len(rows):
-            return taken, 0
-        grains = self._differing(sums[rows], old["sums"][known[rows]])
+        grains = self._differing(sums[rows], old[rows])
         count = grains.sum(axis=1)
         # SAFETY: where the block's hash differs and no grain does, the block is stored whole.
         is_few = (count > 0) & (count <= _SHARE * grains.shape[1])
@@ -112,16 +109,6 @@ class Finer:
             taken[at[rows]] = True
             self._keep(block[rows], content[rows], grains, lifetimes[at[rows]])
         return taken, (len(rows) * self.block_size) - int(count.sum()) * GRAIN
-
-    @staticmethod
-    def _known(old: Rows, block: U64, before: Hashes) -> NDArray[np.int64]:
-        """Return the row of each block; -1 if there is none of the content that it had."""
-        if not len(old):
-            return np.full(len(block), -1, dtype=np.int64)
-        blocks = np.ascontiguousarray(old["block"])
-        row = np.minimum(np.searchsorted(blocks, block), len(blocks) - 1)
-        same = (blocks[row] == block) & ~differ(old["hash"][row], before)
-        return np.where(same, row, -1)
 
     @staticmethod
     def _differing(new: Sums, old: Sums) -> Mask:
@@ -185,18 +172,13 @@ class Finer:
         self._waiting_bytes = 0
 
     def end_region(
-        self,
-        first: int,
-        hashes: Hashes,
-        columns: tuple[U64, U32, U64],
-        number: Callable[[str], int],
+        self, first: int, columns: tuple[U64, U32, U64], number: Callable[[str], int]
     ) -> tuple[U64, U32, U64]:
         """Return the columns of a region, one row a block, with the blocks divided that are.
 
-        `hashes` are those of its blocks now; `number` gives the place of a volume in the map.
+        `number` gives the place of a volume in the map.
         """
         self._append()
-        self.new.end_region(first, hashes)
         length, place, offset = columns
         divided, self._divided = self._divided, []
         if not divided:

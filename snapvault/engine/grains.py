@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A finer grain for disks: hashes of 512 bytes of blocks that changed, kept on the host alone.
+"""A finer grain for disks: hashes of 512 bytes of every block, kept on the host alone.
 
-Where a block changes again, they tell which of its bytes did. They are a cache: without them a
-night stores whole blocks. Each row has the keyed hash of its whole block too, so that it counts
-for that very content and for no other.
+Where a block changes, they tell which of its bytes did. They are a cache: without them a night
+stores whole blocks. Each row has the keyed hash of its whole block too, so that it counts for that
+very content and for no other, and a sum of its own: so the file is changed in place, and whatever
+interrupts that, or comes between, costs no more than some rows.
 
 A hash is two sums modulo a prime with random weights that only this host knows: two different
 grains have the same two sums with a chance of 2^-62, whatever they hold (Carter and Wegman's
@@ -12,37 +13,39 @@ hold them exactly and the linear algebra library does the work.
 """
 
 import hashlib
+import os
 import secrets
 import struct
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snapvault.engine.spare_file import Sink
-from snapvault.formats.signatures import REGION_BLOCKS, Hashes, differ, no_hashes
+from snapvault.formats.signatures import Hashes, differ, is_nonzero, no_hashes
 from snapvault.model.extents import U64
 
 GRAIN: Final = 512
 """Bytes of a hash."""
 
-_MAGIC: Final = b"SVGRAIN1"
+_MAGIC: Final = b"SVGRAIN2"
 _SEED: Final = 16
-_HEADER: Final = struct.Struct(f"<8sIIQ{_SEED}s")  # magic | grain | block size | night | seed
+_HEADER: Final = struct.Struct(f"<8sII{_SEED}s")  # magic | grain | block size | seed
+_ROWS_AT: Final = 4096  # bytes
 _PART: Final = 64  # words whose sum a double holds
 _PARTS: Final = GRAIN // 2 // _PART
 _PRIME: Final = 2**31 - 1
-_ROWS: Final = 4096  # read or written at once
 _CHUNK: Final = 256  # grains hashed at once: half a megabyte of doubles stays in the cache
-_FULL: Final = 7 / 8  # of the room, from which on the oldest rows go
-_KEPT: Final = 3 / 4
 
 Sums = NDArray[np.uint32]
 """For each block and each grain of it, two sums."""
 
-Rows = np.ndarray[tuple[int], np.dtype[np.void]]
-"""Blocks with their numbers, the night they last changed in, their hashes, and their sums."""
+Mask = NDArray[np.bool_]
+
+_Rows = np.ndarray[tuple[int], np.dtype[np.void]]
+"""Blocks' hashes, their grains' sums, and what proves the row."""
 
 
 def grains_of(block_size: int) -> int:
@@ -50,18 +53,27 @@ def grains_of(block_size: int) -> int:
     return block_size // GRAIN if block_size >= 4 * GRAIN else 0
 
 
+def drop_others(folder: Path, streams: Container[str]) -> None:
+    """Remove the files of streams that a source has no more; a folder that is missing has none."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in streams:
+            path.unlink(missing_ok=True)
+
+
 def _row_type(block_size: int) -> np.dtype[np.void]:
     sums = ("sums", "<u4", (grains_of(block_size), 2))
-    return np.dtype([("block", "<u8"), ("night", "<u4"), ("hash", no_hashes(0).dtype), sums])
+    return np.dtype([("hash", no_hashes(0).dtype), sums, ("check", "<u8")])
 
 
 class _Weights:
-    """Hashes grains with the weights that a seed gives."""
+    """Hashes grains, and rows, with the weights that a seed gives."""
 
-    def __init__(self, seed: bytes) -> None:
-        raw = np.frombuffer(hashlib.shake_256(seed).digest(8 * GRAIN), dtype="<u8")
-        weights = (raw % np.uint64(_PRIME)).astype(np.float64)
+    def __init__(self, seed: bytes, row: np.dtype[np.void]) -> None:
+        checked = row.fields["check"][1] if row.fields else 0
+        raw = np.frombuffer(hashlib.shake_256(seed).digest(8 * GRAIN + 2 * checked), dtype="<u8")
+        weights = (raw[:GRAIN] % np.uint64(_PRIME)).astype(np.float64)
         self._weights = weights.reshape(_PARTS, _PART, 2)
+        self._of_row = raw[GRAIN:]
         # Fresh memory for each would cost page faults, which is most of the time.
         self._words = np.empty((_CHUNK, _PARTS, _PART))
 
@@ -74,121 +86,123 @@ class _Weights:
             words = self._words[: len(some)]
             words[:] = some.reshape(words.shape)
             parts = words.transpose(1, 0, 2) @ self._weights
-            rest = (parts.astype(np.uint64) % np.uint64(_PRIME)).sum(axis=0)
-            sums[begin : begin + _CHUNK] = rest % np.uint64(_PRIME)
+            whole = parts.astype(np.uint64).sum(axis=0)
+            sums[begin : begin + _CHUNK] = whole % np.uint64(_PRIME)
         return sums.reshape(len(blocks), -1, 2)
 
+    def check(self, rows: _Rows) -> U64:
+        """Return what proves rows: a sum modulo 2^64 of all that is before it."""
+        content: NDArray[Any] = np.ascontiguousarray(rows).view(np.uint8)
+        checked = content.reshape(len(rows), rows.itemsize)[:, : 4 * len(self._of_row)]
+        found: U64 = checked.copy().view("<u4").astype(np.uint64) @ self._of_row
+        return found
 
-class OldGrains:
-    """The hashes of a parent's blocks, in a file as `NewGrains` writes it.
 
-    Memory holds twelve bytes for each row, and the rows of one region.
+class Grains:
+    """The hashes of a disk's grains, in a file that takes `most` bytes.
+
+    It has a place for each block, as far as there is room; behind that, one for several blocks, of
+    which the last one to be taken has it. Only what is known takes room on the disk. Close it
+    after use.
     """
 
-    def __init__(self, path: Path, block_size: int) -> None:
-        """Look through the file.
+    def __init__(self, path: Path, block_size: int, most: int) -> None:
+        """Open the file, or make a new one where there is none, or it is of other blocks.
 
         Raises:
-            ValueError: it is not such a file, or is of other blocks.
-            OSError: it could not be read.
+            OSError: it cannot be opened.
+            ValueError: there is no room in it for any block.
         """
-        self._path = path
         self._type = _row_type(block_size)
-        blocks, nights = [], []
-        with path.open("rb") as file:
-            header = file.read(_HEADER.size)
-            if len(header) != _HEADER.size:
-                raise ValueError("too short for hashes of grains")
-            magic, grain, size, self.night, self.seed = _HEADER.unpack(header)
-            if (magic, grain, size) != (_MAGIC, GRAIN, block_size):
-                raise ValueError("not a file of hashes of grains")
-            while raw := file.read(_ROWS * self._type.itemsize):
-                rows = np.frombuffer(raw, self._type)  # a ValueError if one is cut short
-                blocks.append(rows["block"].astype(np.uint64))
-                nights.append(rows["night"].astype(np.uint32))
-        self._blocks = np.concatenate([np.zeros(0, np.uint64), *blocks])
-        self.nights = np.concatenate([np.zeros(0, np.uint32), *nights])
-        if (self._blocks[1:] <= self._blocks[:-1]).any():
-            raise ValueError("hashes of grains are in disorder")
-        self._first = -1
-        self._region = self.none()
-
-    def none(self) -> Rows:
-        """Return no rows."""
-        return np.zeros(0, dtype=self._type)
-
-    def region(self, first: int) -> Rows:
-        """Return the rows of the region that begins with a block, by block."""
-        if first != self._first:
-            self._first = first
-            edges = np.array([first, first + REGION_BLOCKS], dtype=np.uint64)
-            begin, end = np.searchsorted(self._blocks, edges).tolist()
-            self._region = self._read(begin, end)
-        return self._region
-
-    def _read(self, begin: int, end: int) -> Rows:
-        at = _HEADER.size + begin * self._type.itemsize
+        self._room = (most - _ROWS_AT) // self._type.itemsize
+        if self._room < 1:
+            raise ValueError("no room for hashes of grains")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SAFETY: whoever reads keys of sums could make other bytes that have the same ones.
+        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            rows = np.fromfile(self._path, self._type, end - begin, offset=at)
+            seed = self._seed(block_size)
+            self.is_new = seed is None
+            self._weights = _Weights(seed or self._begin(block_size), self._type)
+            if os.fstat(self._file).st_size > most:
+                os.truncate(self._file, most)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _seed(self, block_size: int) -> bytes | None:
+        header = os.pread(self._opened(), _HEADER.size, 0)
+        if len(header) == _HEADER.size:
+            magic, grain, size, seed = _HEADER.unpack(header)
+            if (magic, grain, size) == (_MAGIC, GRAIN, block_size):
+                return bytes(seed)
+        return None
+
+    def _begin(self, block_size: int) -> bytes:
+        os.truncate(self._opened(), 0)
+        seed = secrets.token_bytes(_SEED)
+        os.pwrite(self._opened(), _HEADER.pack(_MAGIC, GRAIN, block_size, seed), 0)
+        return seed
+
+    def take(
+        self, block: U64, hashes: Hashes, data: NDArray[np.uint8], before: Hashes
+    ) -> tuple[Sums, Sums, Mask]:
+        """Take some blocks, in order, one a row of `data`, that now have these hashes.
+
+        Returns the sums of their grains now, and when they had the hashes `before`; and of which
+        blocks these are known.
+        """
+        now = np.zeros(len(block), dtype=self._type)
+        now["hash"] = hashes
+        now["sums"] = self._weights.of(data)
+        now["check"] = self._weights.check(now)
+        old = np.zeros(len(block), dtype=self._type)
+        place = (block % np.uint64(self._room)).astype(np.int64)
+        for some in _rising(place):
+            old[some] = self._exchange(place[some], now[some])
+        is_known = is_nonzero(before) & ~differ(old["hash"], before)
+        is_known[is_known] = self._weights.check(old[is_known]) == old["check"][is_known]
+        return now["sums"], old["sums"], is_known
+
+    def _exchange(self, place: NDArray[np.int64], now: _Rows) -> _Rows:
+        """Write rows at rising places, and return those that were there; zeros if none were."""
+        first = int(place[0])
+        span = np.zeros(int(place[-1]) - first + 1, dtype=self._type)
+        at = _ROWS_AT + first * self._type.itemsize
+        try:
+            os.preadv(self._opened(), [span.view(np.uint8).data], at)
+            old: _Rows = span[place - first]
+            span[place - first] = now
+            os.pwrite(self._opened(), span.view(np.uint8).data, at)
         except OSError:
-            return self.none()
-        is_as_before = np.array_equal(rows["block"], self._blocks[begin:end])
-        return rows if is_as_before else self.none()
+            # There is no room for it, as a rule: the night goes on, and later ones without it.
+            self._close()
+            return np.zeros(len(now), dtype=self._type)
+        return old
+
+    def _opened(self) -> int:
+        if self._file is None:
+            raise OSError("closed")
+        return self._file
 
 
-class NewGrains:
-    """Takes the hashes of a disk's blocks, region by region, and writes those that are to be kept.
-
-    The file takes `most` bytes. Once it is nearly full, blocks that changed longest ago go.
-    """
-
-    def __init__(self, file: Sink, block_size: int, most: int, old: OldGrains | None) -> None:
-        self._file = file
-        self._block_size = block_size
-        self._type = _row_type(block_size)
-        self._room = self._left = max(0, most - _HEADER.size) // self._type.itemsize
-        self._night = old.night + 1 if old else 1
-        seed = old.seed if old else secrets.token_bytes(_SEED)
-        self._weights = _Weights(seed)
-        self._old = old
-        self._forgets_before = self._oldest_kept()
-        self._new: list[Rows] = []
-        file.write(_HEADER.pack(_MAGIC, GRAIN, block_size, self._night, seed))
-
-    def _oldest_kept(self) -> int:
-        """Return the night from which on old rows are kept."""
-        if self._old is None or len(self._old.nights) <= _FULL * self._room:
-            return 0
-        kept = int(_KEPT * self._room)
-        if not kept:
-            return self._night
-        nights = np.sort(self._old.nights)
-        return int(nights[-kept]) + 1
-
-    def take(self, block: U64, hashes: Hashes, data: NDArray[np.uint8]) -> Sums:
-        """Take blocks that changed, one a row of `data`, and return the hashes of their grains."""
-        rows: Rows = np.zeros(len(block), dtype=self._type)
-        rows["block"], rows["night"], rows["hash"] = block, self._night, hashes
-        rows["sums"] = sums = self._weights.of(data)
-        self._new.append(rows)
-        return sums
-
-    def end_region(self, first: int, hashes: Hashes) -> None:
-        """Write what is known of the blocks from `first` on, whose hashes now are these."""
-        parts = self._new
-        self._new = []
-        if self._old is not None:
-            old = self._old.region(first)
-            old = old[: np.searchsorted(old["block"], np.uint64(first + len(hashes)))]
-            now = hashes[(old["block"] - np.uint64(first)).astype(np.int64)]
-            # SAFETY: a row is kept only with a block that still has the content it was made of.
-            same = ~differ(now, old["hash"])
-            parts = [old[same & (old["night"] >= self._forgets_before)], *parts]
-        if not parts or not self._left:
-            return
-        rows = np.concatenate(parts)
-        _, order = np.unique(rows["block"], return_index=True)
-        order = order[: self._left]
-        self._left -= len(order)
-        for at in range(0, len(order), _ROWS):
-            self._file.write(rows[order[at : at + _ROWS]].tobytes())
+def _rising(place: NDArray[np.int64]) -> Iterator[slice]:
+    """Yield the slices within which places rise."""
+    edges = [0, *(np.flatnonzero(place[1:] <= place[:-1]) + 1).tolist(), len(place)]
+    yield from map(slice, edges[:-1], edges[1:])

@@ -2,7 +2,7 @@
 """The part of a run in which the source is read: from its streams to drafts of their records."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from snapvault.engine.blocks import BlockScan
 from snapvault.engine.commit import StreamDraft
 from snapvault.engine.fine import FineHashes
 from snapvault.engine.finer import Finer
-from snapvault.engine.grains import NewGrains, OldGrains, grains_of
+from snapvault.engine.grains import Grains, grains_of
 from snapvault.engine.head import Head
 from snapvault.engine.journal import NO_BLOCKS, Journal, Leftovers
 from snapvault.engine.old_file import OldStream
@@ -69,6 +69,7 @@ class Reading:
     journal: Journal
     run_folder: Path
     head_folder: Path
+    grains_folder: Path
     rewriting: Rewriting
     sampled_bytes: int = 0
     hint_mismatches: int = 0
@@ -287,17 +288,18 @@ class Reading:
         writer: SortedVolumes,
         stack: ExitStack,
     ) -> Finer | None:
-        """Return what divides blocks that change again, where that is wanted."""
+        """Return what divides blocks that change, where that is wanted and there is room for it."""
         block_size = self.vault.record.block_size
-        is_wanted = self.fine_hashes and grains_of(block_size)
-        if self.parent is None or before is None or not is_wanted:
+        path = self.grains_folder / name
+        if not self.fine_hashes or not grains_of(block_size):
+            path.unlink(missing_ok=True)
             return None
-        old = None
-        with suppress(OSError, ValueError, KeyError):
-            old = OldGrains(self.parent.fine_hashes[name], block_size)
-        file = stack.enter_context(SpareFile(head.fine_hashes(self.head_folder, name)))
-        new = NewGrains(file, block_size, self.fine_hashes, old)
-        return Finer(block_size, self.parent.maps[name], old, new, writer)
+        try:
+            grains = stack.enter_context(Grains(path, block_size, self.fine_hashes))
+        except (OSError, ValueError):
+            return None
+        parent = self.parent.maps[name] if self.parent and before else None
+        return Finer(block_size, parent, grains, writer)
 
     def _tags(self, name: str, before: StreamRecord | None, stack: ExitStack) -> Tags | None:
         """Return the tags of a disk, where they are wanted and cost less than they save."""

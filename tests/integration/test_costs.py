@@ -40,13 +40,13 @@ class Cost:
 ROOM = 1.05
 AT_MOST = {
     "disk: first backup": Cost(9_456_000, 13),
-    "disk: night of files": Cost(767_000, 11),
-    "disk: night of small changes": Cost(1_129_000, 11),
+    "disk: night of files": Cost(747_000, 11),
+    "disk: night of small changes": Cost(53_400, 11),
     "disk: night of small changes where some were before": Cost(53_400, 11),
     "disk: night without changes": Cost(3_100, 7),
     "disk: restore of the first point": Cost(9_440_000, 6, volumes=3),
-    # What did not change of a block that changed again stays in the volume of the night before.
-    "disk: restore of the last point": Cost(11_375_000, 12, volumes=6),
+    # What did not change of a block stays in the volume of the night before.
+    "disk: restore of the last point": Cost(10_280_000, 12, volumes=6),
     "dump: first backup": Cost(1_858_000, 11),
     "dump: night": Cost(58_200, 11),
     "dump: night without changes": Cost(2_500, 7),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks that change again: only grains of them are stored, and every night comes back."""
 
-import json
 import random
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,12 @@ import pytest
 
 from snapvault.adapters.targets.in_place import open_in_place
 from snapvault.engine import damages, drill_files, finer, grains
-from snapvault.engine.head import _digest
 from snapvault.engine.in_place import Result, restore_in_place
 from snapvault.engine.restore import restore
 from snapvault.engine.verify import Level
 from snapvault.errors import RestoreError, VolumeError
 from snapvault.formats import names
+from snapvault.formats.signatures import hashes_from
 from snapvault.model.extents import FIRST_VOLUME
 from snapvault.model.point import Point
 from snapvault.model.policy import Rewriting
@@ -70,8 +70,7 @@ def in_place(kit: VaultKit, point: Point, path: Path) -> Result:
 
 
 def cache_of(kit: VaultKit, source: str = "web01") -> Path:
-    (path,) = (kit.folder / "state" / "sources" / source / "heads").glob("*/root.fine")
-    return path
+    return kit.folder / "state" / "sources" / source / "grains" / "root"
 
 
 def nights(kit: VaultKit, source: MixedSource, *writes: tuple[int, bytes]) -> list[Point]:
@@ -140,10 +139,12 @@ def test_what_a_platform_tells_and_what_it_hides_comes_back(tmp_path: Path) -> N
         assert kit.restored(point) == {"root": content}
 
 
-def test_a_run_that_follows_a_killed_one_stores_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_that_follows_a_killed_one_stores_whole_what_that_one_had_read(
+    tmp_path: Path,
+) -> None:
     kit = a_kit(tmp_path, volume_size=8 << 10)
     source = MixedSource(disks={"root": a_disk(1)})
-    first = nights(kit, source, *[(number * BLOCK, b"one") for number in range(9)])[-1]
+    first = nights(kit, source, (20 * BLOCK, b"one"))[-1]
     content = bytearray(source.at(first)["root"])
     for number in range(9):
         content[number * BLOCK + 600 : number * BLOCK + 900] = bytes([number]) * 300
@@ -153,17 +154,17 @@ def test_a_run_that_follows_a_killed_one_stores_the_same_bytes(tmp_path: Path) -
         kit.night(source, CrashingStore(kit.store, writes_before_crash=3))
 
     point = kit.night(source).point
+    after = nights(kit, source, (0, b"two"))[-1]
 
-    assert divided(kit, point) >= set(range(8))
-    require_whole(kit, source, [first, point])
+    assert divided(kit, first) == divided(kit, point) == {20}
+    assert divided(kit, after) == {0, 20}
+    require_whole(kit, source, [first, point, after])
 
 
 # --- what is stored -------------------------------------------------------------------------------
 
 
-def test_a_block_is_stored_whole_when_it_changes_first_and_in_grains_from_then_on(
-    tmp_path: Path,
-) -> None:
+def test_only_the_grains_of_a_block_that_changed_are_stored(tmp_path: Path) -> None:
     kit, source = a_kit(tmp_path), MixedSource(disks={"root": a_disk(1)})
 
     points = nights(
@@ -171,7 +172,17 @@ def test_a_block_is_stored_whole_when_it_changes_first_and_in_grains_from_then_o
     )
 
     changed = [point.counters["changed_bytes"] for point in points[1:]]
-    assert changed == [BLOCK, GRAIN, 2 * GRAIN]
+    assert changed == [GRAIN, GRAIN, 2 * GRAIN]
+    require_whole(kit, source, points)
+
+
+def test_a_block_that_was_a_hole_is_stored_whole(tmp_path: Path) -> None:
+    kit, source = a_kit(tmp_path), MixedSource(disks={"root": bytearray(8 * BLOCK)})
+
+    points = nights(kit, source, (BLOCK, b"one"), (BLOCK, b"two"), (BLOCK, bytes(3)))
+
+    changed = [point.counters["changed_bytes"] for point in points[1:]]
+    assert changed == [BLOCK, GRAIN, 0]
     require_whole(kit, source, points)
 
 
@@ -195,8 +206,8 @@ def test_what_follows_grains_in_a_volume_lies_at_a_page_of_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("write", "stored"),
     [
-        (lambda chance: chance.randbytes(GRAIN * 5), BLOCK),  # more than half
-        (lambda chance: chance.randbytes(GRAIN * 4), 4 * GRAIN),
+        (lambda chance: chance.randbytes(GRAIN * 7), BLOCK),  # more than three quarters
+        (lambda chance: chance.randbytes(GRAIN * 6), 6 * GRAIN),
         (lambda chance: b"".join(b"x" + bytes(1023) for _ in range(4)), BLOCK),  # each second one
     ],
 )
@@ -327,31 +338,69 @@ def test_a_clone_of_a_disk_with_divided_blocks_comes_back(tmp_path: Path) -> Non
 def test_without_finer_hashes_blocks_are_stored_whole_and_no_file_is_kept(tmp_path: Path) -> None:
     kit, source = a_kit(tmp_path), MixedSource(disks={"root": a_disk(1)})
     nights(kit, source, (0, b"1"))
+    assert cache_of(kit).stat().st_mode & 0o777 == 0o600
     kit.options = replace(kit.options, fine_hashes=0)
 
     point = nights(kit, source, (0, b"2"))[-1]
 
     assert point.counters["changed_bytes"] == BLOCK
-    assert not list(kit.folder.rglob("*.fine"))
+    assert not cache_of(kit).exists()
     require_whole(kit, source, [point])
 
 
+def test_the_file_of_a_disk_that_a_source_has_no_more_is_removed(tmp_path: Path) -> None:
+    kit = a_kit(tmp_path)
+    source = MixedSource(disks={"root": a_disk(1), "data": a_disk(2)})
+    kit.night(source)
+    both = sorted(path.name for path in cache_of(kit).parent.iterdir())
+
+    del source.disks["data"]
+    kit.night(source)
+
+    assert both == ["data", "root"]
+    assert [path.name for path in cache_of(kit).parent.iterdir()] == ["root"]
+
+
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "changed"),
     [
-        lambda path: path.unlink(),
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes()[:-9] + b"\0" * 9),
+        (lambda path: path.unlink(), [BLOCK, GRAIN, GRAIN]),
+        (lambda path: path.write_bytes(b""), [BLOCK, GRAIN, GRAIN]),
+        (lambda path: path.write_bytes(b"\xff" * 9000), [BLOCK, GRAIN, GRAIN]),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[: grains._ROWS_AT + 40]),
+            [BLOCK, GRAIN, BLOCK],
+        ),
     ],
-    ids=["lost", "cut", "empty", "damaged"],
+    ids=["lost", "empty", "of something else", "cut"],
 )
 def test_a_cache_that_is_not_as_it_was_costs_one_coarse_night(
-    tmp_path: Path, spoil: Callable[[Path], None]
+    tmp_path: Path, spoil: Callable[[Path], object], changed: list[int]
+) -> None:
+    kit, disk = a_kit(tmp_path), a_disk(1)
+    source = MixedSource(disks={"root": disk})
+    kit.night(source)
+    spoil(cache_of(kit))
+
+    points = []
+    for at, data in ((0, b"2"), (0, b"3"), (9 * BLOCK, b"4")):
+        disk[at : at + 1] = data
+        points.append(kit.night(source).point)
+
+    assert [point.counters["changed_bytes"] for point in points] == changed
+    require_whole(kit, source, points)
+
+
+@pytest.mark.parametrize("at", range(0, 88, 8))
+def test_a_row_of_which_any_bytes_are_not_as_they_were_counts_for_nothing(
+    tmp_path: Path, at: int
 ) -> None:
     kit, source = a_kit(tmp_path), MixedSource(disks={"root": a_disk(1)})
-    nights(kit, source, (0, b"1"))
-    spoil(cache_of(kit))
+    nights(kit, source)
+    content = bytearray(cache_of(kit).read_bytes())
+    assert grains._row_type(BLOCK).itemsize == 88
+    content[grains._ROWS_AT + at] ^= 1
+    cache_of(kit).write_bytes(content)
 
     points = nights(kit, source, (0, b"2"), (0, b"3"))[1:]
 
@@ -365,12 +414,7 @@ def test_hashes_of_another_night_count_for_no_block_that_changed_since(tmp_path:
     nights(kit, source, (0, b"1"))
     old = cache_of(kit).read_bytes()
     points = nights(kit, source, (0, b"2" * 2000))
-    # Even if the index of the head took it for its own.
-    path = cache_of(kit)
-    path.write_bytes(old)
-    index = json.loads((path.parent / "index.json").read_bytes())
-    index["streams"]["root"]["fine_digest"] = _digest(path)
-    (path.parent / "index.json").write_text(json.dumps(index))
+    cache_of(kit).write_bytes(old)
 
     content = bytearray(source.at(points[-1])["root"])
     content[:2000] = b"1" + before[1:]
@@ -382,24 +426,69 @@ def test_hashes_of_another_night_count_for_no_block_that_changed_since(tmp_path:
     require_whole(kit, source, [point])
 
 
-def test_the_file_stays_within_its_bound_and_forgets_what_changed_longest_ago(
+def test_blocks_take_places_from_each_other_where_the_file_has_none_for_each(
     tmp_path: Path,
 ) -> None:
     kit, source = a_kit(tmp_path), MixedSource(disks={"root": a_disk(1)})
-    kit.options = replace(kit.options, fine_hashes=1024)
-    row = grains._row_type(BLOCK).itemsize
+    most = grains._ROWS_AT + 3 * grains._row_type(BLOCK).itemsize
+    kit.options = replace(kit.options, fine_hashes=most + 1)
 
-    sizes = []
-    points: list[Point] = []
-    for number, block in enumerate((20, 15, 10, 5, 30, 25, 40, 35, 50, 20, 45, 55, 1)):
-        points = nights(kit, source, (block * BLOCK, b"night %d" % number))
-        sizes.append(cache_of(kit).stat().st_size)
+    writes = [(block * BLOCK, b"%d" % turn) for turn, block in enumerate((20, 20, 23, 21, 20, 20))]
+    points = nights(kit, source, *writes)[1:]
 
-    assert max(sizes) <= 1024
-    assert max(sizes) > 1024 - 2 * row
-    again = nights(kit, source, (20 * BLOCK, b"x"), (15 * BLOCK, b"x"))[1:]
-    assert [point.counters["changed_bytes"] for point in again] == [GRAIN, BLOCK]
-    require_whole(kit, source, [points[-1], *again])
+    assert cache_of(kit).stat().st_size == most
+    changed = [point.counters["changed_bytes"] for point in points]
+    assert changed == [BLOCK, GRAIN, BLOCK, BLOCK, BLOCK, GRAIN]
+    require_whole(kit, source, points)
+
+
+def test_a_file_that_may_be_smaller_now_becomes_smaller(tmp_path: Path) -> None:
+    kit, source = a_kit(tmp_path), MixedSource(disks={"root": a_disk(1)})
+    kit.night(source)
+    kit.options = replace(kit.options, fine_hashes=5000)
+
+    points = nights(kit, source, (0, b"1"), (0, b"2"))[1:]
+
+    assert cache_of(kit).stat().st_size <= 5000
+    assert points[-1].counters["changed_bytes"] == GRAIN
+    require_whole(kit, source, points)
+
+
+def test_a_night_goes_on_where_the_file_cannot_be(tmp_path: Path) -> None:
+    kit, source = a_kit(tmp_path), MixedSource(disks={"root": a_disk(1)})
+    kit.night(source)
+    cache_of(kit).unlink()
+    cache_of(kit).mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        grains.Grains(cache_of(kit), BLOCK, 1 << 20)
+    cache_of(kit).rmdir()
+    cache_of(kit).symlink_to("/dev/full")
+    point = nights(kit, source, (0, b"2"))[-1]
+
+    assert point.counters["changed_bytes"] == BLOCK
+    require_whole(kit, source, [point])
+
+
+def test_what_has_no_room_on_the_disk_is_not_known(tmp_path: Path) -> None:
+    hashes = hashes_from(bytearray(range(1, 17)) * 200)
+    data = np.frombuffer(random.Random(1).randbytes(200 * BLOCK), np.uint8).reshape(200, BLOCK)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with grains.Grains(tmp_path / "root", BLOCK, 1 << 20) as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        try:
+            for first in (0, 100, 150):
+                block = np.arange(first, first + 50, dtype=np.uint64)
+                file.take(block, hashes[:50], data[:50], hashes[:50])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with grains.Grains(tmp_path / "root", BLOCK, 1 << 20) as file:
+        block = np.arange(200, dtype=np.uint64)
+        now, were, is_known = file.take(block, hashes, data, hashes)
+
+    assert is_known.sum() == (8192 - grains._ROWS_AT) // 88
+    assert np.array_equal(now[is_known], were[is_known])
 
 
 # --- restores -------------------------------------------------------------------------------------
@@ -433,22 +522,22 @@ def test_a_drill_of_a_sample_proves_only_some_of_the_blocks_that_lie_in_other_vo
     monkeypatch.setattr(drill_files, "_PARTS", 2)
     kit, disk = a_kit(tmp_path, volume_size=1 << 20), a_disk(1)
     source = MixedSource(disks={"root": disk})
-    for text in (b"1", b"2"):
-        kit.night(source)
-        for block in range(10):
-            disk[block * BLOCK + 700 : block * BLOCK + 708] = text * 8
+    kit.night(source)
+    for block in range(10):
+        disk[block * BLOCK + 700 : block * BLOCK + 708] = b"changed!"
     contents = kit.contents(kit.night(source).point)
     plan = contents.plan()
 
-    found = [
+    first, second = (
         list(drill_files._of_volume(plan, number, contents.streams, random.Random(1)))
-        for number in range(3)
-    ]
+        for number in range(2)
+    )
 
-    # What the second night stored of ten blocks, the grain of each that the third did, the rest.
-    assert [len(pieces) for pieces in found] == [2, 2, 1]
-    assert {length for _, _, length in found[1]} == {GRAIN}
-    assert found[2] == [(0, 10 * BLOCK, SIZE - 10 * BLOCK)]
+    # What the first night stored of two of ten blocks, and all the rest; and what the second did.
+    whole = [piece for piece in first if piece[2] > BLOCK]
+    assert whole == [(0, 10 * BLOCK, SIZE - 10 * BLOCK)]
+    assert len(first) == 3
+    assert [length for _, _, length in second] == [GRAIN, GRAIN]
 
 
 def test_a_damaged_part_of_a_block_is_never_written_in_place_and_its_volume_is_named(

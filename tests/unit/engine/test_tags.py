@@ -13,6 +13,7 @@ import pytest
 from blake3 import blake3
 
 from snapvault.engine import blocks, reading
+from snapvault.engine.grains import GRAIN
 from snapvault.engine.spare_file import SpareFile
 from snapvault.engine.tags import UNIT, Tags
 from snapvault.formats.signatures import REGION_BLOCKS, hashes_from
@@ -146,7 +147,7 @@ def test_only_units_that_changed_and_the_end_are_hashed(tmp_path: Path, hashed: 
         nights.append((kit.night(source).point, sum(hashed)))
 
     assert [found for _, found in nights] == [end, end + UNIT, end]
-    assert [point.counters["changed_bytes"] for point, _ in nights] == [0, BLOCK, 0]
+    assert [point.counters["changed_bytes"] for point, _ in nights] == [0, GRAIN, 0]
     require_whole(kit, source, [point for point, _ in nights])
 
 
