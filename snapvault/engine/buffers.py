@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory that starts at a page, for direct I/O, and is dense or sparse as its use asks."""
 
+import ctypes
 import mmap
 from contextlib import suppress
 
@@ -24,6 +25,12 @@ def sparse(size: int) -> memoryview:
     with suppress(OSError):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memoryview(memory)[:size]
+
+
+def give_back() -> None:
+    """Return to the system what was allocated in small pieces, and is free between others."""
+    with suppress(AttributeError):  # a C library other than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _anonymous(size: int) -> mmap.mmap:

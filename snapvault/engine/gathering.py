@@ -1,167 +1,152 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Putting pieces of dumps together on their way to a target, so that it gets few large writes.
+"""Putting pieces together on their way to a target, so that it gets few large writes.
 
 A night's changes lie in volumes of their own, and belong between bytes of older ones: hundreds to
-some kilobytes here and there, at any offset. Written as they come, they and what is between them
-would be hundreds of thousands of small writes after some nights, which cost the kernel more than
-unpacking costs us. So the volumes whose pieces are scattered come first, their pieces wait in
-memory, packed again, and each mebibyte is written at once. What memory does not hold even so is
-written as it comes: only time depends on this.
+some kilobytes here and there. Written as they come, they and what is between them would be hundreds
+of thousands of small writes after some nights, which cost the kernel more than unpacking costs us,
+and read a page each where it is no longer in the cache. So the volumes whose pieces are scattered
+come before what is around them, their pieces wait in memory, and each mebibyte is written at once.
+What memory does not hold is put aside on the target, and read back from there when the rest has
+come: only time depends on this.
 
-Disks do without: most of their pieces are many whole blocks, that go past the cache from
-where they were unpacked to. To copy all of a disk once more costs as much as its small writes.
+Most of a disk lies in many whole blocks, that go past the cache from where they were unpacked to:
+there, to copy them once more costs as much as a few small writes.
 """
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
 from threading import Lock
 from typing import Final
 
 import numpy as np
-import zstandard
+from numpy.typing import NDArray
 
 from snapvault.engine import buffers
 from snapvault.engine.extract import I64, PIECE, Deliver, Pieces, Plan
-from snapvault.model.extents import U32, U64, ExtentMap
+from snapvault.engine.stretches import Stretch
+from snapvault.model.extents import U32, U64, ZERO, ExtentMap, coalesce
+from snapvault.ports.target import Target
 
-ROOM: Final = 96 << 20
+ROOM: Final = 64 << 20
 """Bytes that wait in memory, at most, but for one call's."""
 
-_ROW = 16  # bytes that a waiting piece takes beside its own
-_PART = 600  # bytes that a part takes beside its pieces
-_WORTH_PACKING = 1024  # bytes
-_UNPACKED = 24 << 20  # bytes that wait before anything is packed
-_FAST = 1  # zstd's level
+_LEFT = 3 / 4  # of the room, that is still taken once some was made
+_MOST = 0.9  # of the pieces of a volume: few may lie anywhere
+_TOGETHER = 64  # mebibytes in which volumes are taken to begin at one place
 _SPARE = 1000  # keys that are kept of stretches that wait no more
 _COUNTED_AT_ONCE = 1 << 16  # pieces
 _BUFFERS_AT_ONCE = 2  # mebibytes that memory is taken for: a huge page
 _FREE_BUFFERS = 8  # mebibytes that are kept for what comes next
+_GIVEN_BACK_AFTER = 32  # mebibytes that were put together, or room that was made
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Pieces of a mebibyte that came together, and their bytes, unless these lie in the buffer."""
+class Gathered:
+    """A stream whose mebibytes are put together where they come in more than `few` pieces.
 
-    offset: U64
-    length: U32
-    data: bytes = b""
-    is_packed: bool = False
+    No piece of it reaches over a multiple of `PIECE`. Its target can be read.
+    """
 
-    def bytes(self, unpacker: zstandard.ZstdDecompressor) -> bytes:
-        """Return the pieces' bytes, one piece after the other."""
-        if not self.is_packed:
-            return self.data
-        return unpacker.decompress(self.data, max_output_size=PIECE)
+    def __init__(self, extents: ExtentMap, target: Target, *, few: int) -> None:
+        self.target = target
+        self.few = few
+        self.age = {volume: turn for turn, volume in enumerate(extents.volumes)}
+        zeros = (extents.place == ZERO).astype(np.uint32)
+        length, is_zero, start = coalesce(extents.length, zeros, extents.starts())
+        self._starts = start[is_zero == 0]
+        self._ends = self._starts + length[is_zero == 0]
+        size = extents.size // PIECE + 1
+        self.left = np.zeros(size, dtype=np.int64)
+        """Bytes of each mebibyte that are still to come."""
 
+        self.gathers = np.zeros(size, dtype=bool)
+        self.is_aside = np.zeros(size, dtype=bool)
+        """Whether some of a mebibyte is on the target already."""
 
-@dataclass(slots=True)
-class _Stretch:
-    """What is there of a mebibyte, in any order: in the buffer, if it has one."""
-
-    parts: list[_Part] = field(default_factory=list)
-    size: int = 0
-    weight: int = 0
-    """Bytes of memory that it takes."""
-
-    buffer: memoryview | None = None
-
-    def keep(
-        self, offset: U64, length: U32, raw: I64, window: memoryview, packer: "_Packer | None"
-    ) -> None:
-        """Copy pieces: to where they are written from, if there is a buffer."""
-        self.size += int(length.sum())
-        self.weight += _PART + _ROW * len(offset)
-        if self.buffer is not None:
-            _copy(window, raw, self.buffer, offset % np.uint64(PIECE), length)
-            self.parts.append(_Part(offset, length))
-            return
-        ends = raw + length.astype(np.int64)
-        places = zip(raw.tolist(), ends.tolist(), strict=True)
-        data, is_packed = b"".join([window[at:end] for at, end in places]), False
-        if packer is not None:
-            data, is_packed = packer.packed(data)
-        self.parts.append(_Part(offset, length, data, is_packed))
-        self.weight += len(data)
-
-    def move_to(self, buffer: memoryview, unpacker: zstandard.ZstdDecompressor) -> None:
-        """Copy what is there into a buffer."""
-        parts, self.parts, self.buffer = self.parts, [], buffer
-        self.weight += len(buffer)
-        for part in parts:
-            begin = np.cumsum(part.length) - part.length
-            within = part.offset % np.uint64(PIECE)
-            data = memoryview(part.bytes(unpacker))
-            _copy(data, begin.astype(np.int64), buffer, within, part.length)
-            self.parts.append(_Part(part.offset, part.length))
-            self.weight -= len(part.data)
-
-
-class _Packer:
-    """Packs what waits: it is text as a rule, and takes a third of the memory then."""
-
-    def __init__(self) -> None:
-        self._packer = zstandard.ZstdCompressor(level=_FAST)
-
-    def packed(self, data: bytes) -> tuple[bytes, bool]:
-        """Return bytes packed, and whether they are: not if that saves nothing."""
-        if len(data) >= _WORTH_PACKING and len(packed := self._packer.compress(data)) < len(data):
-            # What zstandard returns keeps the room that the worst case would have needed.
-            return bytes(memoryview(packed)), True
-        return data, False
-
-
-def _copy(source: memoryview, at: I64, target: memoryview, to: U64, length: U32) -> None:
-    for begin, place, size in zip(at.tolist(), to.tolist(), length.tolist(), strict=True):
-        target[place : place + size] = source[begin : begin + size]
-
-
-class _Left:
-    """How many bytes are still to come of each mebibyte of a stream that has several pieces."""
-
-    def __init__(self, work: Plan, number: int) -> None:
-        of_it = work.stream == number
-        size = int(work.offset[of_it].max(initial=0)) // PIECE + 1
-        self.bytes = np.zeros(size, dtype=np.int64)
-        pieces = np.zeros(size, dtype=np.int64)
-        for begin in range(0, len(of_it), _COUNTED_AT_ONCE):
-            rows = begin + np.flatnonzero(of_it[begin : begin + _COUNTED_AT_ONCE])
+    def count(self, work: Plan, number: int) -> None:
+        """Look at the pieces of the plan that are this stream's, which has that number."""
+        pieces = np.zeros(len(self.left), dtype=np.int64)
+        for begin in range(0, len(work.stream), _COUNTED_AT_ONCE):
+            of_it = work.stream[begin : begin + _COUNTED_AT_ONCE] == number
+            rows = begin + np.flatnonzero(of_it)
             index = work.offset[rows] // np.uint64(PIECE)
-            np.add.at(self.bytes, index, work.length[rows])
+            np.add.at(self.left, index, work.length[rows])
             np.add.at(pieces, index, 1)
-        self.several = pieces > 1
+        self.gathers = pieces > self.few
+
+    def runs(self, index: int) -> list[tuple[int, int]]:
+        """Return the ranges of a mebibyte that are no zeros."""
+        begin, end = index * PIECE, (index + 1) * PIECE
+        edges = np.array([begin, end], dtype=np.uint64)
+        first = int(np.searchsorted(self._ends, edges[0], side="right"))
+        last = int(np.searchsorted(self._starts, edges[1], side="left"))
+        starts = np.maximum(self._starts[first:last], edges[0]).tolist()
+        return list(zip(starts, np.minimum(self._ends[first:last], edges[1]).tolist(), strict=True))
 
 
 class Gathering:
     """Takes pieces in any order, each once, and delivers runs of them. Safe from several threads.
 
-    `streams` are the numbers of those that are gathered. Of these, no piece reaches over a multiple
-    of `PIECE`; others' pieces are passed on. With `room` 0 all are.
+    `streams` are those that are gathered, by number; others' pieces are passed on.
     """
 
     def __init__(
-        self, work: Plan, streams: Sequence[int], deliver: Deliver, *, room: int = ROOM
+        self, work: Plan, streams: Mapping[int, Gathered], deliver: Deliver, *, room: int = ROOM
     ) -> None:
         self._work = work
         self._deliver = deliver
         self._room = room
-        self._left = {number: _Left(work, number) for number in streams}
-        self._stretches: dict[tuple[int, int], _Stretch] = {}
+        self._streams = streams
+        for number, stream in streams.items():
+            stream.count(work, number)
+        self._stretches: dict[tuple[int, int], Stretch] = {}
         self._last: list[tuple[int, int]] = []  # a heap of their keys, which begins with the last
         self._held = 0
+        self._finished = 0  # mebibytes since memory was given back
         self._free: list[memoryview] = []
-        self._packer = _Packer()
-        self._unpacker = zstandard.ZstdDecompressor()
         self._lock = Lock()
+
+    def turns(self) -> list[list[int]]:
+        """Return the numbers of the plan's volumes in groups, to be extracted one by one.
+
+        They come in the order of the streams, and what is scattered before what is around it.
+        """
+        keys: dict[int, tuple[int, bool, int]] = {}
+        age = {volume: turn for each in self._streams.values() for volume, turn in each.age.items()}
+        for index, record in enumerate(self._work.volumes):
+            rows = self._work.rows(index)
+            gathers = self._gathers(self._work.stream[rows], self._work.offset[rows])
+            place = self._places(rows)
+            # Those which hold less than half of each mebibyte that they touch.
+            touched = len(np.unique(place[gathers]))
+            is_late = 2 * int(self._work.length[rows][gathers].sum()) >= touched * PIECE
+            at = np.quantile(place, _MOST, method="lower") if is_late else place.min()
+            # What lies around the newest is older, and may be a whole mebibyte then.
+            keys[index] = int(at) // _TOGETHER, is_late, -age.get(record.volume, 0)
+        order = sorted(keys, key=keys.__getitem__)
+        return [list(group) for _, group in groupby(order, key=lambda index: keys[index][1])]
+
+    def _places(self, rows: slice) -> U64:
+        """Return the mebibytes, of all streams, that pieces lie in."""
+        stream = self._work.stream[rows].astype(np.uint64)
+        return (stream << np.uint64(44)) + self._work.offset[rows] // np.uint64(PIECE)
+
+    def _gathers(self, stream: U32, offset: U64) -> NDArray[np.bool_]:
+        """Tell which pieces are put together with others."""
+        found = np.zeros(len(stream), dtype=bool)
+        index = offset // np.uint64(PIECE)
+        for number, each in self._streams.items():
+            of_it = stream == number
+            found[of_it] = each.gathers[index[of_it]]
+        return found
 
     def wants(self, rows: slice) -> bool:
         """Tell whether all of these pieces of the plan are gathered."""
-        return bool(np.isin(self._work.stream[rows], list(self._left)).all())
+        return bool(np.isin(self._work.stream[rows], list(self._streams)).all())
 
     def take(self, number: int, pieces: Pieces, data: memoryview) -> None:
         """Take pieces that lie in a row, and deliver what they make whole."""
-        if number not in self._left:
+        if number not in self._streams:
             self._deliver(number, pieces, data)
             return
         offset, length = np.array(pieces, dtype=np.uint64).reshape(-1, 2).T
@@ -179,95 +164,119 @@ class Gathering:
         self._take(*columns, raw, window)
 
     def _take(self, stream: U32, offset: U64, length: U32, raw: I64, window: memoryview) -> None:
+        gathers = self._gathers(stream, offset)
+        if not gathers.all():
+            rest = np.flatnonzero(~gathers)
+            self._pass_on(stream[rest], offset[rest], length[rest], raw[rest], window)
+            rows = np.flatnonzero(gathers)
+            stream, offset, length, raw = stream[rows], offset[rows], length[rows], raw[rows]
+        if len(stream):
+            self._gather(stream, offset, length, raw, window)
+
+    def _pass_on(self, stream: U32, offset: U64, length: U32, raw: I64, window: memoryview) -> None:
+        """Deliver pieces, those together that lie in a row."""
+        ends = raw + length
+        for begin, end in _runs((stream[1:] == stream[:-1]) & (raw[1:] == ends[:-1])):
+            pieces = list(zip(offset[begin:end].tolist(), length[begin:end].tolist(), strict=True))
+            self._deliver(int(stream[begin]), pieces, window[int(raw[begin]) : int(ends[end - 1])])
+
+    def _gather(self, stream: U32, offset: U64, length: U32, raw: I64, window: memoryview) -> None:
         index = offset // np.uint64(PIECE)
-        is_edge = (index[1:] != index[:-1]) | (stream[1:] != stream[:-1])
-        edges = [0, *(np.flatnonzero(is_edge) + 1).tolist(), len(index)]
-        straight: list[tuple[int, int, memoryview]] = []
-        whole: list[tuple[int, int, _Stretch]] = []
-        dropped: list[tuple[int, _Stretch]] = []
+        whole: list[tuple[int, int, Stretch]] = []
         with self._lock:
-            for begin, end in pairwise(edges):
+            for begin, end in _runs((index[1:] == index[:-1]) & (stream[1:] == stream[:-1])):
                 here = slice(begin, end)
-                number = int(stream[begin])
-                if not self._left[number].several[index[begin]]:
-                    at, size = int(raw[begin]), int(length[begin])
-                    straight.append((number, int(offset[begin]), window[at : at + size]))
-                    continue
-                self._keep(number, offset[here], length[here], raw[here], window, whole)
-            while self._held > self._room and self._last:
-                self._drop_last(dropped)
-        for number, place, piece in straight:
-            self._deliver(number, [(place, len(piece))], piece)
-        for number, stretch in dropped:
-            self._deliver_dropped(number, stretch)
+                key = int(stream[begin]), int(index[begin])
+                stretch = self._keep(*key, offset[here], length[here], raw[here], window)
+                if stretch is not None:
+                    whole.append((*key, stretch))
+            if self._held > self._room:
+                self._make_room()
+                self._finished = _GIVEN_BACK_AFTER
+            self._finished += len(whole)
+            is_much = self._finished >= _GIVEN_BACK_AFTER
+            self._finished = 0 if is_much else self._finished
         for number, mebibyte, stretch in whole:
             self._deliver_whole(number, mebibyte, stretch)
-        buffered = [each for _, _, each in whole] + [each for _, each in dropped]
+        if is_much:
+            # Else what waited in small pieces takes its room beside what waits in buffers.
+            buffers.give_back()
         with self._lock:
-            self._free += [each.buffer for each in buffered if each.buffer is not None]
+            self._free += [each.buffer for _, _, each in whole if each.buffer is not None]
             del self._free[_FREE_BUFFERS:]
 
     def _keep(
-        self,
-        number: int,
-        offset: U64,
-        length: U32,
-        raw: I64,
-        window: memoryview,
-        whole: list[tuple[int, int, _Stretch]],
-    ) -> None:
-        """Keep pieces of a mebibyte that is put together."""
-        index = int(offset[0]) // PIECE
+        self, number: int, index: int, offset: U64, length: U32, raw: I64, window: memoryview
+    ) -> Stretch | None:
+        """Keep pieces of a mebibyte; return it if they are the last ones."""
+        stream = self._streams[number]
         size = int(length.sum())
-        self._left[number].bytes[index] -= size
-        left = int(self._left[number].bytes[index])
+        stream.left[index] -= size
+        left = int(stream.left[index])
         key = -number, -index
         stretch = self._stretches.get(key)
         if stretch is None:
-            stretch = self._stretches[key] = _Stretch()
+            stretch = self._stretches[key] = Stretch()
             heapq.heappush(self._last, key)
         self._held -= stretch.weight
         # From the half on each piece is copied once, and what waits is not twice as large as it is.
         if stretch.buffer is None and stretch.size + size >= left:
-            stretch.move_to(self._buffer(), self._unpacker)
-        packer = self._packer if self._held > _UNPACKED else None
-        stretch.keep(offset, length, raw, window, packer)
+            stretch.move_to(self._buffer())
+        stretch.keep(offset, length, raw, window)
         if left:
             self._held += stretch.weight
-            return
+            return None
         del self._stretches[key]
-        whole.append((number, index, stretch))
         if len(self._last) > 2 * len(self._stretches) + _SPARE:
             # Else a dump of a tebibyte leaves a million keys, some 130 bytes each.
             self._last = list(self._stretches)
             heapq.heapify(self._last)
+        return stretch
 
-    def _drop_last(self, dropped: list[tuple[int, _Stretch]]) -> None:
-        """Give up waiting for the rest of the last one: those in front of it are whole before."""
-        key = heapq.heappop(self._last)
-        stretch = self._stretches.pop(key, None)
-        if stretch is None:
-            return
-        self._held -= stretch.weight
-        dropped.append((-key[0], stretch))
+    def _make_room(self) -> None:
+        """Put the last ones aside, to the target: those in front of them are whole before.
 
-    def _deliver_dropped(self, number: int, stretch: _Stretch) -> None:
-        unpacker = zstandard.ZstdDecompressor()  # the other one is used by other threads
-        for part in stretch.parts:
-            data = memoryview(part.bytes(unpacker)) if stretch.buffer is None else stretch.buffer
-            at = 0
-            for offset, size in zip(part.offset.tolist(), part.length.tolist(), strict=True):
-                begin = at if stretch.buffer is None else offset % PIECE
-                self._deliver(number, [(offset, size)], data[begin : begin + size])
-                at += size
+        Many at once, so that more of each has come.
+        """
+        while self._held > _LEFT * self._room and self._last:
+            key = heapq.heappop(self._last)
+            stretch = self._stretches.pop(key, None)
+            if stretch is None:
+                continue
+            self._held -= stretch.weight
+            number, index = -key[0], -key[1]
+            stream = self._streams[number]
+            buffer = self._buffer()
+            begin = index * PIECE
+            self._complete(stream, index, stretch, buffer)
+            for first, end in stream.runs(index):
+                stream.target.write(first, buffer[first - begin : end - begin])
+            stream.is_aside[index] = True
+            self._free.append(buffer)
+            if stretch.buffer is not None:
+                self._free.append(stretch.buffer)
 
-    def _deliver_whole(self, number: int, index: int, stretch: _Stretch) -> None:
+    def _complete(self, stream: Gathered, index: int, stretch: Stretch, buffer: memoryview) -> None:
+        """Fill a buffer with what is there of a mebibyte, and with zeros where nothing is."""
+        begin = index * PIECE
+        for first, end in stream.runs(index):
+            view = buffer[first - begin : end - begin]
+            if stream.is_aside[index]:
+                stream.target.read_into(first, view)
+            else:
+                view[:] = bytes(len(view))
+        stretch.copy_to(buffer)
+
+    def _deliver_whole(self, number: int, index: int, stretch: Stretch) -> None:
         if stretch.buffer is None:
             raise ValueError("what is whole has a buffer")
-        start = index * PIECE
-        for begin, end in _runs(stretch.parts):
-            view = stretch.buffer[begin - start : end - start]
-            self._deliver(number, [(begin, end - begin)], view)
+        stream = self._streams[number]
+        start, buffer = index * PIECE, stretch.buffer
+        if stream.is_aside[index]:
+            buffer = buffers.dense(PIECE)
+            self._complete(stream, index, stretch, buffer)
+        for begin, end in stream.runs(index):
+            self._deliver(number, [(begin, end - begin)], buffer[begin - start : end - start])
 
     def _buffer(self) -> memoryview:
         if not self._free:
@@ -276,33 +285,7 @@ class Gathering:
         return self._free.pop()
 
 
-def scattered_first(work: Plan, maps: Mapping[int, ExtentMap]) -> list[list[int]]:
-    """Return the numbers of a plan's volumes: of those whose pieces are scattered, and the others.
-
-    Scattered are those which hold, of some streams, less than half of each mebibyte that they
-    touch. The newest of them come first: what lies around their pieces is older, and may be a
-    mebibyte that then is whole at once.
-    """
-    early: list[int] = []
-    late: list[int] = []
-    for index in range(len(work.volumes)):
-        rows = work.rows(index)
-        of_them = np.isin(work.stream[rows], list(maps))
-        stream, offset = work.stream[rows][of_them], work.offset[rows][of_them]
-        mebibytes = (stream.astype(np.uint64) << np.uint64(44)) + offset // np.uint64(PIECE)
-        touched = len(np.unique(mebibytes))
-        is_scattered = 2 * int(work.length[rows][of_them].sum()) < touched * PIECE
-        (early if is_scattered else late).append(index)
-    # A map lists its volumes as the nights brought them.
-    age = {volume: turn for each in maps.values() for turn, volume in enumerate(each.volumes)}
-    early.sort(key=lambda index: -age.get(work.volumes[index].volume, 0))
-    return [early, late]
-
-
-def _runs(parts: Sequence[_Part]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges that pieces fill, as long as they go."""
-    begin = np.sort(np.concatenate([part.offset for part in parts]))
-    end = np.sort(np.concatenate([part.offset + part.length for part in parts]))
-    gaps = np.flatnonzero(begin[1:] != end[:-1])
-    first, last = np.concatenate(([0], gaps + 1)), np.concatenate((gaps, [len(end) - 1]))
-    yield from zip(begin[first].tolist(), end[last].tolist(), strict=True)
+def _runs(continues: NDArray[np.bool_]) -> Sequence[tuple[int, int]]:
+    """Return where runs begin and end, given which rows but the first continue the one before."""
+    edges = [0, *(np.flatnonzero(~continues) + 1).tolist(), len(continues) + 1]
+    return list(pairwise(edges))

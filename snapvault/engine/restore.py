@@ -8,13 +8,15 @@ import numpy as np
 
 from snapvault.engine.buffers import dense
 from snapvault.engine.contents import BlockDigest, Contents, require_digest, stream_digest
-from snapvault.engine.extract import Deliver, Pieces, Plan, extract, require_undamaged
-from snapvault.engine.gathering import Gathering, scattered_first
+from snapvault.engine.extract import PIECE, Deliver, Pieces, Plan, extract, require_undamaged
+from snapvault.engine.gathering import Gathered, Gathering
 from snapvault.engine.mixed import Assembly, Noted, Whole
 from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError, RestoreError
 from snapvault.model.extents import ZERO, ExtentMap, coalesce
 from snapvault.ports.target import Target
+
+_FEW_OF_A_DISK = 16  # pieces of a mebibyte that are written as they come
 
 
 def restore(vault: Vault, contents: Contents, targets: Sequence[Target]) -> None:
@@ -129,22 +131,24 @@ def _fill_all(
     try:
         for extents, target in zip(contents.maps, targets, strict=True):
             _prepare(extents, target)
-        _extract(vault, contents, work, deliver)
+        _extract(vault, contents, targets, work, deliver)
     finally:
         progress.close()
 
 
-def _extract(vault: Vault, contents: Contents, work: Plan, deliver: Deliver) -> None:
-    """Extract what is scattered first, to be written together with what is around it."""
-    dumps = {
-        number: extents
-        for number, (stream, extents) in enumerate(
-            zip(contents.streams, contents.maps, strict=True)
-        )
-        if stream.engine != "blocks"
-    }
-    gathering = Gathering(work, list(dumps), deliver)
-    for turns in scattered_first(work, dumps):
+def _extract(
+    vault: Vault, contents: Contents, targets: Sequence[Target], work: Plan, deliver: Deliver
+) -> None:
+    """Extract what is scattered before what is around it, to be written together with that."""
+    gathered = {}
+    for number, (stream, extents) in enumerate(zip(contents.streams, contents.maps, strict=True)):
+        is_disk = stream.engine == "blocks"
+        # A piece of a disk of other blocks may reach over the end of a mebibyte.
+        if _can_be_read(targets[number]) and not (is_disk and PIECE % stream.block_size):
+            few = _FEW_OF_A_DISK if is_disk else 1
+            gathered[number] = Gathered(extents, targets[number], few=few)
+    gathering = Gathering(work, gathered, deliver)
+    for turns in gathering.turns():
         # The streams' digests prove all that the volumes' would, and cost their share anyway.
         extract(vault.store, vault.sealer, work, gathering, proves=False, turns=turns)
 

@@ -19,7 +19,7 @@ def lightly(*, is_short: bool = True) -> None:
 
     A process that is not `is_short` looks for cycles of garbage more often. Safe to repeat.
     """
-    # numpy's linear algebra, which nobody uses, has threads that spin while they wait.
+    # numpy's linear algebra has threads that spin while they wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Memory that threads have freed is no other thread's, if each has an arena of its own.
     with suppress(AttributeError):  # a C library other than GNU's

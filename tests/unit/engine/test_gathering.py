@@ -11,36 +11,46 @@ import pytest
 from snapvault.engine import gathering as gathering_module
 from snapvault.engine.contents import stream_digest
 from snapvault.engine.extract import PIECE, Pieces, Plan, plan
-from snapvault.engine.gathering import Gathering, scattered_first
+from snapvault.engine.gathering import Gathered, Gathering
 from snapvault.formats.volume_list import VolumeRecord
-from snapvault.model.extents import FIRST_VOLUME, ZERO, from_rows
+from snapvault.model.extents import FIRST_VOLUME, ZERO, ExtentMap, from_rows
+from tests.support.targets import MemoryTarget
 
 VOLUMES = tuple(f"{number:032x}" for number in range(3))
 RECORDS = {name: VolumeRecord(name, 1, "00" * 32) for name in VOLUMES}
 BASE, NIGHT = FIRST_VOLUME, FIRST_VOLUME + 1
-AGES = from_rows([], VOLUMES)  # a map lists its volumes, the oldest first
 UNIT = 4096
 AMPLE = 16 * PIECE
 
 Rows = Sequence[tuple[int, int, int]]
 
 
-@pytest.fixture(autouse=True)
-def _packs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering_module, "_UNPACKED", -1)
-
-
 def address_of(data: memoryview) -> int:
     return int(np.frombuffer(data, np.uint8).ctypes.data)
 
 
+def content_of(target: MemoryTarget) -> bytes:
+    target.commit()
+    assert target.content is not None
+    return target.content
+
+
+def of_zeros(length: int) -> bytes:
+    """Return what a target has where it is left alone."""
+    return b"\xaa" * length
+
+
 class Written:
-    """A stream in memory, and how it was written: (offset, length) of pieces, write by write."""
+    """A stream in memory, and how it was delivered: (offset, length) of pieces, call by call."""
 
     def __init__(self, size: int) -> None:
-        self.content = bytearray(size)
+        self.target = MemoryTarget(size)
         self.calls: list[list[tuple[int, int]]] = []
         self.is_aligned = True
+
+    @property
+    def content(self) -> bytes:
+        return content_of(self.target)
 
     def deliver(self, number: int, pieces: Pieces, data: memoryview) -> None:
         assert number == 0
@@ -49,14 +59,21 @@ class Written:
         self.is_aligned &= (address - pieces[0][0]) % 4096 == 0
         at = 0
         for offset, length in pieces:
-            self.content[offset : offset + length] = data[at : at + length]
+            self.target.write(offset, data[at : at + length])
             at += length
         assert at == len(data)
 
 
+def gathering_of(
+    work: Plan, extents: ExtentMap, written: Written, *, room: int = AMPLE, few: int = 1
+) -> Gathering:
+    stream = Gathered(extents, written.target, few=few)
+    return Gathering(work, {0: stream}, written.deliver, room=room)
+
+
 def pass_on(work: Plan, gathering: Gathering, content: bytes) -> None:
     """Give all pieces of a plan to a gathering, volume by volume, as a restore does."""
-    for turns in scattered_first(work, {0: AGES}):
+    for turns in gathering.turns():
         for turn in turns:
             for piece in work.pieces(turn):
                 length = piece.end - piece.begin
@@ -64,16 +81,16 @@ def pass_on(work: Plan, gathering: Gathering, content: bytes) -> None:
                 gathering.take(piece.stream, [(piece.offset, length)], memoryview(data))
 
 
-def gathered(rows: Rows, *, room: int = AMPLE) -> tuple[Written, bytes]:
+def gathered(rows: Rows, *, room: int = AMPLE, few: int = 1) -> tuple[Written, bytes]:
     """Pass a map's pieces through a gathering; return what came, and what the stream holds."""
     extents = from_rows(list(rows), VOLUMES)
     chance = random.Random(1)
     content = b"".join(
-        bytes(length) if place == ZERO else chance.randbytes(length) for length, place, _ in rows
+        of_zeros(length) if place == ZERO else chance.randbytes(length) for length, place, _ in rows
     )
     work = plan([extents], RECORDS, [1])
     written = Written(len(content))
-    pass_on(work, Gathering(work, [0], written.deliver, room=room), content)
+    pass_on(work, gathering_of(work, extents, written, room=room, few=few), content)
     return written, content
 
 
@@ -98,15 +115,24 @@ def test_scattered_pieces_are_written_with_what_is_around_them() -> None:
     assert written.is_aligned
 
 
-def test_what_memory_does_not_hold_is_written_as_it_comes_from_the_end_on() -> None:
-    rows = changed_here_and_there(20, 30_000)
+@pytest.mark.parametrize("size", [30_000, 200_000], ids=["in parts", "in buffers"])
+def test_what_memory_does_not_hold_is_put_aside_and_delivered_whole(
+    size: int,
+) -> None:
+    extents = from_rows(changed_here_and_there(20, size), VOLUMES)
+    content = random.Random(1).randbytes(20 * PIECE)
+    work = plan([extents], RECORDS, [1])
+    written = Written(len(content))
+    gathering = gathering_of(work, extents, written, room=2 * PIECE)
 
-    written, content = gathered(rows, room=2 * PIECE)
+    pass_on(work, gathering, content)
 
     assert written.content == content
-    together = [call[0][0] // PIECE for call in written.calls if call[0][1] == PIECE]
-    assert 5 <= len(together) < 20
-    assert sorted(together) == list(range(len(together)))
+    assert sorted(written.calls) == [[(number * PIECE, PIECE)] for number in range(20)]
+    aside = gathering._streams[0].is_aside
+    assert 0 < aside.sum() < 20
+    assert not aside[0]
+    assert gathering._held == 0
 
 
 def test_memory_is_given_back_when_a_stretch_is_written() -> None:
@@ -118,7 +144,7 @@ def test_memory_is_given_back_when_a_stretch_is_written() -> None:
     content = random.Random(2).randbytes(9 * PIECE)
     work = plan([extents], RECORDS, [1])
     written = Written(len(content))
-    gathering = Gathering(work, [0], written.deliver, room=2 * PIECE)
+    gathering = gathering_of(work, extents, written, room=2 * PIECE)
     pieces = sorted(
         (piece.offset, piece.end - piece.begin)
         for turn in range(len(work.volumes))
@@ -134,10 +160,11 @@ def test_memory_is_given_back_when_a_stretch_is_written() -> None:
 
 def test_nothing_is_kept_of_stretches_that_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering_module, "_SPARE", 2)
-    work = plan([from_rows(changed_here_and_there(12, 100), VOLUMES)], RECORDS, [1])
+    extents = from_rows(changed_here_and_there(12, 100), VOLUMES)
+    work = plan([extents], RECORDS, [1])
     content = random.Random(3).randbytes(12 * PIECE)
     written = Written(len(content))
-    gathering = Gathering(work, [0], written.deliver, room=AMPLE)
+    gathering = gathering_of(work, extents, written)
 
     pass_on(work, gathering, content)
 
@@ -154,22 +181,45 @@ def test_zeros_between_pieces_are_not_written() -> None:
     assert written.calls == [[(0, 4000)], [(4500, 2000)]]
 
 
-def test_the_pieces_of_a_disk_are_passed_on_as_they_are() -> None:
+def test_pieces_of_a_stream_that_is_not_gathered_are_passed_on_as_they_are() -> None:
     work = plan([from_rows([(UNIT, BASE, 0), (UNIT, NIGHT, 0)], VOLUMES)], RECORDS, [UNIT])
     written = Written(2 * UNIT)
 
-    Gathering(work, [], written.deliver).take(0, [(0, UNIT)], memoryview(bytes(UNIT)))
+    Gathering(work, {}, written.deliver).take(0, [(0, UNIT)], memoryview(bytes(UNIT)))
 
     assert written.calls == [[(0, UNIT)]]
 
 
+def test_where_a_mebibyte_has_few_pieces_those_that_lie_in_a_row_are_delivered_together() -> None:
+    rows = [(PIECE, BASE, 0), (PIECE - 200, BASE, PIECE), (200, NIGHT, 0), (300, BASE, 3 * PIECE)]
+    extents = from_rows(rows, VOLUMES)
+    work = plan([extents], RECORDS, [1])
+    content = random.Random(4).randbytes(4 * PIECE)
+    expected = content[: 2 * PIECE - 200] + content[:200] + content[3 * PIECE :][:300]
+    written = Written(len(expected))
+    gathering = gathering_of(work, extents, written, few=2)
+
+    for turn in (0, 1):
+        gathering.take_rows(work.rows(turn), memoryview(content), 0)
+
+    assert written.content == expected
+    assert written.calls == [
+        [(0, PIECE), (PIECE, PIECE - 200)],
+        [(2 * PIECE, 300)],
+        [(2 * PIECE - 200, 200)],
+    ]
+
+
+def turns_of(rows: Rows) -> list[list[int]]:
+    """Return the turns of a plan's volumes, as their numbers in a map."""
+    extents = from_rows(list(rows), VOLUMES)
+    work = plan([extents], RECORDS, [1])
+    turns = gathering_of(work, extents, Written(0)).turns()
+    return [[VOLUMES.index(work.volumes[turn].volume) for turn in group] for group in turns]
+
+
 def test_volumes_whose_pieces_are_scattered_come_first() -> None:
-    work = plan([from_rows(changed_here_and_there(3, 100), VOLUMES)], RECORDS, [1])
-
-    turns = scattered_first(work, {0: AGES})
-
-    assert [record.volume for record in work.volumes] == [VOLUMES[0], VOLUMES[1]]
-    assert turns == [[1], [0]]
+    assert turns_of(changed_here_and_there(3, 100)) == [[1], [0]]
 
 
 def test_the_newest_of_them_comes_before_all_others() -> None:
@@ -177,12 +227,16 @@ def test_the_newest_of_them_comes_before_all_others() -> None:
     for number in range(40):
         place = NIGHT + number % 2
         rows += [(20_000, BASE, number * 20_000), (100, place, number * 100)]
-    work = plan([from_rows(rows, VOLUMES)], RECORDS, [1])
 
-    turns = scattered_first(work, {0: AGES})
+    assert turns_of(rows) == [[2, 1], [0]]
 
-    names = [[work.volumes[turn].volume for turn in group] for group in turns]
-    assert names == [[VOLUMES[2], VOLUMES[1]], [VOLUMES[0]]]
+
+def test_what_is_scattered_far_behind_comes_after_what_is_in_front_of_it() -> None:
+    rows = [(PIECE, BASE, number * PIECE) for number in range(200)]
+    for number in range(200):
+        rows += [(PIECE - 100, NIGHT, number * PIECE), (100, NIGHT + 1, number * 100)]
+
+    assert turns_of(rows) == [[0], [2], [1]]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -194,7 +248,8 @@ def test_whatever_the_map_each_byte_comes_once(seed: int) -> None:
         place = chance.choice((ZERO, BASE, BASE, NIGHT, NIGHT + 1))
         rows.append((length, place, chance.randrange(1 << 20) if place != ZERO else 0))
 
-    written, content = gathered(rows, room=chance.choice((0, 300_000, AMPLE)))
+    room, few = chance.choice((0, 300_000, AMPLE)), chance.choice((1, 3, 100))
+    written, content = gathered(rows, room=room, few=few)
 
     assert written.content == content
     pieces = sorted(piece for call in written.calls for piece in call)
@@ -215,20 +270,25 @@ def test_pieces_that_come_by_their_numbers_are_the_same(seed: int) -> None:
             place = chance.choice((ZERO, BASE, BASE, NIGHT, NIGHT + 1))
             at = chance.randrange(PIECE // 2) if place != ZERO else 0
             rows.append((length, place, at))
-            zeros = bytes(length)
+            zeros = of_zeros(length)
             content.append(zeros if place == ZERO else raw[place - BASE][at : at + length])
         maps.append(from_rows(rows, VOLUMES))
         contents.append(b"".join(content))
     work = plan(maps, RECORDS, [1, 1])
-    written = [bytearray(len(content)) for content in contents]
+    targets = [MemoryTarget(len(content)) for content in contents]
+    delivered: list[tuple[int, int, int]] = []
 
     def deliver(number: int, pieces: Pieces, data: memoryview) -> None:
-        ((offset, length),) = pieces
-        assert not any(written[number][offset : offset + length][:1])
-        written[number][offset : offset + length] = data
+        at = 0
+        for offset, length in pieces:
+            delivered.append((number, offset, length))
+            targets[number].write(offset, data[at : at + length])
+            at += length
 
-    gathering = Gathering(work, [0, 1], deliver, room=chance.choice((0, 300_000, AMPLE)))
-    for turns in scattered_first(work, {0: maps[0], 1: maps[1]}):
+    few = chance.choice((1, 3))
+    streams = {n: Gathered(each, targets[n], few=few) for n, each in enumerate(maps)}
+    gathering = Gathering(work, streams, deliver, room=chance.choice((0, 300_000, AMPLE)))
+    for turns in gathering.turns():
         for turn in turns:
             rows_of_it = work.rows(turn)
             number = VOLUMES.index(work.volumes[turn].volume)
@@ -245,25 +305,8 @@ def test_pieces_that_come_by_their_numbers_are_the_same(seed: int) -> None:
                 window = memoryview(raw[number])[base:]
                 gathering.take_rows(slice(first, stop), window, base)
 
-    assert [bytes(each) for each in written] == contents
-
-
-@pytest.mark.parametrize(("unpacked", "least", "most"), [(-1, 0, 0.1), (1 << 20, 1, 1.1)])
-def test_much_that_waits_is_packed_and_little_is_not(
-    monkeypatch: pytest.MonkeyPatch, unpacked: int, least: float, most: float
-) -> None:
-    monkeypatch.setattr(gathering_module, "_UNPACKED", unpacked)
-    text = b"INSERT INTO t VALUES (1, 'text');" * 1000
-    rows = []
-    for number in range(20):
-        rows += [(len(text), NIGHT, number * len(text)), (PIECE - len(text), BASE, number * PIECE)]
-    work = plan([from_rows(rows, VOLUMES)], RECORDS, [1])
-    gathering = Gathering(work, [0], Written(20 * PIECE).deliver, room=AMPLE)
-    (early,), _ = scattered_first(work, {0: AGES})
-
-    gathering.take_rows(work.rows(early), memoryview(text * 20), 0)
-
-    assert least < gathering._held / (20 * len(text)) < most
+    assert [content_of(each) for each in targets] == contents
+    assert sum(length for _, _, length in delivered) == work.data_bytes
 
 
 def test_a_dump_is_read_back_into_memory_that_starts_at_a_page() -> None:
