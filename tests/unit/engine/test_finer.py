@@ -6,12 +6,13 @@ import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from snapvault.adapters.targets.in_place import open_in_place
-from snapvault.engine import damages, drill_files, finer, grains
+from snapvault.engine import damages, drill_files, finer, gathering, grains
 from snapvault.engine.in_place import Result, restore_in_place
 from snapvault.engine.restore import restore
 from snapvault.engine.verify import Level
@@ -514,6 +515,36 @@ def test_a_target_that_cannot_be_read_back_is_proven_all_the_same(
 
     assert divided(kit, point) == {0, 9}
     assert target.content == source.at(point)["root"]
+
+
+@pytest.mark.parametrize("room", [0, 100_000, 64 << 20], ids=["none", "little", "enough"])
+def test_pieces_of_a_disk_are_put_together_whatever_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    kit = VaultKit(tmp_path / "kit", block_size=BLOCK, volume_size=1 << 20)
+    disk, chance = a_disk(1, (3 << 20) + 1000), random.Random(2)
+    disk[1 << 20 : (1 << 20) + 50 * BLOCK] = bytes(50 * BLOCK)
+    source = MixedSource(disks={"root": disk})
+    for _ in range(3):
+        kit.night(source)
+        for _ in range(150):
+            at = chance.randrange(len(disk) - 300)
+            disk[at : at + 300] = chance.randbytes(300)
+    point = kit.night(source).point
+    target = MemoryTarget(len(disk))
+
+    class LittleRoom(gathering.Gathering):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, room=room)
+
+    monkeypatch.setattr("snapvault.engine.restore.Gathering", LittleRoom)
+    restore(kit.recovery(), kit.contents(point), [target])
+
+    assert target.content == bytes(disk)
+    # But for the end, which is not a mebibyte.
+    written = sum(length for _, length in target.writes)
+    assert len(target.writes) < 40 or room < 64 << 20
+    assert (written > 4 << 20) == (room < 64 << 20)
 
 
 def test_a_drill_of_a_sample_proves_only_some_of_the_blocks_that_lie_in_other_volumes_too(
