@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from snapvault.engine import buffers
 from snapvault.engine.extract import I64, PIECE, Deliver, Pieces, Plan
 from snapvault.engine.stretches import Stretch
-from snapvault.model.extents import U32, U64, ZERO, ExtentMap, coalesce
+from snapvault.model.extents import U32, U64, ExtentMap, runs_of_zeros
 from snapvault.ports.target import Target
 
 ROOM: Final = 64 << 20
@@ -51,10 +51,9 @@ class Gathered:
         self.target = target
         self.few = few
         self.age = {volume: turn for turn, volume in enumerate(extents.volumes)}
-        zeros = (extents.place == ZERO).astype(np.uint32)
-        length, is_zero, start = coalesce(extents.length, zeros, extents.starts())
-        self._starts = start[is_zero == 0]
-        self._ends = self._starts + length[is_zero == 0]
+        start, length, is_zero = runs_of_zeros(extents)
+        self._starts = start[~is_zero]
+        self._ends = self._starts + length[~is_zero]
         size = extents.size // PIECE + 1
         self.left = np.zeros(size, dtype=np.int64)
         """Bytes of each mebibyte that are still to come."""
@@ -74,14 +73,18 @@ class Gathered:
             np.add.at(pieces, index, 1)
         self.gathers = pieces > self.few
 
-    def runs(self, index: int) -> list[tuple[int, int]]:
-        """Return the ranges of a mebibyte that are no zeros."""
+    def views(self, index: int, buffer: memoryview) -> list[tuple[int, memoryview]]:
+        """Return, of a buffer with a mebibyte, the ranges that are no zeros, and their offsets."""
         begin, end = index * PIECE, (index + 1) * PIECE
         edges = np.array([begin, end], dtype=np.uint64)
         first = int(np.searchsorted(self._ends, edges[0], side="right"))
         last = int(np.searchsorted(self._starts, edges[1], side="left"))
         starts = np.maximum(self._starts[first:last], edges[0]).tolist()
-        return list(zip(starts, np.minimum(self._ends[first:last], edges[1]).tolist(), strict=True))
+        ends = np.minimum(self._ends[first:last], edges[1]).tolist()
+        return [
+            (start, buffer[start - begin : stop - begin])
+            for start, stop in zip(starts, ends, strict=True)
+        ]
 
 
 class Gathering:
@@ -201,9 +204,6 @@ class Gathering:
         if is_much:
             # Else what waited in small pieces takes its room beside what waits in buffers.
             buffers.give_back()
-        with self._lock:
-            self._free += [each.buffer for _, _, each in whole if each.buffer is not None]
-            del self._free[_FREE_BUFFERS:]
 
     def _keep(
         self, number: int, index: int, offset: U64, length: U32, raw: I64, window: memoryview
@@ -247,10 +247,9 @@ class Gathering:
             number, index = -key[0], -key[1]
             stream = self._streams[number]
             buffer = self._buffer()
-            begin = index * PIECE
             self._complete(stream, index, stretch, buffer)
-            for first, end in stream.runs(index):
-                stream.target.write(first, buffer[first - begin : end - begin])
+            for offset, view in stream.views(index, buffer):
+                stream.target.write(offset, view)
             stream.is_aside[index] = True
             self._free.append(buffer)
             if stretch.buffer is not None:
@@ -258,11 +257,9 @@ class Gathering:
 
     def _complete(self, stream: Gathered, index: int, stretch: Stretch, buffer: memoryview) -> None:
         """Fill a buffer with what is there of a mebibyte, and with zeros where nothing is."""
-        begin = index * PIECE
-        for first, end in stream.runs(index):
-            view = buffer[first - begin : end - begin]
+        for offset, view in stream.views(index, buffer):
             if stream.is_aside[index]:
-                stream.target.read_into(first, view)
+                stream.target.read_into(offset, view)
             else:
                 view[:] = bytes(len(view))
         stretch.copy_to(buffer)
@@ -271,12 +268,16 @@ class Gathering:
         if stretch.buffer is None:
             raise ValueError("what is whole has a buffer")
         stream = self._streams[number]
-        start, buffer = index * PIECE, stretch.buffer
+        buffer = stretch.buffer
         if stream.is_aside[index]:
-            buffer = buffers.dense(PIECE)
+            with self._lock:
+                buffer = self._buffer()
             self._complete(stream, index, stretch, buffer)
-        for begin, end in stream.runs(index):
-            self._deliver(number, [(begin, end - begin)], buffer[begin - start : end - start])
+        for offset, view in stream.views(index, buffer):
+            self._deliver(number, [(offset, len(view))], view)
+        with self._lock:
+            self._free += [stretch.buffer] if buffer is stretch.buffer else [stretch.buffer, buffer]
+            del self._free[_FREE_BUFFERS:]
 
     def _buffer(self) -> memoryview:
         if not self._free:

@@ -25,7 +25,7 @@ from snapvault.engine.volume_room import Need
 from snapvault.errors import RestoreError, SignatureError, VolumeError
 from snapvault.formats import names, signatures
 from snapvault.formats.signatures import HASH_SIZE, REGION_BLOCKS, hashes_from
-from snapvault.model.extents import FIRST_VOLUME, ZERO, ExtentMap, coalesce
+from snapvault.model.extents import FIRST_VOLUME, ZERO, ExtentMap, runs_of_zeros
 from snapvault.model.point import Point, StreamRecord
 from snapvault.ports.events import Events
 
@@ -55,11 +55,8 @@ class Disk:
         self._volumes = extents.volumes
         self._length, self._place, self._offset = extents.length, extents.place, extents.offset
         self._starts = extents.starts()
-        length, is_zero, _ = coalesce(
-            extents.length, (extents.place == ZERO).astype(np.uint32), self._starts
-        )
-        self._run_ends = np.cumsum(length, dtype=np.uint64)
-        self._run_is_zero = is_zero.astype(bool)
+        start, length, self._run_is_zero = runs_of_zeros(extents)
+        self._run_ends = start + length
 
     @property
     def name(self) -> str:

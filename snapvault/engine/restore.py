@@ -13,7 +13,7 @@ from snapvault.engine.gathering import Gathered, Gathering
 from snapvault.engine.mixed import Assembly, Noted, Whole
 from snapvault.engine.vault import Vault
 from snapvault.errors import IntegrityError, RestoreError
-from snapvault.model.extents import ZERO, ExtentMap, coalesce
+from snapvault.model.extents import ZERO, ExtentMap, runs_of_zeros
 from snapvault.ports.target import Target
 
 _FEW_OF_A_DISK = 16  # pieces of a mebibyte that are written as they come
@@ -155,10 +155,8 @@ def _extract(
 
 def _prepare(extents: ExtentMap, target: Target) -> None:
     """Zero what is zeros, and take room for the rest, before anything is fetched."""
-    zeros = extents.place == ZERO
-    starts = extents.starts()
-    length, is_zero, start = coalesce(extents.length, zeros.astype(np.uint32), starts)
-    for offset, size, zero in zip(start.tolist(), length.tolist(), is_zero.tolist(), strict=True):
+    columns = (column.tolist() for column in runs_of_zeros(extents))
+    for offset, size, zero in zip(*columns, strict=True):
         if zero:
             target.zero(offset, size)
         else:

@@ -123,6 +123,16 @@ def coalesce(length: U64, place: U32, offset: U64) -> tuple[U64, U32, U64]:
     return np.add.reduceat(length, heads), place[heads], offset[heads]
 
 
+def runs_of_zeros(extents: ExtentMap) -> tuple[U64, U64, NDArray[np.bool_]]:
+    """Return start and length of the runs, as long as they go, of zeros and of other bytes.
+
+    They are in order, cover the stream, and the last column tells which are zeros.
+    """
+    zeros = (extents.place == ZERO).astype(np.uint32)
+    length, is_zero, start = coalesce(extents.length, zeros, extents.starts())
+    return start, length, is_zero.astype(bool)
+
+
 def _continues(
     length: U64, place: U32, offset: U64, next_place: U32, next_offset: U64
 ) -> NDArray[np.bool_]:
